@@ -1,0 +1,37 @@
+"""Time that survives suspend.
+
+`time.monotonic()` stands still while a laptop sleeps or a VM is paused (CLOCK_MONOTONIC on Linux), so a
+token would look fresh hours after it died. CLOCK_BOOTTIME goes on. On macOS CLOCK_MONOTONIC itself
+counts sleep, while `time.monotonic()` reads a clock that does not.
+"""
+
+import time
+from typing import Final, Protocol
+
+_BOOT_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+class Clock(Protocol):
+    """The two readings of time that the proxy uses."""
+
+    def now(self) -> float:
+        """Return seconds since an arbitrary point, never going back, sleep included."""
+        ...
+
+    def wall(self) -> float:
+        """Return seconds since the Unix epoch, for people and metrics; may jump either way."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    __slots__ = ()
+
+    def now(self) -> float:
+        """Return seconds of the boot-time clock."""
+        return time.clock_gettime(_BOOT_CLOCK)
+
+    def wall(self) -> float:
+        """Return seconds since the Unix epoch."""
+        return time.time()

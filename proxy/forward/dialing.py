@@ -1,0 +1,138 @@
+"""Making connections to the Bits API: DNS, happy eyeballs (RFC 8305), TLS.
+
+DNS is asked at every connect, so that a moved API is found. An attempt that times out is made once more
+with the other addresses; a refusal is final, happy eyeballs has tried them all.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+import aiohappyeyeballs
+
+from proxy.clock import Clock
+from proxy.errors import UpstreamError
+from proxy.forward import problems
+from proxy.forward.problems import Problem
+from proxy.forward.tls import TlsChannel
+from proxy.forward.upstream import ConnectionKeeper, UpstreamConnection
+
+ALPN: Final = ["http/1.1"]
+READ_SIZE: Final = 64 * 1024
+_HAPPY_EYEBALLS_DELAY: Final = 0.25
+
+AddressInfo: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
+
+
+class DialError(UpstreamError):
+    """No connection could be made; `problem` says how that is told to clients."""
+
+    def __init__(self, problem: Problem, detail: str) -> None:
+        super().__init__(f"{problem.title}: {detail}")
+        self.problem: Final = problem
+        self.detail: Final = detail
+
+
+def client_context(*, ca_file: str | None, client_cert: str | None, client_key: str | None) -> ssl.SSLContext:
+    """Return TLS settings for clients: system trust or only `ca_file`, TLS 1.2 at least.
+
+    Raises OSError, or ssl.SSLError, for files that can't be read or are not what they should be.
+    """
+    context = ssl.create_default_context(cafile=ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # With a renegotiation a write could have to wait for a read.
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(ALPN)
+    if client_cert is not None:
+        context.load_cert_chain(client_cert, client_key)
+    return context
+
+
+class Dialer:
+    """Connects to one origin."""
+
+    __slots__ = ("_clock", "_context", "_host", "_port", "_read_buffer", "_resolve", "_timeout")
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        context: ssl.SSLContext | None,
+        timeout: float,
+        clock: Clock,
+        resolve: Callable[[str, int], Any] | None = None,
+    ) -> None:
+        """Set the origin, TLS (`context`, None: plain http) and `timeout`, seconds for TCP and TLS together.
+
+        `resolve` stands in for DNS: an async callable from host and port to address infos.
+        """
+        self._host = host
+        self._port = port
+        self._context = context
+        self._timeout = timeout
+        self._clock = clock
+        self._resolve = resolve
+        self._read_buffer = memoryview(bytearray(READ_SIZE))
+
+    async def connect(self, keeper: ConnectionKeeper) -> UpstreamConnection:
+        """Return a connection that is ready for a request. Raises DialError."""
+        tried: list[Any] = []
+        try:
+            return await self._attempt(keeper, await self._addresses(), tried)
+        except TimeoutError:
+            pass
+        try:
+            others = [info for info in await self._addresses() if info[4] not in tried]
+            if tried and others:
+                return await self._attempt(keeper, others, tried)
+        except TimeoutError:
+            pass
+        raise DialError(problems.CONNECTION_TIMEOUT, f"no answer within {self._timeout:g} s")
+
+    async def _addresses(self) -> Sequence[AddressInfo]:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._timeout):
+                if self._resolve is not None:
+                    return await self._resolve(self._host, self._port)  # type: ignore[no-any-return]  # see __init__
+                return await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            raise DialError(problems.DNS_ERROR, str(error.strerror)) from None
+
+    async def _attempt(
+        self, keeper: ConnectionKeeper, addresses: Sequence[AddressInfo], tried: list[Any]
+    ) -> UpstreamConnection:
+        """Try `addresses`; note in `tried` the one that took the TCP connection."""
+        connection = None
+        try:
+            async with asyncio.timeout(self._timeout):
+                loop = asyncio.get_running_loop()
+                sock = await aiohappyeyeballs.start_connection(
+                    addresses, happy_eyeballs_delay=_HAPPY_EYEBALLS_DELAY, interleave=1, loop=loop
+                )
+                tried.append(sock.getpeername())
+                connection = UpstreamConnection(
+                    loop=loop,
+                    keeper=keeper,
+                    tls=None if self._context is None else TlsChannel(self._context, self._host),
+                    read_buffer=self._read_buffer,
+                    now=self._clock.now(),
+                )
+                made = connection
+                await loop.create_connection(lambda: made, sock=sock)
+                await connection.ready()
+                return connection
+        except ssl.SSLCertVerificationError as error:
+            raise DialError(problems.TLS_CERTIFICATE, error.verify_message) from None
+        except ssl.SSLError as error:
+            raise DialError(problems.TLS_ERROR, error.reason or "handshake failed") from None
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise DialError(problems.CONNECTION_REFUSED, error.strerror or "connection failed") from None
+        finally:
+            if connection is not None and not connection.is_ready:
+                connection.abandon()

@@ -1,0 +1,464 @@
+"""A client's connection: requests in, one at a time, responses out.
+
+    IDLE ──bytes──▶ READING_HEAD ──head──▶ EXCHANGE ──over──▶ IDLE
+                         │                    │
+                         └──refused──┐   close│
+                                     ▼        ▼
+                                   LINGERING / CLOSING ──▶ gone
+
+Requests that arrive while an exchange runs stay unparsed, up to a bound; past it the client has to wait.
+Until then we keep reading, because a transport that is paused reports neither FIN nor RST, and a client
+that leaves should not keep the API busy. A FIN means that the client has left.
+"""
+
+import asyncio
+import socket
+import struct
+from enum import Enum, auto
+from typing import Final, cast, final
+
+from proxy.forward import problems
+from proxy.forward.access import AccessRules, HostRule, SiteRule, split_target
+from proxy.forward.context import ForwardContext
+from proxy.forward.exchange import Exchange
+from proxy.forward.headers import request_id_of
+from proxy.forward.limits import ConnectionLimit
+from proxy.forward.problems import Problem
+from proxy.http1.bodies import BodyReader, open_body
+from proxy.http1.messages import MalformedMessage, RequestHead
+from proxy.http1.parsing import RequestParser
+
+READ_SIZE: Final = 16 * 1024
+_READ_AHEAD: Final = 64 * 1024
+_WRITE_HIGH_WATER: Final = 64 * 1024
+_LINGER_BYTES: Final = 64 * 1024
+_LINGER_TIME: Final = 2.0
+
+
+class Phase(Enum):
+    """What the connection is about; see the module's docstring."""
+
+    IDLE = auto()
+    READING_HEAD = auto()
+    EXCHANGE = auto()
+    LINGERING = auto()
+    CLOSING = auto()
+
+
+class RequestIds:
+    """Makes request ids: a prefix that is this process's, and a count."""
+
+    __slots__ = ("_count", "_prefix")
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix.encode("ascii")
+        self._count = 0
+
+    def next(self) -> bytes:
+        """Return an id that this process has not given before."""
+        self._count += 1
+        return b"%b-%08x" % (self._prefix, self._count)
+
+
+@final
+class Clients:
+    """The client connections that are open, over all listeners."""
+
+    __slots__ = ("gone", "limit", "open")
+
+    def __init__(self, limit: ConnectionLimit) -> None:
+        """Take the limit, of which every connection that opens holds a place."""
+        self.limit: Final = limit
+        self.open: Final[set[ClientConnection]] = set()
+        self.gone: Final = asyncio.Event()
+        """Set while there are none."""
+        self.gone.set()
+
+    def opened(self, connection: "ClientConnection") -> None:
+        """Take note of a connection."""
+        self.open.add(connection)
+        self.gone.clear()
+
+    def closed(self, connection: "ClientConnection") -> None:
+        """Forget a connection and free its place."""
+        self.open.discard(connection)
+        self.limit.give()
+        if not self.open:
+            self.gone.set()
+
+
+@final
+class Frontend:
+    """What all client connections of a listener share. Sizes in bytes, durations in seconds."""
+
+    __slots__ = (
+        "access",
+        "clients",
+        "context",
+        "draining",
+        "head_timeout",
+        "host_rule",
+        "keepalive_timeout",
+        "max_body",
+        "max_fields",
+        "max_head",
+        "max_line",
+        "read_buffer",
+        "request_ids",
+        "site_rule",
+    )
+
+    def __init__(
+        self,
+        *,
+        context: ForwardContext,
+        access: AccessRules,
+        host_rule: HostRule,
+        site_rule: SiteRule,
+        request_ids: RequestIds,
+        clients: Clients,
+        read_buffer: memoryview,
+        max_line: int,
+        max_head: int,
+        max_fields: int,
+        max_body: int | None,
+        head_timeout: float,
+        keepalive_timeout: float,
+    ) -> None:
+        self.context: Final = context
+        self.access: Final = access
+        self.host_rule: Final = host_rule
+        self.site_rule: Final = site_rule
+        self.request_ids: Final = request_ids
+        self.clients: Final = clients
+        self.read_buffer: Final = read_buffer
+        self.max_line: Final = max_line
+        self.max_head: Final = max_head
+        self.max_fields: Final = max_fields
+        self.max_body: Final = max_body
+        self.head_timeout: Final = head_timeout
+        self.keepalive_timeout: Final = keepalive_timeout
+        self.draining = False
+
+
+class ClientConnection(asyncio.BufferedProtocol):
+    """A protocol for the event loop; implements `exchange.Client`."""
+
+    __slots__ = (
+        "_ahead",
+        "_body",
+        "_deadline",
+        "_exchange",
+        "_frontend",
+        "_lingered",
+        "_parser",
+        "_phase",
+        "_receiving",
+        "_request_done",
+        "_transport",
+        "blocked",
+        "peer",
+    )
+
+    def __init__(self, frontend: Frontend) -> None:
+        self._frontend = frontend
+        self._parser = RequestParser(
+            max_line=frontend.max_line, max_head=frontend.max_head, max_fields=frontend.max_fields
+        )
+        self._phase = Phase.IDLE
+        self._deadline = frontend.context.now + frontend.keepalive_timeout
+        self._transport: asyncio.Transport | None = None
+        self._exchange: Exchange | None = None
+        self._body: BodyReader | None = None
+        self._request_done = False
+        self._ahead = b""
+        self._receiving = False
+        self._lingered = 0
+        self.blocked = False
+        self.peer = "unix"
+
+    # The event loop's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
+        self._transport = transport = cast("asyncio.Transport", transport)
+        transport.set_write_buffer_limits(high=_WRITE_HIGH_WATER)
+        peername = transport.get_extra_info("peername")
+        if isinstance(peername, tuple):
+            self.peer = peername[0]
+        self._frontend.clients.opened(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002, D102
+        return self._frontend.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:  # noqa: D102
+        phase = self._phase
+        if phase is Phase.LINGERING or phase is Phase.CLOSING:
+            self._lingered += nbytes
+            if self._lingered > _LINGER_BYTES:
+                self.abort()
+            return
+        data = bytes(self._frontend.read_buffer[:nbytes])
+        exchange = self._exchange
+        if exchange is not None and (self._ahead or self._request_done or not exchange.wants_more):
+            self._keep(data)
+        else:
+            self._receive(data)
+
+    def eof_received(self) -> None:  # noqa: D102
+        self._leave()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002, D102
+        self._leave()
+        self._transport = None
+        self._frontend.clients.closed(self)
+
+    def pause_writing(self) -> None:  # noqa: D102
+        self.blocked = True
+        if self._exchange is not None:
+            self._exchange.client_blocked()
+
+    def resume_writing(self) -> None:  # noqa: D102
+        self.blocked = False
+        if self._exchange is not None:
+            self._exchange.client_writable()
+
+    # The exchange's side.
+
+    @property
+    def draining(self) -> bool:
+        """Whether the proxy is shutting down."""
+        return self._frontend.draining
+
+    def send(self, data: bytes) -> None:
+        """Write bytes of the response."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def unsent(self) -> int:
+        """Return how many bytes wait to be taken by the client."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def resume_request(self) -> None:
+        """Go on with the request's body."""
+        if self._ahead and not self._receiving and not self._request_done:
+            data, self._ahead = self._ahead, b""
+            self._receive(data)
+        self._resume_reading()
+
+    def exchange_over(self, *, keep_alive: bool) -> None:
+        """Close, or go on with the next request, which may have arrived already."""
+        self._exchange = None
+        self._body = None
+        if not keep_alive:
+            self._close(unread=not self._request_done)
+            return
+        self._phase = Phase.IDLE
+        frontend = self._frontend
+        self._deadline = frontend.context.now + frontend.keepalive_timeout
+        if not self._receiving:
+            data, self._ahead = self._ahead, b""
+            if data:
+                self._receive(data)
+            self._resume_reading()
+
+    def abort(self) -> None:
+        """Cut the connection with a reset, which no client takes for the end of a response."""
+        self._phase = Phase.CLOSING
+        transport = self._transport
+        if transport is not None:
+            _reset_on_close(transport)
+            transport.abort()
+
+    # The ticker's and the listener's side.
+
+    def check(self, now: float) -> None:
+        """End what has taken too long."""
+        if self._exchange is not None:
+            self._exchange.check(now)
+        elif now >= self._deadline:
+            if self._phase is Phase.READING_HEAD:
+                self._refuse(problems.REQUEST_TIMEOUT)
+            elif self._phase is Phase.IDLE:
+                self._close(unread=False)
+            else:
+                self.abort()
+
+    def close_if_idle(self) -> None:
+        """Close the connection unless a request is under way. For shutdown."""
+        if self._phase is Phase.IDLE:
+            self._close(unread=False)
+
+    # Within.
+
+    def _receive(self, data: bytes) -> None:
+        """Read requests and their bodies until the bytes are used up or an exchange must run first."""
+        self._receiving = True
+        try:
+            while data and self._phase not in (Phase.LINGERING, Phase.CLOSING):
+                exchange = self._exchange
+                if exchange is None:
+                    data = self._receive_head(data)
+                elif self._request_done or not exchange.wants_more:
+                    break
+                else:
+                    data = self._receive_body(exchange, data)
+        except MalformedMessage as error:
+            self._refuse(problems.for_malformed_request(error.reason), detail=error.detail)
+        finally:
+            self._receiving = False
+        if data and self._exchange is not None:
+            self._keep(data)
+
+    def _receive_head(self, data: bytes) -> bytes:
+        frontend = self._frontend
+        head = self._parser.feed(data)
+        if head is None:
+            if self._phase is Phase.IDLE and self._parser.started:
+                self._phase = Phase.READING_HEAD
+                self._deadline = frontend.context.now + frontend.head_timeout
+            return b""
+        data = self._parser.rest
+        exchange = self._admit(head)
+        if exchange is None:
+            return b""
+        self._phase = Phase.EXCHANGE
+        self._exchange = exchange
+        self._body = open_body(head.length, max_overhead=frontend.max_head, max_fields=frontend.max_fields)
+        self._request_done = self._body is None
+        if self._body is None:
+            exchange.request_data(b"", done=True)
+        elif data:
+            data = self._receive_body(exchange, data)
+        # A body that broke its rules has ended the exchange already.
+        if self._exchange is exchange:
+            exchange.start()
+        return data
+
+    def _receive_body(self, exchange: Exchange, data: bytes) -> bytes:
+        body = self._body
+        if body is None:
+            return data
+        content = body.feed(data)
+        self._request_done = done = body.done
+        limit = self._frontend.max_body
+        if limit is not None and exchange.request_bytes + len(content) > limit:
+            exchange.fail(problems.BODY_TOO_LARGE)
+            return b""
+        exchange.request_data(content, done=done)
+        return body.rest if done else b""
+
+    def _admit(self, head: RequestHead) -> Exchange | None:
+        """Return the exchange for a request that may be forwarded, None when it was refused."""
+        frontend = self._frontend
+        context = frontend.context
+        try:
+            authority, target = split_target(head)
+        except ValueError as error:
+            self._refuse(problems.BAD_TARGET, head, detail=str(error))
+            return None
+        decision = frontend.access.decide(head.method, target.partition(b"?")[0])
+        if problem := self._objection(head, authority) or decision.refusal:
+            self._refuse(problem, head)
+            return None
+        context.observer.exchange_started()
+        return Exchange(
+            context,
+            self,
+            head,
+            target=target,
+            decision=decision,
+            request_id=request_id_of(head) or frontend.request_ids.next(),
+            now=context.clock.now(),
+        )
+
+    def _objection(self, head: RequestHead, authority: bytes | None) -> Problem | None:
+        """Return what speaks against a request, its method and path aside."""
+        frontend = self._frontend
+        rules = frontend.context.request_rules
+        if not frontend.host_rule.accepts(head.host):
+            return problems.MISDIRECTED
+        if authority is not None and not frontend.host_rule.accepts_authority(authority):
+            return problems.MISDIRECTED
+        if not frontend.site_rule.accepts(head):
+            return problems.CROSS_SITE
+        if rules.refuses(head):
+            return problems.OWN_CREDENTIALS
+        if rules.is_loop(head):
+            return problems.LOOP
+        if frontend.max_body is not None and head.length > frontend.max_body:
+            return problems.BODY_TOO_LARGE
+        return None
+
+    def _refuse(
+        self, problem: Problem, head: RequestHead | None = None, *, detail: str | None = None
+    ) -> None:
+        """Answer a request that is not forwarded, and close. Earlier requests have had their answers."""
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.fail(problem, detail=detail)
+            return
+        frontend = self._frontend
+        frontend.context.observer.request_rejected(problem.code, self.peer)
+        request_id = (head and request_id_of(head)) or frontend.request_ids.next()
+        self.send(
+            problem.response(
+                request_id=request_id,
+                detail=detail,
+                head_only=head is not None and head.method == b"HEAD",
+                keep_alive=False,
+            )
+        )
+        self._close(unread=True)
+
+    def _keep(self, data: bytes) -> None:
+        """Hold bytes that can't be used yet; past the bound, let the client wait."""
+        self._ahead += data
+        transport = self._transport
+        if len(self._ahead) >= _READ_AHEAD and transport is not None and transport.is_reading():
+            transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        transport = self._transport
+        if (
+            transport is not None
+            and len(self._ahead) < _READ_AHEAD
+            and not transport.is_closing()
+            and not transport.is_reading()
+        ):
+            transport.resume_reading()
+
+    def _close(self, *, unread: bool) -> None:
+        """Close once everything is written.
+
+        With bytes of the client's still on their way, closing at once would reset the connection and
+        could destroy the response (RFC 9112 section 9.6): half-close, discard for a while, then close.
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        frontend = self._frontend
+        if unread and transport.can_write_eof():
+            self._phase = Phase.LINGERING
+            self._deadline = frontend.context.now + _LINGER_TIME
+            self._ahead = b""
+            transport.write_eof()
+            self._resume_reading()
+        else:
+            self._phase = Phase.CLOSING
+            self._deadline = frontend.context.now + frontend.context.idle_stream_timeout
+            transport.close()
+
+    def _leave(self) -> None:
+        """The client has gone."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+        if self._phase is not Phase.LINGERING:
+            self._phase = Phase.CLOSING
+
+
+def _reset_on_close(transport: asyncio.Transport) -> None:
+    """Make closing send a RST instead of a FIN (SO_LINGER with a time of zero)."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,0 +1,567 @@
+"""One request and its response: the state machine between a client's connection and one to the API.
+
+    start ─▶ AWAITING_TOKEN ─▶ AWAITING_CONNECTION ─▶ AWAITING_RESPONSE ─▶ RELAYING ─▶ OVER
+                   ▲                  ▲                  │        │
+                   │                  └─ lost, repeatable┘        ▼
+                   └────────────── another token ────────────  REFUSED ─▶ RELAYING (the 401 itself)
+
+The request's body streams through all of these; `_request_done` tells when it has ended. Rules:
+
+- With a token and an idle connection at hand, everything up to AWAITING_RESPONSE happens in one call,
+  without a task, a future or a timer.
+- From every state there is a way to OVER: the client leaves, the deadline passes, the API fails.
+- A request is sent again in two cases only. The connection it was sent on, which had served before, died
+  without a byte of an answer, and the request may be repeated. Or the API answered 401 to our token and
+  another one is at hand now. Each happens once, and only while the body so far is still held.
+- Nothing is sent to the client before the API's final head is accepted, so a failure until then is
+  answered with a problem. After that, a failure cuts the client's connection: never a clean end.
+"""
+
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Final, Protocol
+
+from proxy.auth.tokens import AccessToken, TokenUnavailable
+from proxy.forward import problems
+from proxy.forward.access import Decision
+from proxy.forward.context import ForwardContext
+from proxy.forward.headers import forwardable_trailers
+from proxy.forward.problems import Problem
+from proxy.forward.upstream import UpstreamConnection
+from proxy.http1.messages import CHUNKED, NO_BODY, UNTIL_CLOSE, Field, RequestHead, ResponseHead
+from proxy.http1.serializing import LAST_CHUNK, encode_chunk, encode_last_chunk
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+CLIENT_CLOSED_REQUEST: Final = 499
+"""The status in logs and metrics of a request whose client left before there was one."""
+
+
+class State(Enum):
+    """Where an exchange stands; see the module's docstring."""
+
+    AWAITING_TOKEN = auto()
+    AWAITING_CONNECTION = auto()
+    AWAITING_RESPONSE = auto()
+    REFUSED = auto()
+    RELAYING = auto()
+    OVER = auto()
+
+
+class Client(Protocol):
+    """The client's connection, as its current exchange sees it."""
+
+    peer: str
+    """The client's address without a port, or `unix`."""
+    blocked: bool
+    """Whether the client does not take bytes fast enough."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether the proxy is shutting down, so that no connection should be kept."""
+        ...
+
+    def send(self, data: bytes) -> None:
+        """Write bytes of the response."""
+        ...
+
+    def unsent(self) -> int:
+        """Return how many bytes wait to be taken by the client."""
+        ...
+
+    def resume_request(self) -> None:
+        """The exchange takes more of the request's body again."""
+        ...
+
+    def exchange_over(self, *, keep_alive: bool) -> None:
+        """The response has been sent; with `keep_alive` the connection is free for the next request."""
+        ...
+
+    def abort(self) -> None:
+        """Cut the connection so that it can't be taken for a clean end."""
+        ...
+
+
+class Exchange:
+    """One request and its response. See the module's docstring."""
+
+    __slots__ = (
+        "_answering",
+        "_authorization_line",
+        "_body",
+        "_chunked",
+        "_client",
+        "_context",
+        "_continued",
+        "_deadline",
+        "_held",
+        "_holding",
+        "_keep_alive",
+        "_out",
+        "_patient",
+        "_request_done",
+        "_reserved",
+        "_response",
+        "_response_done",
+        "_response_length",
+        "_retried",
+        "_target",
+        "_token",
+        "_token_replaced",
+        "_trailers",
+        "_unsent",
+        "_upstream",
+        "answered",
+        "ended",
+        "head",
+        "method",
+        "operation",
+        "problem",
+        "repeatable",
+        "request_bytes",
+        "request_id",
+        "response_bytes",
+        "sent",
+        "started",
+        "state",
+        "status",
+        "token_at",
+    )
+
+    def __init__(
+        self,
+        context: ForwardContext,
+        client: Client,
+        head: RequestHead,
+        *,
+        target: bytes,
+        decision: Decision,
+        request_id: bytes,
+        now: float,
+    ) -> None:
+        """Prepare the exchange for `head`, which has passed all checks; `target` is what the API is asked."""
+        self._context = context
+        self._client = client
+        self.head = head
+        self.method = head.method
+        self.operation = decision.operation
+        self.repeatable = decision.repeatable
+        self.request_id = request_id
+        self.state = State.AWAITING_TOKEN
+        self.started = self.token_at = now
+        self.sent = self.answered = self.ended = 0.0
+        self.status = 0
+        self.problem = ""
+        self.request_bytes = self.response_bytes = 0
+        self._target = target
+        self._deadline = 0.0
+        self._patient = False
+        self._token: AccessToken | None = None
+        self._authorization_line = b""
+        self._upstream: UpstreamConnection | None = None
+        # The request's body: all of it so far while `_holding`, to be sent, or sent again.
+        self._body: list[bytes] = []
+        self._held = self._reserved = 0
+        self._holding = True
+        self._request_done = self._continued = False
+        self._retried = self._token_replaced = False
+        self._response: ResponseHead | None = None
+        self._response_length = NO_BODY
+        # What one read of the response adds to the client's, written at once at its end.
+        self._out: list[bytes] = []
+        self._trailers: list[Field] = []
+        self._answering = self._chunked = self._keep_alive = self._response_done = False
+        self._unsent = 0
+
+    # The client's side.
+
+    def start(self) -> None:
+        """Go: what of the body has arrived was handed over with `request_data`."""
+        context = self._context
+        if not context.request_rules.injects(self.head):
+            self._connect(self.started)
+            return
+        token = context.tokens.current()
+        if token is not None:
+            self._use(token, self.started)
+        else:
+            self._deadline = self.started + context.token_wait
+            context.tokens.acquire(self)
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether the next piece of the request's body may be handed over."""
+        if self._upstream is None:
+            return self._held < self._context.max_replay_body
+        return not self._upstream.blocked
+
+    def request_data(self, content: bytes, *, done: bool) -> None:
+        """Take the next piece of the request's body, perhaps empty, and whether it was the last."""
+        self._request_done = done
+        if content:
+            self.request_bytes += len(content)
+            if self._holding:
+                self._hold(content)
+        upstream = self._upstream
+        if upstream is None or self._response_done:
+            return
+        if self.head.length == CHUNKED:
+            content = _as_chunks(content, done=done)
+        if content:
+            upstream.send(content)
+        context = self._context
+        self._deadline = context.now + (context.response_timeout if done else context.idle_stream_timeout)
+
+    def client_blocked(self) -> None:
+        """The client does not keep up: let the API wait."""
+        self._unsent = self._client.unsent()
+        if self._upstream is not None:
+            self._upstream.pause_reading()
+
+    def client_writable(self) -> None:
+        """The client keeps up again."""
+        self._deadline = self._context.now + self._context.idle_stream_timeout
+        if self._upstream is not None and self.state is not State.REFUSED:
+            self._upstream.resume_reading()
+
+    def client_gone(self) -> None:
+        """The client has left: so ends what was done for it."""
+        if not self.status:
+            self.status = CLIENT_CLOSED_REQUEST
+        self.problem = "client_gone"
+        self._end()
+
+    def check(self, now: float) -> None:
+        """End what has taken too long."""
+        if now < self._deadline:
+            return
+        state = self.state
+        if state is State.AWAITING_TOKEN:
+            self.fail(problems.TOKEN_UNAVAILABLE, detail="none came in time", retry_after=1.0)
+        elif state is State.AWAITING_CONNECTION:
+            self._check_queue(now)
+        elif state is State.REFUSED:
+            self._context.tokens.forget(self)
+            self._relay_refusal()
+        elif state is State.AWAITING_RESPONSE:
+            api_stalls = self._request_done or self._upstream is None or self._upstream.blocked
+            self.fail(problems.RESPONSE_TIMEOUT if api_stalls else problems.REQUEST_TIMEOUT)
+        elif state is State.RELAYING:
+            self._check_relay(now)
+
+    def fail(self, problem: Problem, *, detail: str | None = None, retry_after: float | None = None) -> None:
+        """Answer with `problem`, or cut the client's connection when an answer is under way already."""
+        self.problem = problem.code
+        client = self._client
+        if self._answering:
+            self._end()
+            client.abort()
+            return
+        self.status = problem.status
+        keep_alive = (
+            self._request_done and self.head.keep_alive and not problem.refusal and not client.draining
+        )
+        if problem.refusal:
+            self._context.observer.request_rejected(problem.code, client.peer)
+        self._end()
+        client.send(
+            problem.response(
+                request_id=self.request_id,
+                detail=detail,
+                retry_after=retry_after,
+                head_only=self.method == b"HEAD",
+                keep_alive=keep_alive,
+            )
+        )
+        client.exchange_over(keep_alive=keep_alive)
+
+    # The token's side.
+
+    def token_ready(self, token: AccessToken) -> None:
+        """Take a token: the awaited one, or another than the API refused."""
+        now = self._context.clock.now()
+        if self.state is State.AWAITING_TOKEN:
+            self.token_at = now
+            self._use(token, now)
+        elif self.state is State.REFUSED:
+            if not self._holding:
+                self._relay_refusal()
+                return
+            self._token_replaced = True
+            self._context.observer.retried("token_refused")
+            self._drop_response()
+            self._use(token, now)
+
+    def token_unavailable(self, reason: TokenUnavailable) -> None:
+        """Learn that there is no token, or none but the one that the API refused."""
+        if self.state is State.AWAITING_TOKEN:
+            problem = problems.CREDENTIALS_REFUSED if reason.permanent else problems.TOKEN_UNAVAILABLE
+            self.fail(problem, detail=reason.detail, retry_after=reason.retry_after)
+        elif self.state is State.REFUSED:
+            self._relay_refusal()
+
+    # The pool's side.
+
+    def connection_ready(self, connection: UpstreamConnection) -> None:
+        """Send the request with what has arrived of its body."""
+        context = self._context
+        self._upstream = connection
+        self.state = State.AWAITING_RESPONSE
+        connection.begin(self, self.method)
+        data = context.request_rules.rewrite(
+            self.head,
+            target=self._target,
+            authorization_line=self._authorization_line,
+            request_id=self.request_id,
+            peer=self._client.peer,
+        )
+        content = b"".join(self._body)
+        if self.head.length == CHUNKED:
+            content = _as_chunks(content, done=self._request_done)
+        connection.send(data + content)
+        self.sent = now = context.clock.now()
+        self._deadline = now + (
+            context.response_timeout if self._request_done else context.idle_stream_timeout
+        )
+        self._reserve()
+        if not self._request_done:
+            self._client.resume_request()
+
+    def connection_failed(self, problem: Problem) -> None:
+        """Learn that no connection could be made."""
+        self.fail(problem, retry_after=1.0)
+
+    # The API's side.
+
+    def response_interim(self, head: ResponseHead) -> None:
+        """Pass a 1xx response on, if the client can read it. 100 was answered here, if it was asked for."""
+        if self.head.minor_version == 1 and head.status != HTTPStatus.CONTINUE:
+            self._out.append(self._context.response_rules.interim(head))
+
+    def response_head(self, head: ResponseHead, length: int) -> None:
+        """Take the final head: relay it, or hold it back when it refuses our token and that may be mended."""
+        self.answered = self._context.clock.now()
+        self._response, self._response_length = head, length
+        token = self._token
+        if head.status != HTTPStatus.UNAUTHORIZED or token is None:
+            self._relay(head)
+        elif self._holding and not self._token_replaced:
+            self.state = State.REFUSED
+        else:
+            self._relay(head)
+            self._context.tokens.refused(token, self)
+            self._context.tokens.forget(self)
+
+    def response_body(self, content: bytes) -> None:
+        """Take content."""
+        self.response_bytes += len(content)
+        self._out.append(encode_chunk(content) if self._chunked else content)
+
+    def response_end(self, trailers: list[Field]) -> None:
+        """Take the end."""
+        self._response_done = True
+        self._trailers = trailers
+        if self._chunked:
+            self._end_chunks()
+
+    def response_flush(self) -> None:
+        """Write what one read has brought."""
+        if self.state is State.REFUSED:
+            self._ask_for_another_token()
+            return
+        client, out = self._client, self._out
+        if out:
+            self._answering = self.state is State.RELAYING
+            client.send(out[0] if len(out) == 1 else b"".join(out))
+            out.clear()
+        if self._response_done:
+            self._complete()
+        elif self.state is State.RELAYING:
+            self._deadline = self._context.now + self._context.idle_stream_timeout
+
+    def upstream_lost(self, problem: Problem, *, answered: bool) -> None:
+        """Learn that the connection has gone: send the request again where nothing can happen twice."""
+        connection, self._upstream = self._upstream, None
+        if self.state is State.REFUSED:
+            if self._response_done:
+                return
+            self._context.tokens.forget(self)
+        elif (
+            not answered
+            and connection is not None
+            and connection.served > 1
+            and self.repeatable
+            and self._holding
+            and not self._retried
+        ):
+            self._retried = True
+            self._context.observer.retried("connection_lost")
+            self._queue(self._context.clock.now())
+            return
+        self.fail(problem)
+
+    def upstream_blocked(self) -> None:
+        """The API takes no more for now: `wants_more` says so."""
+
+    def upstream_writable(self) -> None:
+        """The API takes more of the body again."""
+        self._client.resume_request()
+
+    # Within: forward.
+
+    def _use(self, token: AccessToken, now: float) -> None:
+        self._token = token
+        self._authorization_line = token.header_line
+        self._connect(now)
+
+    def _connect(self, now: float) -> None:
+        if self.head.expects_continue and not (self._continued or self.request_bytes or self._request_done):
+            self._continued = True
+            self._client.send(CONTINUE)
+        connection = self._context.pool.take(now)
+        if connection is not None:
+            self.connection_ready(connection)
+        else:
+            self._queue(now)
+
+    def _queue(self, now: float) -> None:
+        self.state = State.AWAITING_CONNECTION
+        self._deadline = now + self._context.queue_timeout
+        self._patient = False
+        if not self._context.pool.wait(self):
+            self.fail(problems.OVERLOADED, retry_after=1.0)
+
+    def _check_queue(self, now: float) -> None:
+        if not self._patient and self._context.pool.is_connecting:
+            # A connection attempt reports its own end, and has a second try.
+            self._patient = True
+            self._deadline = now + self._context.connect_patience
+        else:
+            self.fail(problems.CONNECTION_TIMEOUT if self._patient else problems.OVERLOADED, retry_after=1.0)
+
+    # Within: back.
+
+    def _relay(self, head: ResponseHead) -> None:
+        self._release_body()
+        self.state = State.RELAYING
+        self.status = head.status
+        request = self.head
+        modern = request.minor_version == 1
+        unmeasured = self._response_length in (CHUNKED, UNTIL_CLOSE)
+        self._chunked = unmeasured and modern
+        self._keep_alive = (
+            request.keep_alive
+            and self._request_done
+            and not self._client.draining
+            and (modern or not unmeasured)
+        )
+        connection = b"close" if not self._keep_alive else b"" if modern else b"keep-alive"
+        self._out.append(
+            self._context.response_rules.rewrite(
+                head, chunked=self._chunked, connection=connection, request_id=self.request_id
+            )
+        )
+
+    def _ask_for_another_token(self) -> None:
+        context = self._context
+        self._deadline = context.clock.now() + context.token_wait
+        if not self._response_done and self._upstream is not None:
+            self._upstream.pause_reading()
+        if self._token is not None:
+            context.tokens.refused(self._token, self)
+
+    def _relay_refusal(self) -> None:
+        """Let the client have the 401 that was held back."""
+        if self._response is None:
+            return
+        contents, self._out = self._out, []
+        self._relay(self._response)
+        self._out.extend(encode_chunk(content) if self._chunked else content for content in contents)
+        if self._response_done and self._chunked:
+            self._end_chunks()
+        upstream = self._upstream
+        if upstream is not None and not self._client.blocked:
+            upstream.resume_reading()
+        self.response_flush()
+
+    def _drop_response(self) -> None:
+        """Forget the 401; its connection goes on only if nothing of it is still to come."""
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            if self._response_done and self._request_done:
+                upstream.finish()
+            else:
+                upstream.abandon()
+        self._response = None
+        self._response_done = False
+        self.response_bytes = 0
+        self._out.clear()
+
+    def _end_chunks(self) -> None:
+        nominated = self._response.connection if self._response is not None else ()
+        self._out.append(encode_last_chunk(forwardable_trailers(self._trailers, nominated)))
+
+    def _check_relay(self, now: float) -> None:
+        client = self._client
+        if client.blocked and client.unsent() < self._unsent:
+            self._unsent = client.unsent()
+            self._deadline = now + self._context.idle_stream_timeout
+        else:
+            self.fail(problems.REQUEST_TIMEOUT if client.blocked else problems.RESPONSE_TIMEOUT)
+
+    # Within: the body held for sending, or sending again.
+
+    def _hold(self, content: bytes) -> None:
+        self._body.append(content)
+        self._held += len(content)
+        if self._upstream is not None:
+            self._reserve()
+
+    def _reserve(self) -> None:
+        """Keep what has been sent for a replay, if that is within bounds."""
+        context = self._context
+        more = self._held - self._reserved
+        if more and (self._held > context.max_replay_body or not context.replay_budget.take(more)):
+            self._release_body()
+        else:
+            self._reserved = self._held
+
+    def _release_body(self) -> None:
+        self._holding = False
+        self._body.clear()
+        if self._reserved:
+            self._context.replay_budget.give(self._reserved)
+        self._held = self._reserved = 0
+
+    # Within: the end.
+
+    def _complete(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        self.state = State.OVER
+        self._close_books()
+        if upstream is not None:
+            if self._request_done:
+                upstream.finish()
+            else:
+                upstream.abandon()
+        self._client.exchange_over(keep_alive=self._keep_alive)
+
+    def _end(self) -> None:
+        """End before the response was complete."""
+        state, self.state = self.state, State.OVER
+        if state in (State.AWAITING_TOKEN, State.REFUSED):
+            self._context.tokens.forget(self)
+        elif state is State.AWAITING_CONNECTION:
+            self._context.pool.cancel(self)
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abandon()
+        self._close_books()
+
+    def _close_books(self) -> None:
+        self._release_body()
+        self.ended = self._context.clock.now()
+        self._context.observer.exchange_ended(self)
+
+
+def _as_chunks(content: bytes, *, done: bool) -> bytes:
+    return (encode_chunk(content) if content else b"") + (LAST_CHUNK if done else b"")

@@ -1,0 +1,221 @@
+"""Header rules: which fields pass, which go, which are added (RFC 9110 section 7.6, design of the proxy).
+
+Pure functions from heads to the bytes that are sent on. Fields keep their order, case, repetitions and
+bytes; only what is named here changes.
+"""
+
+from collections.abc import Container
+from enum import Enum
+from http import HTTPStatus
+from typing import Final
+
+from proxy.http1.messages import CHUNKED, NO_BODY, Field, RequestHead, ResponseHead
+
+
+class ClientAuthorization(Enum):
+    """What becomes of an Authorization field that the client itself brings."""
+
+    REPLACE = "replace"
+    KEEP = "keep"
+    REJECT = "reject"
+
+
+_HOP_BY_HOP: Final = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+# Written anew, answered here, or telling a third party about the inside of this network.
+_REQUEST_DROPPED: Final = _HOP_BY_HOP | frozenset(
+    (b"content-length", b"expect", b"forwarded", b"host", b"http2-settings", b"x-real-ip", b"x-request-id")
+)
+# Alt-Svc and Strict-Transport-Security speak of the API's origin, not of this one.
+_RESPONSE_DROPPED: Final = (_HOP_BY_HOP - {b"trailer"}) | frozenset(
+    (b"alt-svc", b"strict-transport-security")
+)
+# What must not come late (RFC 9110 section 6.5.1): framing, routing, authentication, control.
+_TRAILERS_DROPPED: Final = _HOP_BY_HOP | frozenset(
+    (
+        b"age",
+        b"alt-svc",
+        b"authorization",
+        b"cache-control",
+        b"content-encoding",
+        b"content-length",
+        b"content-range",
+        b"content-type",
+        b"date",
+        b"expires",
+        b"host",
+        b"location",
+        b"max-forwards",
+        b"retry-after",
+        b"set-cookie",
+        b"strict-transport-security",
+        b"vary",
+        b"www-authenticate",
+    )
+)
+_MAX_REQUEST_ID: Final = 200
+
+
+def request_id_of(head: RequestHead) -> bytes | None:
+    """Return the client's X-Request-ID when it sent one that can be passed on and logged, else None."""
+    value = head.notable.get(b"x-request-id", b"")
+    return value if 0 < len(value) <= _MAX_REQUEST_ID and value.isascii() else None
+
+
+class RequestRules:
+    """Builds the head that goes to the API. One instance serves all requests."""
+
+    __slots__ = ("_authority_line", "_authorization", "_forwarded", "_loop_mark", "_via_lines")
+
+    def __init__(
+        self, *, authority: bytes, pseudonym: bytes, authorization: ClientAuthorization, forwarded: bool
+    ) -> None:
+        """Set the API's `authority`, this instance's `pseudonym` in Via, and the operator's choices."""
+        self._authority_line = b"Host: %b\r\n" % authority
+        self._via_lines = (b"Via: 1.0 %b\r\n" % pseudonym, b"Via: 1.1 %b\r\n" % pseudonym)
+        self._loop_mark = pseudonym
+        self._authorization = authorization
+        self._forwarded = forwarded
+
+    def is_loop(self, head: RequestHead) -> bool:
+        """Tell whether the request has been through this very instance."""
+        return self._loop_mark in head.notable.get(b"via", b"")
+
+    def refuses(self, head: RequestHead) -> bool:
+        """Tell whether the client's own Authorization makes the request unacceptable."""
+        return self._authorization is ClientAuthorization.REJECT and b"authorization" in head.notable
+
+    def injects(self, head: RequestHead) -> bool:
+        """Tell whether the proxy's token goes on this request."""
+        return (
+            self._authorization is not ClientAuthorization.KEEP
+            or b"authorization" not in head.notable
+            or b"authorization" in head.connection
+        )
+
+    def rewrite(
+        self,
+        head: RequestHead,
+        *,
+        target: bytes,
+        authorization_line: bytes,
+        request_id: bytes,
+        peer: str,
+    ) -> bytes:
+        """Return the head to send: `target` in origin or asterisk form, the token's line, `peer`'s address.
+
+        An empty `authorization_line` lets the client's own Authorization pass.
+        """
+        keep_credentials = not authorization_line
+        nominated = head.connection
+        lines = [b"%b %b HTTP/1.1\r\n" % (head.method, target), self._authority_line]
+        for key, name, value in head.fields:
+            if key in _REQUEST_DROPPED or key in nominated or key.startswith(b"x-forwarded-"):
+                continue
+            if key == b"authorization" and not keep_credentials:
+                continue
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if head.length == CHUNKED:
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+        elif head.length != NO_BODY or b"content-length" in head.notable:
+            lines.append(b"Content-Length: %d\r\n" % head.length)
+        if self._forwarded:
+            lines.append(b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\n" % peer.encode())
+            if head.host is not None:
+                lines.append(b"X-Forwarded-Host: %b\r\n" % head.host)
+        lines.append(authorization_line)
+        lines.append(self._via_lines[head.minor_version])
+        lines.append(b"X-Request-ID: %b\r\n\r\n" % request_id)
+        return b"".join(lines)
+
+
+class ResponseRules:
+    """Builds the head that goes to the client. One instance serves all responses."""
+
+    __slots__ = ("_origin",)
+
+    def __init__(self, *, origin: bytes) -> None:
+        """Set the API's origin, scheme://host[:port] in lower case, default port left out."""
+        self._origin = origin
+
+    def rewrite(self, head: ResponseHead, *, chunked: bool, connection: bytes, request_id: bytes) -> bytes:
+        """Return the head to send.
+
+        `chunked` asks for Transfer-Encoding; `connection` is the value of the Connection field, empty
+        for none; `request_id` is echoed unless the API set one.
+        """
+        nominated = head.connection
+        lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
+        for key, name, value in head.fields:
+            if key == b"content-length":
+                if head.status == HTTPStatus.NO_CONTENT:  # RFC 9110 section 8.6
+                    continue
+            elif key in _RESPONSE_DROPPED or key in nominated:
+                continue
+            elif key == b"location":
+                value = self._localise(value)  # noqa: PLW2901 - the one field whose value changes
+            elif key == b"x-request-id":
+                request_id = b""
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if chunked:
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+        if connection:
+            lines.append(b"Connection: %b\r\n" % connection)
+        if request_id:
+            lines.append(b"X-Request-ID: %b\r\n" % request_id)
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
+    def interim(self, head: ResponseHead) -> bytes:
+        """Return a 1xx response to pass on (RFC 9110 section 15.2)."""
+        lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
+        nominated = head.connection
+        for key, name, value in head.fields:
+            if key not in _RESPONSE_DROPPED and key not in nominated and key != b"content-length":
+                lines.append(b"%b: %b\r\n" % (name, value))
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
+    def _localise(self, location: bytes) -> bytes:
+        """Return a reference into the API's origin as path-absolute, so that the client comes back here."""
+        scheme, separator, rest = location.partition(b"://")
+        if not separator:
+            return location
+        end = min(
+            (i for i in (rest.find(b"/"), rest.find(b"?"), rest.find(b"#")) if i >= 0), default=len(rest)
+        )
+        if canonical_origin(scheme, rest[:end]) != self._origin:
+            return location
+        reference = rest[end:]
+        # `//x` would be read as an authority (RFC 3986 section 4.2).
+        return (
+            b"/." + reference
+            if reference.startswith(b"//")
+            else reference
+            if reference[:1] == b"/"
+            else b"/" + reference
+        )
+
+
+def canonical_origin(scheme: bytes, authority: bytes) -> bytes:
+    """Return scheme://host[:port] in lower case without a default port (RFC 6454 section 4)."""
+    scheme, authority = scheme.lower(), authority.lower()
+    default = b":443" if scheme == b"https" else b":80"
+    return b"%b://%b" % (scheme, authority.removesuffix(default))
+
+
+def forwardable_trailers(trailers: list[Field], nominated: Container[bytes]) -> list[Field]:
+    """Return the trailers that may follow a response's body."""
+    return [field for field in trailers if field[0] not in _TRAILERS_DROPPED and field[0] not in nominated]

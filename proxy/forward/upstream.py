@@ -1,0 +1,345 @@
+"""One connection to the Bits API: requests out, responses in, one exchange at a time.
+
+    connecting ──ready──▶ idle ──begin──▶ busy ──finish──▶ idle
+                           │                │
+                           └── any byte, EOF, reset, bad response ──▶ closed
+
+Bytes that arrive on an idle connection, or behind a complete response, belong to no request: they end
+the connection and reach nobody.
+"""
+
+import asyncio
+import ssl
+from typing import Final, Protocol, cast
+
+from proxy.forward import problems
+from proxy.forward.problems import Problem
+from proxy.forward.tls import TlsChannel
+from proxy.http1.bodies import BodyReader, CloseReader, open_body
+from proxy.http1.control import response_length
+from proxy.http1.messages import NO_BODY, Field, MalformedMessage, ResponseHead
+from proxy.http1.parsing import ResponseParser
+
+MAX_STATUS_LINE: Final = 8 * 1024
+MAX_HEAD: Final = 64 * 1024
+MAX_FIELDS: Final = 200
+_MAX_INTERIM: Final = 32
+_WRITE_HIGH_WATER: Final = 64 * 1024
+_SWITCHING_PROTOCOLS: Final = 101
+_FIRST_FINAL_STATUS: Final = 200
+
+
+class ResponseSink(Protocol):
+    """The exchange that a connection serves. `response_flush` ends what one read has brought."""
+
+    def response_interim(self, head: ResponseHead) -> None:
+        """Take a 1xx response."""
+        ...
+
+    def response_head(self, head: ResponseHead, length: int) -> None:
+        """Take the final head; `length` is the body's (see `response_length`)."""
+        ...
+
+    def response_body(self, content: bytes) -> None:
+        """Take content, freed of its framing."""
+        ...
+
+    def response_end(self, trailers: list[Field]) -> None:
+        """Take the end of the response."""
+        ...
+
+    def response_flush(self) -> None:
+        """All that one read from the network held has been told."""
+        ...
+
+    def upstream_lost(self, problem: Problem, *, answered: bool) -> None:
+        """The connection is of no use any more; `answered` tells whether any byte of a response came."""
+        ...
+
+    def upstream_blocked(self) -> None:
+        """The API takes no more bytes for now."""
+        ...
+
+    def upstream_writable(self) -> None:
+        """The API takes bytes again."""
+        ...
+
+
+class ConnectionKeeper(Protocol):
+    """The pool, as a connection sees it."""
+
+    def release(self, connection: "UpstreamConnection") -> None:
+        """Take back a connection that can serve again."""
+        ...
+
+    def lost(self, connection: "UpstreamConnection") -> None:
+        """Forget a connection that has closed."""
+        ...
+
+
+class UpstreamConnection(asyncio.BufferedProtocol):
+    """A protocol for the event loop; `sink` decides what becomes of what it reads."""
+
+    __slots__ = (
+        "_answered",
+        "_body",
+        "_complete",
+        "_interims",
+        "_keep_alive",
+        "_keeper",
+        "_loop",
+        "_method",
+        "_parser",
+        "_read_buffer",
+        "_ready",
+        "_sink",
+        "_tls",
+        "_transport",
+        "blocked",
+        "created",
+        "idle_until",
+        "keep_alive_timeout",
+        "renew_at",
+        "served",
+    )
+
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        keeper: ConnectionKeeper,
+        tls: TlsChannel | None,
+        read_buffer: memoryview,
+        now: float,
+    ) -> None:
+        """Prepare a connection made at `now`. `read_buffer` is scratch space that connections may share."""
+        self._loop = loop
+        self._keeper = keeper
+        self._tls = tls
+        self._read_buffer = read_buffer
+        self._ready: asyncio.Future[None] = loop.create_future()
+        self._parser = ResponseParser(max_line=MAX_STATUS_LINE, max_head=MAX_HEAD, max_fields=MAX_FIELDS)
+        self._transport: asyncio.Transport | None = None
+        self._sink: ResponseSink | None = None
+        self._method = b""
+        self._body: BodyReader | None = None
+        self._answered = False
+        self._complete = False
+        self._keep_alive = True
+        self._interims = 0
+        self.blocked = False
+        self.created = now
+        self.served = 0
+        """How many exchanges the connection has begun."""
+        self.keep_alive_timeout: int | None = None
+        """Seconds of idleness the API grants, when it said so (`Keep-Alive: timeout=`)."""
+        self.idle_until = 0.0
+        self.renew_at = 0.0
+        """Instants the pool keeps here: when to drop the idle connection, when to have a successor."""
+
+    # The dialler's side.
+
+    async def ready(self) -> None:
+        """Wait until requests can be sent. Raises ssl.SSLError or OSError."""
+        await self._ready
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether TCP and TLS have been set up."""
+        return self._ready.done() and not self._ready.cancelled() and self._ready.exception() is None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection can still be used."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    # The exchange's side.
+
+    def begin(self, sink: ResponseSink, method: bytes) -> None:
+        """Serve `sink`'s request, made with `method`."""
+        self._sink = sink
+        self._method = method
+        self._body = None
+        self._answered = self._complete = False
+        self._interims = 0
+        self.served += 1
+
+    def send(self, data: bytes) -> None:
+        """Write bytes of the request."""
+        transport = self._transport
+        if transport is not None:
+            transport.write(data if self._tls is None else self._tls.send(data))
+
+    def pause_reading(self) -> None:
+        """Let the API wait: the client does not keep up."""
+        if self._transport is not None and self._transport.is_reading():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        if self.is_open and self._transport is not None and not self._transport.is_reading():
+            self._transport.resume_reading()
+
+    def finish(self) -> None:
+        """End the exchange after the request was sent whole and the response is complete."""
+        self._sink = None
+        if self._keep_alive and self._complete and self.is_open and not self.blocked:
+            self.resume_reading()
+            self._keeper.release(self)
+        else:
+            self.close()
+
+    def abandon(self) -> None:
+        """End the exchange in the middle: the connection can't be used again."""
+        self._sink = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Close an idle connection in good order."""
+        if self._transport is not None and not self._transport.is_closing():
+            if self._tls is not None and self._tls.established:
+                self._transport.write(self._tls.close())
+            self._transport.close()
+
+    # The event loop's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
+        self._transport = transport = cast("asyncio.Transport", transport)
+        transport.set_write_buffer_limits(high=_WRITE_HIGH_WATER)
+        if self._tls is None:
+            self._ready.set_result(None)
+        else:
+            transport.write(self._tls.handshake())
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002, D102
+        return self._read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:  # noqa: D102
+        data = bytes(self._read_buffer[:nbytes])
+        tls = self._tls
+        if tls is None:
+            self._receive(data)
+            return
+        try:
+            data = tls.receive(data) if tls.established else self._continue_handshake(tls, data)
+        except ssl.SSLError as error:
+            if self._transport is not None:
+                self._transport.write(tls.pending_output())  # The alert, so that the peer can log why.
+            self._fail(error, problems.TLS_ERROR)
+            return
+        if data:
+            self._receive(data)
+        if tls.closed_cleanly:
+            self._end_of_stream()
+
+    def eof_received(self) -> None:  # noqa: D102
+        # Without close_notify an attacker may have cut the stream: then it is lost, not ended.
+        if self._tls is None or self._tls.closed_cleanly:
+            self._end_of_stream()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
+        self._fail(exc or ConnectionResetError("closed by the peer"), problems.CONNECTION_LOST)
+        self._transport = None
+        self._keeper.lost(self)
+
+    def pause_writing(self) -> None:  # noqa: D102
+        self.blocked = True
+        if self._sink is not None:
+            self._sink.upstream_blocked()
+
+    def resume_writing(self) -> None:  # noqa: D102
+        self.blocked = False
+        if self._sink is not None:
+            self._sink.upstream_writable()
+
+    # Within.
+
+    def _continue_handshake(self, tls: TlsChannel, data: bytes) -> bytes:
+        output = tls.handshake(data)
+        if output and self._transport is not None:
+            self._transport.write(output)
+        if not tls.established:
+            return b""
+        if not self._ready.done():
+            self._ready.set_result(None)
+        return tls.receive(b"")
+
+    def _receive(self, data: bytes) -> None:
+        sink = self._sink
+        if sink is None or self._complete:
+            self._keep_alive = False
+            if sink is None:
+                self.abandon()
+            return
+        try:
+            if self._body is None:
+                data = self._receive_head(sink, data)
+                if self._sink is not sink:
+                    return
+            body = self._body
+            if body is not None and data:
+                content = body.feed(data)
+                if content:
+                    sink.response_body(content)
+                if body.done:
+                    self._end(sink, body.rest, body.trailers)
+        except MalformedMessage as error:
+            self._fail(error, problems.BAD_RESPONSE)
+            return
+        if self._sink is sink:
+            sink.response_flush()
+
+    def _receive_head(self, sink: ResponseSink, data: bytes) -> bytes:
+        """Read up to the final head; return what follows it."""
+        self._answered = True
+        while True:
+            head = self._parser.feed(data)
+            if head is None:
+                return b""
+            data = self._parser.rest
+            if head.status >= _FIRST_FINAL_STATUS:
+                break
+            self._interims += 1
+            if head.status == _SWITCHING_PROTOCOLS or self._interims > _MAX_INTERIM:
+                self._fail(
+                    None,
+                    problems.UPGRADE_FAILED if head.status == _SWITCHING_PROTOCOLS else problems.BAD_RESPONSE,
+                )
+                return b""
+            sink.response_interim(head)
+            if not data:
+                return b""
+        length = response_length(head, self._method)
+        self._keep_alive = head.keep_alive
+        self.keep_alive_timeout = head.keep_alive_timeout
+        self._body = open_body(length, max_overhead=MAX_HEAD, max_fields=MAX_FIELDS)
+        sink.response_head(head, length)
+        if length == NO_BODY and self._sink is sink:
+            self._end(sink, data, [])
+        return data
+
+    def _end(self, sink: ResponseSink, rest: bytes, trailers: list[Field]) -> None:
+        self._complete = True
+        if rest:
+            self._keep_alive = False
+        sink.response_end(trailers)
+
+    def _end_of_stream(self) -> None:
+        """The peer has ended the stream, provably on purpose."""
+        sink = self._sink
+        if sink is not None and isinstance(self._body, CloseReader) and not self._complete:
+            self._keep_alive = False
+            self._end(sink, b"", [])
+            sink.response_flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    def _fail(self, error: BaseException | None, problem: Problem) -> None:
+        if not self._ready.done():
+            self._ready.set_exception(error or ConnectionResetError("closed by the peer"))
+        sink, self._sink = self._sink, None
+        if self._transport is not None:
+            self._transport.abort()
+        if sink is not None:
+            sink.upstream_lost(problem, answered=self._answered)

@@ -1,0 +1,158 @@
+"""Control data: what the fields say about the message itself (RFC 9110 section 7.6, RFC 9112 section 6).
+
+Pure functions from fields to the attributes of a head. A request whose framing two parsers could read
+differently is refused, never repaired: that is what request smuggling lives on.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Final
+
+from proxy.http1.messages import (
+    CHUNKED,
+    NO_BODY,
+    UNTIL_CLOSE,
+    Field,
+    MalformedMessage,
+    RequestHead,
+    ResponseHead,
+)
+
+REQUEST_NOTABLE: Final = frozenset(
+    (
+        b"authorization",
+        b"connection",
+        b"content-length",
+        b"expect",
+        b"host",
+        b"origin",
+        b"sec-fetch-site",
+        b"traceparent",
+        b"transfer-encoding",
+        b"upgrade",
+        b"via",
+        b"x-request-id",
+    )
+)
+RESPONSE_NOTABLE: Final = frozenset((b"connection", b"content-length", b"keep-alive", b"transfer-encoding"))
+
+# What must not stand twice, and as what it counts then. Transfer-Encoding is a list, but not here.
+_SINGLE: Final = {
+    b"content-length": "bad_framing",
+    b"expect": "unknown_expectation",
+    b"host": "bad_host",
+    b"origin": "bad_field",
+    b"sec-fetch-site": "bad_field",
+    b"transfer-encoding": "bad_framing",
+}
+
+# uri-host [ ":" port ] (RFC 9110 section 7.2): a registered name, an IPv4 or a bracketed IPv6 address.
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?\Z")
+_KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:\A|[,;\s])timeout\s*=\s*\"?([0-9]{1,9})", re.IGNORECASE)
+_MAX_LENGTH_DIGITS: Final = 18
+_BODILESS: Final = frozenset((HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED))
+
+
+def apply_request_control(head: RequestHead) -> None:
+    """Set the control attributes of `head` from its notable fields.
+
+    Raises MalformedMessage for anything but one valid Host, at most one plain Content-Length, and at
+    most a lone `chunked`, the latter two not together (RFC 9112 sections 3.2, 6.1, 6.3).
+    """
+    notable = head.notable
+    host = notable.get(b"host")
+    if host is not None:
+        if not _HOST.match(host):
+            raise MalformedMessage("bad_host", "the Host field is not a host and port")
+        head.host = host
+    elif head.minor_version == 1:
+        raise MalformedMessage("bad_host", "the Host field is missing")
+    head.length = _request_length(head)
+    if b"connection" in notable:
+        head.connection = _tokens(notable[b"connection"])
+        head.keep_alive = _keep_alive(head.connection, head.minor_version)
+        if b"upgrade" in head.connection and b"upgrade" in notable:
+            head.upgrade = notable[b"upgrade"].lower()
+    if b"expect" in notable:
+        if notable[b"expect"].lower() != b"100-continue":
+            raise MalformedMessage("unknown_expectation", "only 100-continue can be expected")
+        # An HTTP/1.0 client can't read an interim response (RFC 9110 section 10.1.1).
+        head.expects_continue = head.minor_version == 1
+
+
+def merge_notable(fields: Sequence[Field]) -> dict[bytes, bytes]:
+    """Return lower-case name → value, the lines of a list field joined (RFC 9110 section 5.3).
+
+    Raises MalformedMessage where a field that can't be a list stands more than once.
+    """
+    merged: dict[bytes, bytes] = {}
+    for key, name, value in fields:
+        if key not in merged:
+            merged[key] = value
+        elif key in _SINGLE:
+            raise MalformedMessage(_SINGLE[key], f"more than one {name.decode('latin-1')} field")
+        else:
+            merged[key] += b", " + value
+    return merged
+
+
+def apply_response_control(head: ResponseHead, notable: Mapping[bytes, bytes]) -> None:
+    """Set the control attributes of `head` from `notable`, its fields named in RESPONSE_NOTABLE, merged.
+
+    Raises MalformedMessage where the length of the body could be read in two ways.
+    """
+    if b"content-length" in notable:
+        head.content_length = _content_length(notable[b"content-length"])
+    if b"transfer-encoding" in notable:
+        if notable[b"transfer-encoding"].lower() != b"chunked":
+            raise MalformedMessage("bad_framing", "a Transfer-Encoding other than chunked")
+        if head.content_length is not None or head.minor_version == 0:
+            raise MalformedMessage("bad_framing", "Transfer-Encoding with Content-Length or in HTTP/1.0")
+        head.chunked = True
+    if b"connection" in notable:
+        head.connection = _tokens(notable[b"connection"])
+        head.keep_alive = _keep_alive(head.connection, head.minor_version)
+    if match := _KEEP_ALIVE_TIMEOUT.search(notable.get(b"keep-alive", b"")):
+        head.keep_alive_timeout = int(match[1])
+
+
+def response_length(head: ResponseHead, method: bytes) -> int:
+    """Return the length of the body that follows `head`, an answer to `method` (RFC 9112 section 6.3)."""
+    status = head.status
+    if method == b"HEAD" or status < HTTPStatus.OK or status in _BODILESS:
+        return NO_BODY
+    if head.chunked:
+        return CHUNKED
+    return UNTIL_CLOSE if head.content_length is None else head.content_length
+
+
+def _request_length(head: RequestHead) -> int:
+    encoding = head.notable.get(b"transfer-encoding")
+    length = head.notable.get(b"content-length")
+    if encoding is None:
+        return NO_BODY if length is None else _content_length(length)
+    if length is not None:
+        raise MalformedMessage("bad_framing", "Content-Length together with Transfer-Encoding")
+    if encoding.lower() != b"chunked":
+        raise MalformedMessage("bad_framing", "a Transfer-Encoding other than chunked")
+    if head.minor_version == 0:
+        raise MalformedMessage("bad_framing", "Transfer-Encoding in HTTP/1.0")
+    return CHUNKED
+
+
+def _content_length(value: bytes) -> int:
+    if not value.isdigit() or len(value) > _MAX_LENGTH_DIGITS:
+        raise MalformedMessage("bad_framing", "Content-Length is not a plain number")
+    return int(value)
+
+
+def _tokens(value: bytes) -> tuple[bytes, ...]:
+    return tuple(token for part in value.lower().split(b",") if (token := part.strip(b" \t")))
+
+
+def _keep_alive(connection: tuple[bytes, ...], minor_version: int) -> bool:
+    """Tell whether the sender agrees to persist (RFC 9112 section 9.3)."""
+    if b"close" in connection:
+        return False
+    return minor_version == 1 or b"keep-alive" in connection

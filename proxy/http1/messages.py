@@ -1,0 +1,91 @@
+"""The heads of messages as values, and the one exception for those that are not acceptable."""
+
+from typing import Final, TypeAlias
+
+Field: TypeAlias = tuple[bytes, bytes, bytes]
+"""A header or trailer field: name in lower case, name as received, value without outer whitespace."""
+
+NO_BODY: Final = 0
+CHUNKED: Final = -1
+UNTIL_CLOSE: Final = -2
+"""Body lengths that are not a number of bytes; see `RequestHead.length` and `response_length`."""
+
+
+class MalformedMessage(Exception):  # noqa: N818 - says what the message is
+    """A message that must not be forwarded. `reason` is one of a fixed set, safe for logs and metrics."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason: Final = reason
+        self.detail: Final = detail
+
+
+class RequestHead:
+    """A request line and header section that passed all checks of RFC 9112.
+
+    `length` is the body's: a number of bytes, or CHUNKED. `connection` holds the names nominated in
+    Connection, in lower case. `upgrade` is the lower-case Upgrade value of a message that asks for one.
+    `notable` holds those of `fields` that decide something (see `control.REQUEST_NOTABLE`) by lower-case
+    name, so that no rule needs to walk them all.
+    """
+
+    __slots__ = (
+        "connection",
+        "expects_continue",
+        "fields",
+        "host",
+        "keep_alive",
+        "length",
+        "method",
+        "minor_version",
+        "notable",
+        "target",
+        "upgrade",
+    )
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        minor_version: int,
+        fields: list[Field],
+        notable: dict[bytes, bytes],
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.minor_version = minor_version
+        self.fields = fields
+        self.notable = notable
+        self.host: bytes | None = None
+        self.length = NO_BODY
+        self.keep_alive = minor_version == 1
+        self.connection: tuple[bytes, ...] = ()
+        self.expects_continue = False
+        self.upgrade: bytes | None = None
+
+
+class ResponseHead:
+    """A status line and header section. `content_length` is None where the field is absent."""
+
+    __slots__ = (
+        "chunked",
+        "connection",
+        "content_length",
+        "fields",
+        "keep_alive",
+        "keep_alive_timeout",
+        "minor_version",
+        "reason",
+        "status",
+    )
+
+    def __init__(self, status: int, reason: bytes, minor_version: int, fields: list[Field]) -> None:
+        self.status = status
+        self.reason = reason
+        self.minor_version = minor_version
+        self.fields = fields
+        self.content_length: int | None = None
+        self.chunked = False
+        self.connection: tuple[bytes, ...] = ()
+        self.keep_alive = minor_version == 1
+        self.keep_alive_timeout: int | None = None
