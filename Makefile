@@ -1,0 +1,63 @@
+# Every verb sets up what it needs; a machine needs make and Python 3.11 or newer.
+# Only hash-checked locks are installed, and again when they change.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Passed on to the command behind a verb: make test ARGS="-k refresher -x"
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lock bench clean
+
+help: ## List the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo '  ARGS="…" is passed on; PYTHON=python3.12 VENV=.venv-3.12 chooses an interpreter and where it is set up.'
+
+demo: $(VENV)/.runtime ## Run the proxy against the embedded Bits API emulator; needs no credentials
+	@exec $(BIN)/python -m proxy demo $(ARGS)
+
+test: $(VENV)/.dev ## Run all tests, then show which lines and branches they missed
+	@$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+check: $(VENV)/.dev ## Lint, format check, types, import contracts, YAML
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/yamllint --strict .
+
+lock: $(VENV)/.dev ## Lock the dependencies anew; ARGS=--upgrade takes the newest of each
+	$(COMPILE) $(ARGS) pyproject.toml --output-file requirements.lock
+	$(COMPILE) $(ARGS) --constraint requirements.lock pyproject.toml --group dev --output-file requirements-dev.lock
+
+bench: $(VENV)/.dev ## Measure CPU per request beside other proxies; needs Linux, wrk and nginx
+	@exec $(BIN)/python -m benchmarks.cpu_per_request $(ARGS)
+
+clean: ## Remove all that the other verbs made, the virtual environment included
+	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* \
+		.hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip comes last into a new environment: with it, the environment is whole.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'Python 3.11 or newer is needed, and $(PYTHON) is not. Name one: make PYTHON=/path/to/python3 …' >&2; \
+		exit 1; }
+	@echo 'Setting up $(VENV) …'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements.lock | $(BIN)/pip
+	@$(PIP_INSTALL) --require-hashes --requirement requirements.lock
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml $(VENV)/.runtime
+	@$(PIP_INSTALL) --require-hashes --requirement requirements-dev.lock
+	@$(PIP_INSTALL) --no-build-isolation --editable .
+	@touch $@

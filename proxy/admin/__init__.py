@@ -1,0 +1,1 @@
+"""The admin listener: probes, metrics and status, apart from the data path."""

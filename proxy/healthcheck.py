@@ -1,0 +1,89 @@
+"""`bits-auth-proxy healthcheck`: one question to `/readyz`, with the standard library alone.
+
+An exec probe runs every few seconds, so it must not load what the proxy needs. Hence no settings model
+here: the admin address is looked up in the same places by hand (flag, environment, .env, file).
+"""
+
+import os
+import socket
+from pathlib import Path
+from typing import Final
+
+DEFAULT_ADDRESS: Final = "127.0.0.1:9090"
+_TIMEOUT: Final = 2.0
+_VARIABLE: Final = "BITS_ADMIN_LISTEN"
+_ANY: Final = {"": "127.0.0.1", "*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound
+
+
+def check(address: str | None, config: str | None) -> tuple[bool, str]:
+    """Return whether the proxy is ready, and what to print.
+
+    `address` is one to ask instead of the configured one, `config` the path of a TOML file.
+    """
+    address = (address or _configured_address(config)).partition(",")[0].strip()
+    try:
+        answer = _ask(address)
+    except (OSError, ValueError) as error:
+        return False, f"not healthy: {address}: {error}"
+    status, _, rest = answer.partition(b"\r\n")
+    reason = rest.partition(b"\r\n\r\n")[2].decode("latin-1").strip()
+    if status.split(b" ")[1:2] == [b"200"]:
+        return True, f"healthy: {reason}"
+    return False, f"not healthy: {reason or status.decode('latin-1')}"
+
+
+def _ask(address: str) -> bytes:
+    with _connect(address) as sock:
+        sock.sendall(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        answer = b""
+        while piece := sock.recv(4096):
+            answer += piece
+        return answer
+
+
+def _connect(address: str) -> socket.socket:
+    if address.startswith("unix:"):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(_TIMEOUT)
+            sock.connect(address.removeprefix("unix:"))
+        except OSError:
+            sock.close()
+            raise
+        return sock
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    return socket.create_connection((_ANY.get(host, host), int(port)), timeout=_TIMEOUT)
+
+
+def _configured_address(config: str | None) -> str:
+    return (
+        os.environ.get(_VARIABLE)
+        or _from_env_file(Path(".env"))
+        or _from_toml(config or os.environ.get("BITS_CONFIG"))
+        or DEFAULT_ADDRESS
+    )
+
+
+def _from_env_file(path: Path) -> str | None:
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return None
+    for line in lines:
+        name, separator, value = line.removeprefix("export ").partition("=")
+        if separator and name.strip() == _VARIABLE:
+            return value.strip().strip("'\"")
+    return None
+
+
+def _from_toml(path: str | None) -> str | None:
+    if not path:
+        return None
+    import tomllib  # noqa: PLC0415 - only where there is a file
+
+    try:
+        value = tomllib.loads(Path(path).read_text("utf-8")).get("admin_listen")
+    except (OSError, ValueError):
+        return None
+    return ",".join(value) if isinstance(value, list) else value
