@@ -30,7 +30,16 @@ class AccessToken:
     All instants are seconds of `Clock.now()` but for `issued_wall`, seconds since the Unix epoch.
     """
 
-    __slots__ = ("_value", "expires_at", "fingerprint", "header_line", "issued_at", "issued_wall", "lifetime", "scope")
+    __slots__ = (
+        "_value",
+        "expires_at",
+        "fingerprint",
+        "header_line",
+        "issued_at",
+        "issued_wall",
+        "lifetime",
+        "scope",
+    )
 
     def __init__(
         self,
@@ -59,7 +68,9 @@ class AccessToken:
         self.scope: Final = scope
 
     def __repr__(self) -> str:
-        return f"AccessToken(fingerprint={self.fingerprint!r}, scope={self.scope!r}, lifetime={self.lifetime:g})"
+        return (
+            f"AccessToken(fingerprint={self.fingerprint!r}, scope={self.scope!r}, lifetime={self.lifetime:g})"
+        )
 
     def __reduce__(self) -> str | tuple[object, ...]:
         raise TypeError("an access token is not pickled")
