@@ -1,71 +1,345 @@
-"""Assembly: builds everything from the settings, serves, drains, stops. The only place that joins modules."""
+"""The whole proxy: puts the parts together, serves, drains, stops. The only place that joins modules."""
 
 import asyncio
 import contextlib
+import errno
 import gc
-import logging
 import random
-import resource
 import secrets
 import signal
-import socket
-import ssl
-from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from yarl import URL
 
-from config.addresses import ListenAddress
+from config.addresses import ListenAddress, TcpAddress, is_loopback
 from config.credentials import CredentialSource
 from config.log_setup import Redactor
 from config.settings import Settings
-from proxy import __version__
-from proxy.admin.app import build_app, is_loopback
+from proxy import __version__, telemetry
+from proxy.admin.app import build_app
 from proxy.admin.health import Health
 from proxy.admin.server import AdminServer
-from proxy.auth.bits_oauth import BitsOAuthClient
+from proxy.assembly import allowed_hosts, api_origin, bind_for, bound_address, build_oauth, concealed, trust
 from proxy.auth.refresher import Refresher
 from proxy.clock import Clock, SystemClock
 from proxy.errors import OperatorError
-from proxy.forward.access import LOOPBACK_HOSTS, AccessRules, HostRule, SiteRule
+from proxy.forward.access import AccessRules, HostRule, SiteRule
 from proxy.forward.context import ForwardContext
-from proxy.forward.dialing import Dialer, client_context
+from proxy.forward.dialing import Dialer
 from proxy.forward.downstream import READ_SIZE, Clients, Frontend, RequestIds
 from proxy.forward.gateway import Gateway
 from proxy.forward.headers import ClientAuthorization, RequestRules, ResponseRules, canonical_origin
 from proxy.forward.limits import ConnectionLimit, ReplayBudget
-from proxy.forward.listener import bind
 from proxy.forward.pool import Pool
+from proxy.process import on_signals, raise_descriptor_limit
 from proxy.tasks import TaskOwner
 from proxy.telemetry import Telemetry
 
-log = structlog.get_logger("bits_auth_proxy")
+if TYPE_CHECKING:
+    import socket
 
-_CREDENTIALS_POLL: Final = 5.0
+CREDENTIALS_POLL: Final = 5.0
 """Seconds between looks at credential files; a change must be noticed within 10 s."""
-_TOKEN_TIMEOUT: Final = 10.0
+_DEFAULT_LISTEN: Final = (TcpAddress("127.0.0.1", 8080), TcpAddress("::1", 8080))
+_NO_IPV6: Final = frozenset((errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT))
 
 
 class Sidecar:
-    """The whole proxy in one event loop."""
+    """The whole proxy in one event loop: `start`, then `wait`, then `close`."""
 
-    def __init__(self, settings: Settings, *, redactor: Redactor, clock: Clock | None = None) -> None:
-        """Build everything; nothing listens or connects yet. Raises OperatorError for unusable settings."""
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        credentials: CredentialSource,
+        redactor: Redactor,
+        clock: Clock | None = None,
+    ) -> None:
+        """Build everything inside a running loop; nothing listens or connects yet. Raises OperatorError."""
         self._settings = settings
+        self._source = credentials
         self._redactor = redactor
-        self._clock: Clock = clock or SystemClock()
+        self._clock = clock or SystemClock()
+        self._log = structlog.get_logger(telemetry.LOGGER)
         self._rng = random.SystemRandom()
+        self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
+        self._hurried = False
+        self._poll_timer: asyncio.TimerHandle | None = None
         self._admin = AdminServer()
         self._sockets: list[tuple[ListenAddress, socket.socket]] = []
         self._admin_sockets: list[tuple[ListenAddress, socket.socket]] = []
-        self._tasks = TaskOwner(self._crashed)
-        self._build()
+        self._telemetry = Telemetry(
+            clock=self._clock,
+            access_log=settings.access_log,
+            token_status=lambda: self._refresher.status(),  # noqa: PLW0108 - made further down
+            connections=lambda: self._pool.counts(),  # noqa: PLW0108 - made further down
+            conceal=redactor.add,
+        )
+        # Apart, because the token must outlive the exchanges that are drained.
+        self._token_tasks = TaskOwner(self._telemetry.crashed)
+        self._traffic_tasks = TaskOwner(self._telemetry.crashed)
+        self._trust = trust(settings)
+        self._oauth = build_oauth(settings, context=self._trust, clock=self._clock)
+        self._refresher = Refresher(
+            endpoint=self._oauth,
+            credentials=concealed(credentials.read(), redactor),
+            clock=self._clock,
+            rng=self._rng,
+            tasks=self._token_tasks,
+            call_later=self._loop.call_later,
+            observer=self._telemetry,
+        )
+        self._health = Health(
+            clock=self._clock,
+            has_token=lambda: self._refresher.current() is not None,
+            startup_grace=settings.startup_grace,
+        )
+        self._clients = Clients(ConnectionLimit(settings.limits.max_connections))
+        self._pool = self._build_pool()
+        self._context = self._build_context()
+        self._gateway = Gateway(
+            context=self._context, clients=self._clients, tasks=self._traffic_tasks, loop=self._loop
+        )
+
+    @property
+    def addresses(self) -> list[ListenAddress]:
+        """Where clients are served; ports are the real ones."""
+        return [bound_address(address, sock) for address, sock in self._sockets]
+
+    @property
+    def admin_addresses(self) -> list[ListenAddress]:
+        """Where probes, metrics and status are."""
+        return [bound_address(address, sock) for address, sock in self._admin_sockets]
 
     # Life.
 
     async def start(self) -> None:
-        """Bind, fetch the first token in the background, serve. Raises OperatorError when an address is taken."""
+        """Bind, ask for the first token, serve. Raises OperatorError when an address can't be had."""
         settings = self._settings
-        raise_descriptor_limit(settings.limits.max_connections)
+        raise_descriptor_limit(settings.limits.max_connections + settings.upstream.max_connections)
+        self._loop.set_exception_handler(self._loop_exception)
+        self._bind()
+        self._refresher.start()
+        self._gateway.start()
+        for address, sock in self._admin_sockets:
+            app = build_app(
+                health=self._health,
+                metrics=self._telemetry.render,
+                status=self._status,
+                loopback=is_loopback(address),
+            )
+            await self._admin.serve(sock, app)
+        self._serve()
+        self._watch_credentials()
+        # What is there now stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        self._log.info(
+            telemetry.STARTED,
+            version=__version__,
+            listen=[str(address) for address in self.addresses],
+            admin=[str(address) for address in self.admin_addresses],
+            api=settings.api_url,
+        )
+
+    def stop(self) -> None:
+        """Begin to drain; called again, end at once."""
+        if self._stopping.is_set():
+            self._hurried = True
+            self._gateway.hurry()
+        self._stopping.set()
+
+    def reload(self) -> None:
+        """Look at the credential files now."""
+        try:
+            credentials = self._source.poll()
+        except Exception as error:  # noqa: BLE001 - the token in hand is not to suffer
+            self._telemetry.crashed(error)
+            return
+        if credentials is not None:
+            self._log.info(telemetry.CREDENTIALS_CHANGED)
+            self._refresher.change_credentials(concealed(credentials, self._redactor))
+
+    async def wait(self) -> bool:
+        """Serve until `stop`, then drain. Returns whether everything in flight could end."""
+        await self._stopping.wait()
+        settings = self._settings
+        self._health.drain()
+        self._log.info(telemetry.DRAINING, clients=self._gateway.client_connections)
+        cut = await self._gateway.drain(delay=settings.drain_delay, timeout=settings.drain_timeout)
+        self._log.info(telemetry.STOPPED, cut=cut)
+        return not self._hurried
+
+    async def close(self) -> None:
+        """Stop whatever still runs. Fine at any point of the life."""
+        if self._poll_timer is not None:
+            self._poll_timer.cancel()
+        self._refresher.close()
+        await self._gateway.close()
+        await self._token_tasks.close()
+        await self._oauth.close()
+        await self._admin.close()
+        for _, sock in (*self._sockets, *self._admin_sockets):
+            sock.close()
+        self._loop.set_exception_handler(None)
+
+    # Building.
+
+    def _build_pool(self) -> Pool:
+        settings = self._settings
+        upstream = settings.upstream
+        api = URL(settings.api_url)
+        return Pool(
+            connector=Dialer(
+                host=api.host or "",
+                port=api.port or 0,
+                context=self._trust if api.scheme == "https" else None,
+                timeout=upstream.connect_timeout,
+                clock=self._clock,
+            ),
+            clock=self._clock,
+            rng=self._rng,
+            tasks=self._traffic_tasks,
+            observer=self._telemetry,
+            max_connections=upstream.max_connections,
+            queue_limit=upstream.queue_limit,
+            idle_timeout=upstream.idle_timeout,
+            max_age=upstream.max_age,
+            warm_connections=upstream.warm_connections,
+            warm_for=upstream.warm_for,
+        )
+
+    def _build_context(self) -> ForwardContext:
+        settings = self._settings
+        scheme, authority = api_origin(settings)
+        return ForwardContext(
+            clock=self._clock,
+            tokens=self._refresher,
+            pool=self._pool,
+            observer=self._telemetry,
+            request_rules=RequestRules(
+                authority=authority,
+                # Told apart from other instances, so that only a true loop looks like one.
+                pseudonym=b"bits-auth-proxy-%b" % secrets.token_hex(4).encode(),
+                authorization=ClientAuthorization(settings.client_authorization),
+                forwarded=settings.forwarded_headers,
+            ),
+            response_rules=ResponseRules(origin=canonical_origin(scheme, authority)),
+            replay_budget=ReplayBudget(settings.limits.replay_total),
+            max_replay_body=settings.limits.replay_body,
+            token_wait=settings.token_wait,
+            queue_timeout=settings.upstream.queue_timeout,
+            # A second attempt with other addresses may follow the first.
+            connect_patience=2 * settings.upstream.connect_timeout,
+            response_timeout=settings.upstream.response_timeout,
+            idle_stream_timeout=settings.upstream.idle_stream_timeout,
+        )
+
+    def _serve(self) -> None:
+        settings = self._settings
+        limits = settings.limits
+        access = AccessRules(allow=settings.allow, safe_operations=settings.safe_operations)
+        request_ids = RequestIds(secrets.token_hex(6))
+        read_buffer = memoryview(bytearray(READ_SIZE))
+        for address, sock in self._sockets:
+            frontend = Frontend(
+                context=self._context,
+                access=access,
+                host_rule=HostRule(
+                    allowed=allowed_hosts(settings, address), upstream=api_origin(settings)[1]
+                ),
+                site_rule=SiteRule(allowed_origins=settings.allowed_origins),
+                request_ids=request_ids,
+                clients=self._clients,
+                read_buffer=read_buffer,
+                max_line=limits.request_line,
+                max_head=limits.head,
+                max_fields=limits.fields,
+                max_body=settings.max_body_bytes,
+                head_timeout=limits.head_timeout,
+                keepalive_timeout=limits.keepalive_timeout,
+            )
+            self._gateway.listen(sock, frontend)
+
+    def _bind(self) -> None:
+        settings = self._settings
+        for address in settings.listen or _DEFAULT_LISTEN:
+            try:
+                sock = bind_for("BITS_LISTEN", address, settings.socket_mode)
+            except OperatorError as error:
+                cause = error.__cause__
+                if settings.listen is None and isinstance(cause, OSError) and cause.errno in _NO_IPV6:
+                    continue
+                raise
+            self._sockets.append((address, sock))
+        for address in settings.admin_listen:
+            self._admin_sockets.append(
+                (address, bind_for("BITS_ADMIN_LISTEN", address, settings.socket_mode))
+            )
+
+    # Credentials.
+
+    def _watch_credentials(self) -> None:
+        if self._source.watched:
+            for path in self._source.exposed_files():
+                self._log.warning(telemetry.CREDENTIALS_EXPOSED, file=str(path))
+            self._poll_timer = self._loop.call_later(CREDENTIALS_POLL, self._poll_credentials)
+
+    def _poll_credentials(self) -> None:
+        self.reload()
+        self._poll_timer = self._loop.call_later(CREDENTIALS_POLL, self._poll_credentials)
+
+    # What is told.
+
+    def _status(self) -> dict[str, Any]:
+        status = self._refresher.status()
+        token = status.token
+        return {
+            "version": __version__,
+            "ready": self._health.readiness()._asdict(),
+            "api": self._settings.api_url,
+            "token": {
+                "state": status.state.value,
+                "fingerprint": token.fingerprint if token else None,
+                "scope": token.scope if token else None,
+                "lifetime_seconds": token.lifetime if token else None,
+                "issued_timestamp_seconds": token.issued_wall if token else None,
+                "expires_timestamp_seconds": status.expires,
+                "next_refresh_timestamp_seconds": status.next_refresh,
+                "refresh_in_flight": status.in_flight,
+                "consecutive_failures": status.consecutive_failures,
+                "credentials_refused": status.permanent,
+                "last_error": status.last_error,
+            },
+            "clients": self._gateway.client_connections,
+            "upstream_connections": self._pool.counts(),
+        }
+
+    def _loop_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG002
+        error = context.get("exception")
+        self._telemetry.crashed(error if error is not None else RuntimeError(context.get("message")))
+
+
+async def serve(
+    settings: Settings,
+    *,
+    credentials: CredentialSource,
+    redactor: Redactor,
+    started: Callable[[Sidecar], None] | None = None,
+) -> bool:
+    """Run a sidecar until SIGTERM or SIGINT. Returns whether it came to a clean end.
+
+    `started` is called when it serves.
+    """
+    sidecar = Sidecar(settings, credentials=credentials, redactor=redactor)
+    handlers = {signal.SIGTERM: sidecar.stop, signal.SIGINT: sidecar.stop, signal.SIGHUP: sidecar.reload}
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(sidecar.close)
+        stack.enter_context(on_signals(handlers))
+        await sidecar.start()
+        if started is not None:
+            started(sidecar)
+        return await sidecar.wait()

@@ -18,6 +18,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from proxy import __version__
+from proxy.auth.bits_oauth import TokenRequestError
 from proxy.auth.refresher import RefresherStatus
 from proxy.auth.tokens import AccessToken, TokenState
 from proxy.clock import Clock
@@ -32,6 +33,9 @@ _SERVER_ERROR: Final = 500
 _TRACEPARENT_PARTS: Final = 4
 """version, trace id, parent id, flags (W3C Trace Context)"""
 _P: Final = "bits_proxy_"
+_USABLE: Final = (TokenState.FRESH, TokenState.STALE, TokenState.SUSPECT)
+
+LOGGER: Final = "bits_auth_proxy"
 
 # The event vocabulary of the log.
 REQUEST: Final = "request"
@@ -39,6 +43,13 @@ REQUEST_REJECTED: Final = "request_rejected"
 CONNECT_FAILED: Final = "upstream_connect_failed"
 TOKEN_REFRESHED: Final = "token_refreshed"
 TOKEN_REFRESH_FAILED: Final = "token_refresh_failed"
+TOKEN_REFUSED: Final = "token_refused"
+LIFETIME_ASSUMED: Final = "token_lifetime_assumed"
+CREDENTIALS_CHANGED: Final = "credentials_changed"
+CREDENTIALS_EXPOSED: Final = "credentials_readable_by_others"
+STARTED: Final = "started"
+DRAINING: Final = "draining"
+STOPPED: Final = "stopped"
 CRASHED: Final = "internal_error"
 
 
@@ -74,14 +85,19 @@ class Telemetry(Collector):
         access_log: str,
         token_status: Callable[[], RefresherStatus],
         connections: Callable[[], Mapping[str, int]],
+        conceal: Callable[[str], None],
     ) -> None:
-        """Set the access log's mode (`all`, `errors`, `off`) and where to read gauges at the scrape."""
+        """Set the access log's mode (`all`, `errors`, `off`) and where to read gauges at the scrape.
+
+        `conceal` hears every new token, before anything is logged that could hold it.
+        """
         self._clock = clock
-        self._log = structlog.get_logger("bits_auth_proxy")
+        self._log = structlog.get_logger(LOGGER)
         self._log_all = access_log == "all"
         self._log_errors = access_log != "off"
         self._token_status = token_status
         self._connections = connections
+        self._conceal = conceal
         self._operations = {OTHER}
         self._requests: Counter[tuple[str, bytes, int]] = Counter()
         self._durations = {OTHER: _Histogram()}
@@ -142,6 +158,45 @@ class Telemetry(Collector):
         """Log an exception that escaped where none should."""
         self._log.error(CRASHED, exc_info=error)
 
+    # Of the token (see `proxy.auth.refresher`).
+
+    def token_obtained(self, token: AccessToken, reason: str, duration: float, *, assumed: bool) -> None:
+        """Count and log a new token."""
+        self._conceal(token.reveal())
+        self._refreshes["success", reason] += 1
+        self._refresh_duration.observe(duration)
+        if assumed:
+            self._log.warning(LIFETIME_ASSUMED, lifetime=token.lifetime)
+        self._log.info(
+            TOKEN_REFRESHED,
+            reason=reason,
+            fingerprint=token.fingerprint,
+            lifetime=token.lifetime,
+            scope=token.scope,
+            seconds=round(duration, 3),
+        )
+
+    def token_failed(self, error: TokenRequestError, reason: str, duration: float) -> None:
+        """Count and log a token request that failed."""
+        self._refreshes["failure", reason] += 1
+        self._refresh_failures[error.kind] += 1
+        self._refresh_duration.observe(duration)
+        status = self._token_status()
+        level = self._log.error if error.refused or status.state not in _USABLE else self._log.warning
+        level(
+            TOKEN_REFRESH_FAILED,
+            reason=reason,
+            kind=error.kind,
+            detail=error.detail,
+            seconds=round(duration, 3),
+            failures=status.consecutive_failures + 1,
+            token=status.state.value,
+        )
+
+    def token_refused(self, token: AccessToken) -> None:
+        """Log that the API refused the token in hand."""
+        self._log.warning(TOKEN_REFUSED, fingerprint=token.fingerprint)
+
     def _admit(self, operation: str, status: int) -> str:
         """Return the label of an operation that has none yet: its own if it has earned one."""
         if status not in _OK or len(self._operations) > MAX_OPERATIONS:
@@ -183,31 +238,91 @@ class Telemetry(Collector):
         """Yield all metric families."""
         yield from self._collect_traffic()
         yield from self._collect_token()
-        build = GaugeMetricFamily(_P + "build_info", "Version of the proxy and of Python.", labels=["version", "python"])
+        build = GaugeMetricFamily(
+            _P + "build_info", "Version of the proxy and of Python.", labels=["version", "python"]
+        )
         build.add_metric([__version__, platform.python_version()], 1)
         yield build
 
+    def _collect_token(self) -> Iterator[Metric]:
+        status = self._token_status()
+        refreshes = CounterMetricFamily(
+            _P + "token_refreshes", "Token requests, by why they were made.", labels=["outcome", "reason"]
+        )
+        for (outcome, reason), count in self._refreshes.items():
+            refreshes.add_metric([outcome, reason], count)
+        yield refreshes
+        yield _counters(
+            "token_refresh_failures", "Token requests that failed, by how.", "kind", self._refresh_failures
+        )
+        duration = HistogramMetricFamily(
+            _P + "token_refresh_duration_seconds", "How long token requests took.", labels=[]
+        )
+        duration.add_metric([], self._refresh_duration.cumulative(), self._refresh_duration.total)
+        yield duration
+        yield _gauge(
+            "token_refresh_consecutive_failures",
+            "Failures since the last token.",
+            status.consecutive_failures,
+        )
+        yield _gauge(
+            "token_next_refresh_timestamp_seconds", "When the next token request is due.", status.next_refresh
+        )
+        if status.token is not None and status.expires is not None:
+            yield _gauge(
+                "token_issued_timestamp_seconds",
+                "When the token in hand was asked for.",
+                status.token.issued_wall,
+            )
+            yield _gauge(
+                "token_expires_timestamp_seconds",
+                "When the token in hand stops being used, margin off.",
+                status.expires,
+            )
+        state = GaugeMetricFamily(
+            _P + "token_state", "1 for the state that the token is in.", labels=["state"]
+        )
+        for each in TokenState:
+            state.add_metric([each.value], each is status.state)
+        yield state
+
     def _collect_traffic(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
-            _P + "requests", "Requests answered, by the status sent to the client.", labels=["operation", "method", "status"]
+            _P + "requests",
+            "Requests answered, by the status sent to the client.",
+            labels=["operation", "method", "status"],
         )
         for (operation, method, status), count in self._requests.items():
             requests.add_metric([operation, method.decode("latin-1"), str(status)], count)
         yield requests
-        yield _histograms("request_duration_seconds", "From a request's head to the end of its response.", self._durations)
         yield _histograms(
-            "upstream_duration_seconds", "From sending a request's head to the API's final head.", self._upstream_durations
+            "request_duration_seconds", "From a request's head to the end of its response.", self._durations
+        )
+        yield _histograms(
+            "upstream_duration_seconds",
+            "From sending a request's head to the API's final head.",
+            self._upstream_durations,
         )
         yield GaugeMetricFamily(_P + "requests_in_flight", "Requests being forwarded.", value=self._in_flight)
         yield _counters("rejected_requests", "Requests refused before forwarding.", "reason", self._rejected)
         yield _counters("retries", "Requests sent again.", "reason", self._retries)
         yield _counters("upstream_connects", "Attempts to connect to the API.", "outcome", self._connects)
-        connections = GaugeMetricFamily(_P + "upstream_connections", "Connections to the API.", labels=["state"])
+        connections = GaugeMetricFamily(
+            _P + "upstream_connections", "Connections to the API.", labels=["state"]
+        )
         for state, count in self._connections().items():
             connections.add_metric([state], count)
         yield connections
-        yield CounterMetricFamily(_P + "request_bytes", "Content of requests, in bytes.", value=self._request_bytes)
-        yield CounterMetricFamily(_P + "response_bytes", "Content of responses, in bytes.", value=self._response_bytes)
+        yield CounterMetricFamily(
+            _P + "request_bytes", "Content of requests, in bytes.", value=self._request_bytes
+        )
+        yield CounterMetricFamily(
+            _P + "response_bytes", "Content of responses, in bytes.", value=self._response_bytes
+        )
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(_P + name, text, value=value)
 
 
 def _counters(name: str, text: str, label: str, counts: Mapping[str, int]) -> CounterMetricFamily:

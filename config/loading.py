@@ -1,0 +1,247 @@
+"""Puts the settings together from their sources, and finds all that is wrong with them."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from dotenv import dotenv_values
+from pydantic import ValidationError
+
+from config.settings import PREFIX, Settings, environment, fields, is_loopback_url
+
+CONFIG_VARIABLE: Final = "BITS_CONFIG"
+_SERVICE_LINK: Final = re.compile(
+    r"BITS_.*(_SERVICE_HOST|_SERVICE_PORT(_[A-Z0-9_]+)?|_PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)\Z"
+)
+"""What Kubernetes puts into every container for a Service whose name begins with `bits-`."""
+
+# Of each pair of settings only one may be given.
+_EXCLUSIVE: Final = (
+    ("client_id", "client_id_file"),
+    ("client_secret", "client_secret_file"),
+    ("credentials_dir", "client_id"),
+    ("credentials_dir", "client_secret"),
+    ("credentials_dir", "client_id_file"),
+    ("credentials_dir", "client_secret_file"),
+)
+_FILES: Final = (
+    "client_id_file",
+    "client_secret_file",
+    "upstream.ca_file",
+    "upstream.client_cert",
+    "upstream.client_key",
+)
+
+
+_Disagreement: TypeAlias = tuple[tuple[str, ...], str]
+
+
+class SettingsError(Exception):
+    """The settings can't be used. `faults` names all that is to be changed; no secret is in it."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults: Final = faults
+
+
+class Loaded(NamedTuple):
+    """The settings, where each came from (by dotted name; missing: default), and what looks like a slip."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+
+class _Given(NamedTuple):
+    value: Any
+    origin: str
+
+
+def load(
+    *,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, str] | None = None,
+    config_file: str | None = None,
+    env_file: Path | None = Path(".env"),
+    credentials_required: bool,
+) -> Loaded:
+    """Return the settings of TOML file < .env < environment < flags. Raises SettingsError.
+
+    `flags` maps dotted names to text; `config_file` is else named by BITS_CONFIG; `environ` is else the
+    process's. Empty variables count as not set.
+    """
+    faults: list[str] = []
+    environ = environment() if environ is None else environ
+    dotenv = _read_env_file(env_file, faults)
+    toml_path = config_file or environ.get(CONFIG_VARIABLE) or dotenv.get(CONFIG_VARIABLE)
+    given = _from_toml(toml_path, faults) if toml_path else {}
+    given |= _from_variables(dotenv, ".env")
+    given |= _from_variables(environ, "environment")
+    for name, value in (flags or {}).items():
+        given[name] = _Given(value, f"flag {flag_of(name)}")
+    settings, faulty = _validate(given, faults)
+    for names, fault in _disagreements(settings, credentials_required=credentials_required):
+        if not faulty.intersection(names):
+            faults.append(fault)
+    if faults:
+        raise SettingsError(faults)
+    warnings = (*_unknown(environ, "the environment"), *_unknown(dotenv, ".env"))
+    return Loaded(settings, {name: each.origin for name, each in given.items()}, warnings)
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of a dotted name."""
+    return PREFIX + name.replace(".", "__").upper()
+
+
+def flag_of(name: str) -> str:
+    """Return the command line flag of a dotted name."""
+    return "--" + name.replace(".", "-").replace("_", "-")
+
+
+# The sources.
+
+
+def _read_env_file(path: Path | None, faults: list[str]) -> dict[str, str]:
+    if path is None or not path.is_file():
+        return {}
+    try:
+        values = dotenv_values(path, interpolate=False, encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        faults.append(f"{path}: can't be read: {_why(error)}")
+        return {}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _from_variables(variables: Mapping[str, str], origin: str) -> dict[str, _Given]:
+    given = {}
+    for field in fields():
+        value = variables.get(field.variable)
+        if value:
+            given[field.name] = _Given(value, f"{origin} {field.variable}")
+    return given
+
+
+def _from_toml(path: str, faults: list[str]) -> dict[str, _Given]:
+    try:
+        with Path(path).open("rb") as file:
+            document = tomllib.load(file)
+    except (OSError, UnicodeDecodeError) as error:
+        faults.append(f"{CONFIG_VARIABLE}: {path} can't be read: {_why(error)}")
+        return {}
+    except tomllib.TOMLDecodeError as error:
+        # The message quotes nothing of the file but the place.
+        faults.append(f"{CONFIG_VARIABLE}: {path} is not TOML: {error}")
+        return {}
+    known = {field.name for field in fields()}
+    groups = {name.partition(".")[0] for name in known if "." in name}
+    given = {}
+    for name, value in _flattened(document, groups):
+        if name in known:
+            given[name] = _Given(value, f"file {path}")
+        else:
+            faults.append(f"{path}: there is no setting {name!r}{_nearest(name, known)}")
+    return given
+
+
+def _flattened(document: Mapping[str, Any], groups: set[str]) -> Iterator[tuple[str, Any]]:
+    for name, value in document.items():
+        if name in groups and isinstance(value, dict):
+            yield from ((f"{name}.{inner}", each) for inner, each in value.items())
+        else:
+            yield name, value
+
+
+def _unknown(variables: Mapping[str, str], where: str) -> Iterator[str]:
+    known = {field.variable for field in fields()} | {CONFIG_VARIABLE}
+    for name in sorted(variables):
+        if name.startswith(PREFIX) and name not in known and not _SERVICE_LINK.match(name):
+            yield f"{name} in {where} is no setting{_nearest(name, known)}"
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    matches = difflib.get_close_matches(name, known, n=1)
+    return f"; is {matches[0]} meant?" if matches else ""
+
+
+def _why(error: Exception) -> str:
+    return error.strerror or "unreadable" if isinstance(error, OSError) else "it is not UTF-8"
+
+
+# What can be wrong.
+
+
+def _validate(given: Mapping[str, _Given], faults: list[str]) -> tuple[Settings, set[str]]:
+    """Return the settings without the faulty ones, and the names of these."""
+    try:
+        return Settings(**_nested(given)), set()
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+    faulty = set()
+    for problem in problems:
+        name = ".".join(part for part in problem["loc"] if isinstance(part, str) and part.isidentifier())
+        name = next(each for each in given if name == each or name.startswith(f"{each}."))
+        if name not in faulty:
+            faulty.add(name)
+            text = problem["msg"].removeprefix("Value error, ")
+            origin = given[name].origin
+            place = "" if origin.startswith("environment") else f" ({origin})"
+            faults.append(f"{variable_of(name)}: {text[:1].lower()}{text[1:]}{place}")
+    sound = {name: each for name, each in given.items() if name not in faulty}
+    return Settings(**_nested(sound)), faulty
+
+
+def _nested(given: Mapping[str, _Given]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, each in given.items():
+        group, _, inner = name.rpartition(".")
+        (nested.setdefault(group, {}) if group else nested)[inner] = each.value
+    return nested
+
+
+def _disagreements(settings: Settings, *, credentials_required: bool) -> Iterator[_Disagreement]:
+    """Yield faults that settings have together or with the file system, each with their names."""
+    yield from _contradictions(settings)
+    if credentials_required and settings.credentials_dir is None:
+        yield from _missing_credentials(settings)
+    yield from _missing_files(settings)
+    yield from _readable_secrets(settings)
+
+
+def _contradictions(settings: Settings) -> Iterator[_Disagreement]:
+    for one, other in _EXCLUSIVE:
+        if getattr(settings, one) is not None and getattr(settings, other) is not None:
+            yield (one, other), f"{variable_of(one)}: leave it out or {variable_of(other)}, both are given"
+    if settings.upstream.client_key is not None and settings.upstream.client_cert is None:
+        text = "BITS_UPSTREAM__CLIENT_KEY: is of no use without BITS_UPSTREAM__CLIENT_CERT"
+        yield ("upstream.client_key", "upstream.client_cert"), text
+
+
+def _missing_credentials(settings: Settings) -> Iterator[_Disagreement]:
+    for name in ("client_id", "client_secret"):
+        file = f"{name}_file"
+        if getattr(settings, name) is None and getattr(settings, file) is None:
+            text = f"{variable_of(name)}: is missing; or give {variable_of(file)} or BITS_CREDENTIALS_DIR"
+            yield (name, file, "credentials_dir"), text
+
+
+def _missing_files(settings: Settings) -> Iterator[_Disagreement]:
+    for name in _FILES:
+        path = attrgetter(name)(settings)
+        if path is not None and not path.is_file():
+            yield (name,), f"{variable_of(name)}: there is no file {path}"
+    directory = settings.credentials_dir
+    if directory is not None and not directory.is_dir():
+        yield ("credentials_dir",), f"BITS_CREDENTIALS_DIR: there is no directory {directory}"
+
+
+def _readable_secrets(settings: Settings) -> Iterator[_Disagreement]:
+    for name in ("api_url", "token_url"):
+        url = getattr(settings, name) or ""
+        if url.startswith("http:") and not is_loopback_url(url) and not settings.allow_insecure_http:
+            text = f"{variable_of(name)}: plain http to another machine shows it the secret; use https"
+            yield (name, "allow_insecure_http"), f"{text}, or set BITS_ALLOW_INSECURE_HTTP=true"

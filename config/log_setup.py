@@ -1,0 +1,116 @@
+"""The log: structlog to one stream, as JSON lines or for people, with secrets replaced.
+
+Lines of the standard library's loggers (asyncio, aiohttp) and Python's warnings go the same way.
+"""
+
+import json
+import logging
+import sys
+from collections import deque
+from typing import Any, Final, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+REDACTED: Final = "[redacted]"
+_TOKENS_REMEMBERED: Final = 16
+_MIN_LENGTH: Final = 4
+"""Shorter secrets are not looked for: every second word would be one."""
+
+
+class Redactor:
+    """Knows what must not show, and replaces it."""
+
+    def __init__(self) -> None:
+        self._pinned: dict[str, None] = {}
+        self._recent: deque[str] = deque(maxlen=_TOKENS_REMEMBERED)
+        self._forms: tuple[str, ...] = ()
+
+    def add(self, secret: str, *, pinned: bool = False) -> None:
+        """Replace `secret` from now on: for good if `pinned`, else until many others have come."""
+        if len(secret) < _MIN_LENGTH:
+            return
+        if pinned:
+            self._pinned[secret] = None
+        else:
+            self._recent.append(secret)
+        forms = {form for each in (*self._pinned, *self._recent) for form in _forms_of(each)}
+        # Longest first: a secret may be part of another.
+        self._forms = tuple(sorted(forms, key=len, reverse=True))
+
+    def redact(self, text: str) -> str:
+        """Return `text` with every secret replaced."""
+        for form in self._forms:
+            if form in text:
+                text = text.replace(form, REDACTED)
+        return text
+
+    def __call__(self, logger: WrappedLogger, name: str, rendered: Any) -> str:  # noqa: ARG002
+        """Redact a rendered line, as the last processor: so nothing in it escapes, tracebacks included."""
+        return self.redact(str(rendered))
+
+
+def _forms_of(secret: str) -> set[str]:
+    """Return how a secret may stand in a log line: as it is, and as repr and JSON escape it, twice even."""
+    forms = {secret}
+    for _ in range(2):
+        for form in tuple(forms):
+            forms |= {
+                json.dumps(form)[1:-1],
+                json.dumps(form, ensure_ascii=False)[1:-1],
+                repr(form)[1:-1],
+                repr(form.encode())[2:-1],
+            }
+    return forms
+
+
+def configure(*, level: str, fmt: str, redactor: Redactor, stream: TextIO) -> None:
+    """Set up all logging of this process: `level` and above, as `json` or `console`, to `stream`."""
+    least = logging.getLevelNamesMapping()[level.upper()]
+    renderers: list[Processor] = [structlog.processors.format_exc_info, _render_json, redactor]
+    if fmt == "console":
+        renderers = [
+            structlog.dev.ConsoleRenderer(
+                colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+            redactor,
+        ]
+    shared: list[Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, *renderers],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    # Others' chatter is not our users' concern, unless they look for something.
+    root.setLevel(least if least <= logging.DEBUG else max(least, logging.WARNING))
+    logging.captureWarnings(capture=True)
+    # A logging call that fails prints its arguments to standard error, unredacted.
+    logging.raiseExceptions = False
+    sys.excepthook = _excepthook
+
+
+def _render_json(logger: WrappedLogger, name: str, event_dict: EventDict) -> str:  # noqa: ARG001 - a processor
+    ordered: dict[str, Any] = {
+        "timestamp": event_dict.pop("timestamp"),
+        "level": event_dict.pop("level"),
+        "event": event_dict.pop("event"),
+        **event_dict,
+    }
+    return json.dumps(ordered, default=str, ensure_ascii=False)
+
+
+def _excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    structlog.get_logger().critical("crashed", exc_info=(kind, error, trace))

@@ -1,0 +1,109 @@
+"""The settings as reference: flags, a commented .env, a JSON schema, a table, and what is in effect."""
+
+import json
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from pydantic import SecretStr
+
+from config.loading import Loaded, flag_of
+from config.settings import FieldInfo, Settings
+from config.settings import fields as setting_fields
+
+MASK: Final = "********"
+_KINDS: Final = (
+    ("bool", "true|false"),
+    ("Address", "address"),
+    ("Literal", "word"),
+    ("tuple", "list"),
+    ("Path", "file"),
+    ("int", "number"),
+    ("float", "seconds"),
+)
+
+
+class FieldReference(NamedTuple):
+    """A setting for people: `flag` is None for secrets, which have no place in a process's title."""
+
+    name: str
+    variable: str
+    flag: str | None
+    kind: str
+    default: str
+    description: str
+
+
+def fields() -> list[FieldReference]:
+    """Return all settings in the order of their definition."""
+    return [
+        FieldReference(
+            name=field.name,
+            variable=field.variable,
+            flag=None if field.secret else flag_of(field.name),
+            kind=_kind(field),
+            default=_text(field.info.default, field.name),
+            description=field.info.description,
+        )
+        for field in setting_fields()
+    ]
+
+
+def effective(loaded: Loaded) -> list[tuple[str, str, str]]:
+    """Return variable, value and origin of every setting; secrets are masked."""
+    rows = []
+    for field in setting_fields():
+        value: Any = loaded.settings
+        for part in field.name.split("."):
+            value = getattr(value, part)
+        rows.append((field.variable, _text(value, field.name), loaded.origins.get(field.name, "default")))
+    return rows
+
+
+def as_env() -> str:
+    """Return a .env that names every setting, commented out, with its default."""
+    blocks = (f"# {field.description}.\n#{field.variable}={field.default}\n" for field in fields())
+    return "\n".join(blocks)
+
+
+def as_json_schema() -> str:
+    """Return the JSON schema of the TOML file, for editors."""
+    schema = Settings.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "bits-auth-proxy settings"
+    for field in setting_fields():
+        group, _, name = field.name.rpartition(".")
+        owner = schema["$defs"][f"{group.capitalize()}Settings"] if group else schema
+        if isinstance(field.info.default, tuple):  # lists and addresses, as people write them
+            owner["properties"][name]["default"] = _text(field.info.default, field.name)
+    return json.dumps(schema, indent=2)
+
+
+def as_markdown_table() -> str:
+    """Return a table for the documentation."""
+    rows = ["| variable | default | what |", "| --- | --- | --- |"]
+    rows += [
+        f"| `{field.variable}` | {f'`{field.default}`' if field.default else ''} | {field.description} |"
+        for field in fields()
+    ]
+    return "\n".join(rows)
+
+
+def _kind(field: FieldInfo) -> str:
+    annotation = str(field.info.annotation) + str(field.info.metadata)
+    return next((kind for sign, kind in _KINDS if sign in annotation), "text")
+
+
+def _text(value: Any, name: str) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, SecretStr):
+        return MASK
+    if isinstance(value, bool):
+        return str(value).lower()
+    if name == "socket_mode":
+        return f"{value:o}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple) and not hasattr(value, "_fields"):
+        return ",".join(map(str, value))
+    return str(value) if isinstance(value, str | int | Path | tuple) else repr(value)

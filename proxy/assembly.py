@@ -1,0 +1,88 @@
+"""From settings to parts: what the commands need besides a whole sidecar, too."""
+
+import socket
+import ssl
+
+from yarl import URL
+
+from config.addresses import ListenAddress, TcpAddress, UnixAddress, is_loopback
+from config.credentials import Credentials
+from config.log_setup import Redactor
+from config.settings import Settings
+from proxy.auth.bits_oauth import BitsOAuthClient, ClientCredentials
+from proxy.clock import Clock
+from proxy.errors import OperatorError
+from proxy.forward.access import LOOPBACK_HOSTS
+from proxy.forward.dialing import client_context
+from proxy.forward.listener import bind
+
+
+def concealed(credentials: Credentials, redactor: Redactor) -> ClientCredentials:
+    """Return the credentials as the token endpoint's client needs them; the log will not show them."""
+    secret = credentials.client_secret.get_secret_value()
+    ready = ClientCredentials(credentials.client_id, secret)
+    redactor.add(secret, pinned=True)
+    redactor.add(ready.authorization.removeprefix("Basic "), pinned=True)
+    return ready
+
+
+def trust(settings: Settings) -> ssl.SSLContext | None:
+    """Return the TLS settings for all that leaves for the API, None where all of it is plain http."""
+    upstream = settings.upstream
+    if not any(url.startswith("https:") for url in (settings.api_url, settings.effective_token_url)):
+        return None
+    try:
+        return client_context(
+            ca_file=str(upstream.ca_file) if upstream.ca_file else None,
+            client_cert=str(upstream.client_cert) if upstream.client_cert else None,
+            client_key=str(upstream.client_key) if upstream.client_key else None,
+        )
+    except OSError as error:
+        names = [
+            f"BITS_UPSTREAM__{name.upper()}"
+            for name in ("ca_file", "client_cert", "client_key")
+            if getattr(upstream, name)
+        ]
+        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        raise OperatorError(f"{', '.join(names)}: not usable for TLS: {reason}") from None
+
+
+def build_oauth(settings: Settings, *, context: ssl.SSLContext | None, clock: Clock) -> BitsOAuthClient:
+    """Return the client of the token endpoint."""
+    return BitsOAuthClient(
+        token_url=settings.effective_token_url,
+        userinfo_url=settings.userinfo_url,
+        scope=settings.scope,
+        context=context,
+        clock=clock,
+    )
+
+
+def allowed_hosts(settings: Settings, address: ListenAddress) -> list[str] | None:
+    """Return what clients may call this listener (None: anything). Loopback is guarded by default."""
+    if isinstance(address, TcpAddress) and is_loopback(address):
+        own = f"[{address.host}]" if ":" in address.host else address.host
+        return [*(name.decode() for name in LOOPBACK_HOSTS), own, *(settings.allowed_hosts or ())]
+    return None if settings.allowed_hosts is None else list(settings.allowed_hosts)
+
+
+def bind_for(variable: str, address: ListenAddress, socket_mode: int = 0o600) -> socket.socket:
+    """Return a socket that listens on `address`, which `variable` names. Raises OperatorError."""
+    plain = address.path if isinstance(address, UnixAddress) else (address.host, address.port)
+    try:
+        return bind(plain, socket_mode=socket_mode)
+    except OSError as error:
+        raise OperatorError(f"{variable}: can't listen on {address}: {error.strerror}") from error
+
+
+def bound_address(address: ListenAddress, sock: socket.socket) -> ListenAddress:
+    """Return `address` with the port that the socket really has."""
+    if isinstance(address, UnixAddress):
+        return address
+    return TcpAddress(address.host, sock.getsockname()[1])
+
+
+def api_origin(settings: Settings) -> tuple[bytes, bytes]:
+    """Return the API's scheme and authority."""
+    api = URL(settings.api_url)
+    return api.scheme.encode(), api.authority.encode()

@@ -1,0 +1,34 @@
+"""The process: its signals and its limits."""
+
+import asyncio
+import contextlib
+import resource
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+_SPARE_DESCRIPTORS: Final = 200
+"""Beside connections: listeners, files, the event loop, the admin's clients."""
+
+
+@contextlib.contextmanager
+def on_signals(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
+    """Handle signals in the running loop."""
+    loop = asyncio.get_running_loop()
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
+    try:
+        yield
+    finally:
+        for number in handlers:
+            loop.remove_signal_handler(number)
+
+
+def raise_descriptor_limit(connections: int) -> None:
+    """Raise the soft limit of open files as far as `connections` need and the hard limit lets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _SPARE_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        if hard != resource.RLIM_INFINITY:
+            wanted = min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

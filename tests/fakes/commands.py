@@ -1,0 +1,133 @@
+"""The real command in a process of its own."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+ROOT = Path(__file__).parents[2]
+CLIENT_ID = "bits:client::3f1c"
+CLIENT_SECRET = "canary-secret-/+%:ü-9d2f7c"
+
+
+class Command:
+    """A running `bits-auth-proxy` whose output is kept."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.stdout = ""
+        self.stderr = ""
+        self._grown = asyncio.Event()
+        self._readers = [
+            asyncio.ensure_future(self._collect(process.stdout, "stdout")),
+            asyncio.ensure_future(self._collect(process.stderr, "stderr")),
+        ]
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The log so far."""
+        return [json.loads(line) for line in self.output.splitlines() if line.startswith("{")]
+
+    async def event(self, name: str) -> dict[str, Any]:
+        """Wait for an event in the log."""
+        async with asyncio.timeout(20):
+            while True:
+                self._grown.clear()
+                for event in self.events:
+                    if event["event"] == name:
+                        return event
+                if self.process.returncode is not None and all(reader.done() for reader in self._readers):
+                    raise AssertionError(f"ended without {name}: {self.output}")
+                await self._grown.wait()
+
+    async def text(self, text: str) -> str:
+        """Wait until standard output holds `text`; return all of it so far."""
+        async with asyncio.timeout(20):
+            while text not in self.stdout:
+                self._grown.clear()
+                await self._grown.wait()
+        return self.stdout
+
+    async def ended(self) -> int:
+        """Wait for the end; return the exit code."""
+        async with asyncio.timeout(30):
+            await asyncio.gather(*self._readers)
+            return await self.process.wait()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    async def _collect(self, stream: asyncio.StreamReader | None, name: str) -> None:
+        assert stream is not None
+        while piece := await stream.readline():
+            setattr(self, name, getattr(self, name) + piece.decode())
+            self._grown.set()
+        self._grown.set()
+
+
+@contextlib.asynccontextmanager
+async def command(
+    *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> AsyncIterator[Command]:
+    """Run `bits-auth-proxy` with no settings but `env`; it has ended when this ends."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "proxy",
+        *arguments,
+        # A directory without a .env of somebody's.
+        cwd=cwd or ROOT / "tests",
+        env={
+            **{name: value for name, value in os.environ.items() if not name.startswith("BITS_")},
+            "PYTHONPATH": str(ROOT),
+            **(env or {}),
+        },
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    running = Command(process)
+    try:
+        yield running
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await running.ended()
+
+
+async def run(
+    *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> tuple[int, str, str]:
+    """Run `bits-auth-proxy` to its end; return exit code, standard output and standard error."""
+    async with command(*arguments, env=env, cwd=cwd) as running:
+        code = await running.ended()
+    return code, running.stdout, running.stderr
+
+
+def proxy_env(api: str, **more: str) -> dict[str, str]:
+    """Return settings of a proxy on free ports before the API at `api`."""
+    return {
+        "BITS_API_URL": api,
+        "BITS_CLIENT_ID": CLIENT_ID,
+        "BITS_CLIENT_SECRET": CLIENT_SECRET,
+        "BITS_LISTEN": "127.0.0.1:0",
+        "BITS_ADMIN_LISTEN": "127.0.0.1:0",
+        "BITS_LOG_FORMAT": "json",
+        **more,
+    }
+
+
+async def get(url: str) -> tuple[int, str]:
+    """Fetch a page of the admin listener."""
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        return response.status, await response.text()

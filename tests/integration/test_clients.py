@@ -1,0 +1,174 @@
+"""The clients that people use, against the whole stand: each creates an application through the proxy."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import httpx
+import pytest
+import requests
+
+from tests.fakes.stand import APPLICATION, CREATE, Stand, standing, unix_address
+
+ID_PREFIX = "bits:application::"
+
+NODE_CLIENT = """
+const [url, body] = process.argv.slice(1);
+const answer = await fetch(url, {method: "POST", headers: {"content-type": "application/json"}, body});
+console.log(JSON.stringify([answer.status, await answer.json()]));
+"""
+
+
+async def output_of(*command: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(20):
+        stdout, stderr = await process.communicate()
+    assert process.returncode == 0, stderr.decode()
+    return stdout.decode()
+
+
+def curl(url: str, *options: str) -> tuple[str, ...]:
+    body = json.dumps(APPLICATION)
+    return ("curl", "-sS", *options, "-X", "POST", url, "-H", "content-type: application/json", "-d", body)
+
+
+async def test_curl() -> None:
+    async with standing() as stand:
+        answer = json.loads(await output_of(*curl(stand.url + CREATE)))
+        assert answer["id"].startswith(ID_PREFIX)
+        assert answer["sessionToken"]
+
+
+async def test_curl_expecting_100_continue_with_a_body_of_1_mib() -> None:
+    async with standing() as stand:
+        padded = json.dumps({**APPLICATION, "note": "x" * 2**20})
+        process = await asyncio.create_subprocess_exec(
+            *curl(stand.url + CREATE)[:-1],
+            "@-",
+            "-H",
+            "Expect: 100-continue",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(20):
+            stdout, _ = await process.communicate(padded.encode())
+        assert json.loads(stdout)["id"].startswith(ID_PREFIX)
+
+
+async def test_httpx() -> None:
+    async with standing() as stand, httpx.AsyncClient(base_url=stand.url) as client:
+        for _ in range(2):
+            answer = await client.post(CREATE, json=APPLICATION)
+            assert answer.status_code == 200
+            assert answer.json()["id"].startswith(ID_PREFIX)
+
+
+async def test_httpx_streaming_a_body_of_unknown_length() -> None:
+    async def pieces() -> Any:
+        for piece in json.dumps(APPLICATION).split(","):
+            yield (piece if piece.endswith("}") else piece + ",").encode()
+
+    async with standing() as stand, httpx.AsyncClient(base_url=stand.url) as client:
+        answer = await client.post(CREATE, content=pieces(), headers={"content-type": "application/json"})
+        assert answer.status_code == 200
+
+
+async def test_requests() -> None:
+    def create_twice(url: str) -> list[Any]:
+        with requests.Session() as session:
+            return [session.post(url + CREATE, json=APPLICATION, timeout=10).json() for _ in range(2)]
+
+    async with standing() as stand:
+        answers = await asyncio.to_thread(create_twice, stand.url)
+        assert [answer["id"].startswith(ID_PREFIX) for answer in answers] == [True, True]
+
+
+async def test_aiohttp() -> None:
+    async with standing() as stand, aiohttp.ClientSession(stand.url) as client:
+        for _ in range(2):
+            async with client.post(CREATE, json=APPLICATION) as answer:
+                assert answer.status == 200
+                assert (await answer.json())["id"].startswith(ID_PREFIX)
+
+
+async def test_node_fetch() -> None:
+    async with standing() as stand:
+        output = await output_of(
+            "node", "--input-type=module", "-e", NODE_CLIENT, stand.url + CREATE, json.dumps(APPLICATION)
+        )
+        status, answer = json.loads(output)
+        assert status == 200
+        assert answer["id"].startswith(ID_PREFIX)
+
+
+async def test_curl_over_a_unix_socket(tmp_path: Path) -> None:
+    listen, path = unix_address(tmp_path)
+    async with standing(BITS_LISTEN=listen):
+        assert Path(path).stat().st_mode & 0o777 == 0o600
+        answer = json.loads(await output_of(*curl("http://localhost" + CREATE, "--unix-socket", path)))
+        assert answer["id"].startswith(ID_PREFIX)
+    assert not Path(path).exists()
+
+
+async def test_httpx_over_a_unix_socket(tmp_path: Path) -> None:
+    listen, path = unix_address(tmp_path)
+    async with (
+        standing(BITS_LISTEN=listen),
+        httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=path), base_url="http://bits") as client,
+    ):
+        assert (await client.post(CREATE, json=APPLICATION)).status_code == 200
+
+
+async def test_aiohttp_over_a_unix_socket(tmp_path: Path) -> None:
+    listen, path = unix_address(tmp_path)
+    async with (
+        standing(BITS_LISTEN=listen),
+        aiohttp.ClientSession("http://bits", connector=aiohttp.UnixConnector(path)) as client,
+        client.post(CREATE, json=APPLICATION) as answer,
+    ):
+        assert answer.status == 200
+
+
+@pytest.fixture
+async def stand() -> Any:
+    async with standing() as running:
+        yield running
+
+
+async def test_a_session_token_that_the_client_brings_is_replaced_by_default(stand: Stand) -> None:
+    async with aiohttp.ClientSession(stand.url) as client:
+        async with client.post(CREATE, json=APPLICATION) as answer:
+            created = await answer.json()
+        session = {"Authorization": f"Bearer {created['sessionToken']}"}
+        # With the session's token this is not allowed, with the proxy's it is.
+        async with client.post(CREATE, json=APPLICATION, headers=session) as answer:
+            assert answer.status == 200
+
+
+async def test_a_session_token_that_the_client_brings_is_kept_when_asked_for() -> None:
+    async with (
+        standing(BITS_CLIENT_AUTHORIZATION="keep") as running,
+        aiohttp.ClientSession(running.url) as client,
+    ):
+        async with client.post(CREATE, json=APPLICATION) as answer:
+            created = await answer.json()
+        session = {"Authorization": f"Bearer {created['sessionToken']}"}
+        async with client.post(CREATE, json=APPLICATION, headers=session) as answer:
+            assert answer.status == 403
+        own = {"applicationId": created["id"]}
+        async with client.post("/v1/applications.get", json=own, headers=session) as answer:
+            assert answer.status == 200
+
+
+async def test_an_authorization_that_the_client_brings_is_rejected_when_asked_for() -> None:
+    async with (
+        standing(BITS_CLIENT_AUTHORIZATION="reject") as running,
+        aiohttp.ClientSession(running.url) as client,
+        client.post(CREATE, json=APPLICATION, headers={"Authorization": "Bearer mine"}) as answer,
+    ):
+        assert answer.status == 400
+        assert "bits-auth-proxy" in answer.headers["Proxy-Status"]

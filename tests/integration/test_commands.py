@@ -1,0 +1,230 @@
+"""The commands as users call them, each in a process of its own."""
+
+import asyncio
+import json
+import shlex
+import signal
+import socket
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from proxy import __version__
+from tests.fakes.commands import CLIENT_SECRET, command, get, proxy_env, run
+from tests.fakes.stand import APPLICATION, CREATE, emulating
+
+FREE_PORTS = {
+    "BITS_LISTEN": "127.0.0.1:0",
+    "BITS_ADMIN_LISTEN": "127.0.0.1:0",
+    "BITS_EMULATOR__LISTEN": "127.0.0.1:0",
+}
+
+
+async def curl(command_line: str) -> str:
+    process = await asyncio.create_subprocess_exec(*shlex.split(command_line), stdout=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(20):
+        stdout, _ = await process.communicate()
+    assert process.returncode == 0
+    return stdout.decode()
+
+
+async def test_demo_prints_commands_that_work() -> None:
+    async with command("demo", env=FREE_PORTS) as running:
+        printed = await running.text("_emulator/revoke\n")
+        create, owner = (line for line in printed.splitlines() if "curl" in line and "localhost" in line)
+        assert json.loads(await curl(create))["id"].startswith("bits:application::")
+        assert json.loads(await curl(owner))["customerId"].startswith("bits:customer::")
+        metrics, status = (line for line in printed.splitlines() if "/metrics" in line or "/status" in line)
+        exposed = await curl(metrics.partition("|")[0])
+        assert 'bits_proxy_token_refreshes_total{outcome="success",reason="start"} 1.0' in exposed
+        assert "bits_proxy_token_expires_timestamp_seconds" in exposed
+        assert json.loads(await curl(status))["token"]["state"] == "fresh"
+        # All tokens are revoked, and the next call does not notice.
+        await curl(next(line for line in printed.splitlines() if "/revoke" in line))
+        assert json.loads(await curl(create))["id"].startswith("bits:application::")
+        running.send_signal(signal.SIGINT)
+        assert await running.ended() == 0
+
+
+async def test_emulator_serves_alone_and_says_where() -> None:
+    async with command("emulator", env=FREE_PORTS) as running:
+        printed = await running.text("/_emulator/state\n")
+        origin = printed.split("ready at ")[1].split()[0]
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(
+                f"{origin}/v1/oauth2/token",
+                auth=aiohttp.BasicAuth("bits-demo", "bits-demo-secret"),
+                data={"grant_type": "client_credentials"},
+            ) as answer,
+        ):
+            assert answer.status == 200
+            assert (await answer.json())["type"] == "Bearer"
+        running.send_signal(signal.SIGTERM)
+        assert await running.ended() == 0
+
+
+async def test_check_walks_from_settings_to_the_owner() -> None:
+    async with emulating() as (_, api):
+        code, stdout, stderr = await run("check", env=proxy_env(api))
+    assert (code, stderr) == (0, "")
+    steps = [line.split()[:2] for line in stdout.splitlines()]
+    assert steps == [["ok", step] for step in ("settings", "dns", "tcp", "token", "owner")]
+    assert "bits:customer::" in stdout
+    assert "fingerprint" in stdout
+
+
+async def test_check_names_refused_credentials() -> None:
+    async with emulating() as (_, api):
+        code, stdout, _ = await run("check", env=proxy_env(api, BITS_CLIENT_SECRET="wrong-one"))
+    assert code == 1
+    assert "FAIL  token     the answer is 401 invalid_client" in stdout
+    assert "BITS_CLIENT_SECRET" in stdout
+    assert "wrong-one" not in stdout
+
+
+async def test_check_names_an_api_that_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    code, stdout, _ = await run("check", env=proxy_env(f"http://127.0.0.1:{port}"))
+    assert code == 1
+    assert "FAIL  tcp" in stdout
+    assert "BITS_API_URL" in stdout
+
+
+async def test_run_is_healthy_until_it_drains() -> None:
+    async with emulating() as (_, api), command("run", env=proxy_env(api, BITS_DRAIN_DELAY="30")) as running:
+        admin = (await running.event("started"))["admin"][0]
+        await running.event("token_refreshed")
+        assert await run("healthcheck", "--admin-listen", admin) == (0, "healthy: started\n", "")
+        assert (await get(f"http://{admin}/livez"))[0] == 200
+        running.send_signal(signal.SIGTERM)
+        await running.event("draining")
+        assert (await run("healthcheck", "--admin-listen", admin))[0] == 1
+        assert await get(f"http://{admin}/readyz") == (503, "draining\n")
+        assert (await get(f"http://{admin}/livez"))[0] == 200
+        # The second signal does not wait for the delay.
+        running.send_signal(signal.SIGTERM)
+        assert await running.ended() == 1
+
+
+async def test_sigterm_lets_the_exchange_in_flight_end() -> None:
+    async with emulating(latency=0.5) as (_, api), command("run", env=proxy_env(api)) as running:
+        listen = (await running.event("started"))["listen"][0]
+        async with aiohttp.ClientSession(f"http://{listen}") as session:
+            calls = [asyncio.ensure_future(session.post(CREATE, json=APPLICATION)) for _ in range(8)]
+            async with asyncio.timeout(10):
+                while '"requests_in_flight 8' not in await in_flight(running.events[0]["admin"][0]):
+                    pass
+            running.send_signal(signal.SIGTERM)
+            answers = await asyncio.gather(*calls)
+            assert [answer.status for answer in answers] == [200] * 8
+            assert {answer.headers.get("Connection") for answer in answers} == {"close"}
+        assert await running.ended() == 0
+        assert running.events[-1]["event"] == "stopped"
+        assert running.events[-1]["cut"] == 0
+
+
+async def in_flight(admin: str) -> str:
+    _, metrics = await get(f"http://{admin}/metrics")
+    return '"' + "".join(line for line in metrics.splitlines() if "requests_in_flight " in line).removeprefix(
+        "bits_proxy_"
+    )
+
+
+async def test_the_token_endpoint_being_down_does_not_keep_the_proxy_from_starting() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    env = proxy_env(f"http://127.0.0.1:{port}", BITS_TOKEN_WAIT="0.1", BITS_STARTUP_GRACE="3600")
+    async with command("run", env=env) as running:
+        started = await running.event("started")
+        failed = await running.event("token_refresh_failed")
+        assert failed["kind"] == "connect"
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"http://{started['listen'][0]}{CREATE}", json={}) as answer,
+        ):
+            assert answer.status == 503
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert (await answer.json())["code"] == "token_unavailable"
+        assert (await get(f"http://{started['admin'][0]}/startupz"))[0] == 503
+        assert (await get(f"http://{started['admin'][0]}/livez"))[0] == 200
+
+
+@pytest.mark.parametrize("variable", ["BITS_LISTEN", "BITS_ADMIN_LISTEN"])
+async def test_an_address_in_use_is_named_and_ends_with_1(variable: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, _, stderr = await run("run", env=proxy_env("http://127.0.0.1:1", **{variable: address}))
+    assert code == 1
+    assert stderr == f"bits-auth-proxy: {variable}: can't listen on {address}: Address already in use\n"
+
+
+async def test_all_faults_of_the_settings_are_listed_and_end_with_64() -> None:
+    code, stdout, stderr = await run(
+        "run", env={"BITS_LISTEN": "8080", "BITS_TOKEN_WAIT": "soon", "BITS_CLIENT_SECRET": CLIENT_SECRET}
+    )
+    assert code == 64
+    assert stdout == ""
+    for variable in ("BITS_LISTEN", "BITS_TOKEN_WAIT", "BITS_CLIENT_ID"):
+        assert f"{variable}: " in stderr
+    assert CLIENT_SECRET not in stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "COMMAND"),
+        (("walk",), "walk"),
+        (("run", "--nonsense"), "--nonsense"),
+        (("run", "--client-secret", "s"), "--client-secret"),
+        (("healthcheck", "--nonsense"), "--nonsense"),
+    ],
+)
+async def test_bad_usage_ends_with_64(arguments: tuple[str, ...], said: str) -> None:
+    code, stdout, stderr = await run(*arguments)
+    assert (code, stdout) == (64, "")
+    assert said in stderr
+    assert "--help" in stderr
+
+
+async def test_version_and_help() -> None:
+    assert await run("--version") == (0, f"bits-auth-proxy {__version__}\n", "")
+    code, stdout, _ = await run("--help")
+    assert code == 0
+    for name in ("run", "demo", "emulator", "check", "healthcheck", "config"):
+        assert f"\n  {name} " in stdout
+    code, stdout, _ = await run("run", "--help")
+    assert code == 0
+    assert "--upstream-max-connections" in stdout
+    assert "--client-secret" not in stdout
+
+
+async def test_config_shows_values_with_their_origin_and_no_secret(tmp_path: Path) -> None:
+    (tmp_path / "bits.toml").write_text('token_wait = 3\nscope = "application"\n', "utf-8")
+    code, stdout, _ = await run(
+        "config",
+        "--config",
+        str(tmp_path / "bits.toml"),
+        "--drain-delay",
+        "7",
+        env={"BITS_CLIENT_SECRET": CLIENT_SECRET, "BITS_SCOPE": "application.read"},
+    )
+    assert code == 0
+    lines = {line.split()[0]: line for line in stdout.splitlines()}
+    assert "3" in lines["BITS_TOKEN_WAIT"]
+    assert "bits.toml" in lines["BITS_TOKEN_WAIT"]
+    assert "application.read  (environment" in lines["BITS_SCOPE"]
+    assert "--drain-delay" in lines["BITS_DRAIN_DELAY"]
+    assert "default" in lines["BITS_ACCESS_LOG"]
+    assert CLIENT_SECRET not in stdout
+
+
+async def test_config_prints_a_schema_and_an_env_file() -> None:
+    code, stdout, _ = await run("config", "--schema")
+    assert code == 0
+    assert "token_wait" in json.loads(stdout)["properties"]
+    code, stdout, _ = await run("config", "--env")
+    assert code == 0
+    assert "BITS_TOKEN_WAIT" in stdout
