@@ -1,0 +1,60 @@
+"""Tokens as the API issues and judges them. Pure but for the randomness of their values."""
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Final
+
+from proxy.clock import Clock
+
+APPLICATION: Final = "application"
+APPLICATION_READ: Final = "application.read"
+APPLICATION_SESSION: Final = "application.session"
+SESSION_LIFETIME: Final = 3600.0
+_MAX_TOKENS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a token allows; `application_id` is the one application of an application.session."""
+
+    scope: str
+    expires_at: float = field(repr=False)
+    application_id: str | None = None
+
+
+class Tokens:
+    """The tokens that are valid now."""
+
+    def __init__(self, *, lifetime: float, clock: Clock) -> None:
+        """Set how many seconds tokens live."""
+        self.lifetime = lifetime
+        self.issued = 0
+        self._clock = clock
+        self._grants: dict[str, Grant] = {}
+
+    def issue(self, scope: str) -> str:
+        """Return a new token for a client."""
+        self.issued += 1
+        return self._keep(Grant(scope, self._clock.now() + self.lifetime))
+
+    def issue_session(self, application_id: str) -> str:
+        """Return a new sessionToken, for one application."""
+        return self._keep(Grant(APPLICATION_SESSION, self._clock.now() + SESSION_LIFETIME, application_id))
+
+    def look_up(self, value: str) -> Grant | None:
+        """Return what `value` allows, None for what is no token, expired or revoked."""
+        grant = self._grants.get(value)
+        return grant if grant is not None and self._clock.now() < grant.expires_at else None
+
+    def revoke_all(self) -> int:
+        """Make all tokens invalid; return how many there were."""
+        count = len(self._grants)
+        self._grants.clear()
+        return count
+
+    def _keep(self, grant: Grant) -> str:
+        if len(self._grants) >= _MAX_TOKENS:
+            del self._grants[next(iter(self._grants))]
+        value = secrets.token_urlsafe(32)
+        self._grants[value] = grant
+        return value
