@@ -111,10 +111,6 @@ class CredentialSource:
             secret = SecretStr(_content("BITS_CLIENT_SECRET_FILE", self._secret_file))
         if client_id is None or secret is None:
             raise CredentialsError("BITS_CLIENT_ID, BITS_CLIENT_SECRET: are missing")
-        if ":" in client_id:
-            raise CredentialsError(
-                f"{self._id_file or 'BITS_CLIENT_ID'}: a client id can't hold a colon (RFC 7617)"
-            )
         return Credentials(client_id, secret)
 
     def _places(self) -> list[str]:

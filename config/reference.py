@@ -72,7 +72,8 @@ def as_json_schema() -> str:
     schema["title"] = "bits-auth-proxy settings"
     for field in setting_fields():
         group, _, name = field.name.rpartition(".")
-        owner = schema["$defs"][f"{group.capitalize()}Settings"] if group else schema
+        model = Settings.model_fields[group].annotation if group else None
+        owner = schema["$defs"][model.__name__] if model else schema
         if isinstance(field.info.default, tuple):  # lists and addresses, as people write them
             owner["properties"][name]["default"] = _text(field.info.default, field.name)
     return json.dumps(schema, indent=2)

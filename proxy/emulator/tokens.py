@@ -30,31 +30,36 @@ class Tokens:
         self.lifetime = lifetime
         self.issued = 0
         self._clock = clock
-        self._grants: dict[str, Grant] = {}
+        # Apart, so that many sessions don't push a client's token out.
+        self._clients: dict[str, Grant] = {}
+        self._sessions: dict[str, Grant] = {}
 
     def issue(self, scope: str) -> str:
         """Return a new token for a client."""
         self.issued += 1
-        return self._keep(Grant(scope, self._clock.now() + self.lifetime))
+        return _keep(self._clients, Grant(scope, self._clock.now() + self.lifetime))
 
     def issue_session(self, application_id: str) -> str:
         """Return a new sessionToken, for one application."""
-        return self._keep(Grant(APPLICATION_SESSION, self._clock.now() + SESSION_LIFETIME, application_id))
+        end = self._clock.now() + SESSION_LIFETIME
+        return _keep(self._sessions, Grant(APPLICATION_SESSION, end, application_id))
 
     def look_up(self, value: str) -> Grant | None:
         """Return what `value` allows, None for what is no token, expired or revoked."""
-        grant = self._grants.get(value)
+        grant = self._clients.get(value) or self._sessions.get(value)
         return grant if grant is not None and self._clock.now() < grant.expires_at else None
 
     def revoke_all(self) -> int:
         """Make all tokens invalid; return how many there were."""
-        count = len(self._grants)
-        self._grants.clear()
+        count = len(self._clients) + len(self._sessions)
+        self._clients.clear()
+        self._sessions.clear()
         return count
 
-    def _keep(self, grant: Grant) -> str:
-        if len(self._grants) >= _MAX_TOKENS:
-            del self._grants[next(iter(self._grants))]
-        value = secrets.token_urlsafe(32)
-        self._grants[value] = grant
-        return value
+
+def _keep(grants: dict[str, Grant], grant: Grant) -> str:
+    if len(grants) >= _MAX_TOKENS:
+        del grants[next(iter(grants))]
+    value = secrets.token_urlsafe(32)
+    grants[value] = grant
+    return value
