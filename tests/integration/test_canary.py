@@ -104,7 +104,9 @@ async def drive(running: Command, upstream: LeakyUpstream) -> str:
         shown += await look()
         upstream.release.set()
         # Each attempt fails in another way, until one brings a token.
-        await running.event("token_refreshed")
+        async with asyncio.timeout(30):
+            while (await statuses_of(url, b"{}")) != [200]:
+                pass
         assert await statuses_of(url, b"{}", b"x" * 100_000) == [200, 200]
         upstream.api_mode = "401"
         assert await statuses_of(url, b"{}") == [401]
