@@ -63,7 +63,7 @@ class Sidecar:
         self._redactor = redactor
         self._clock = clock or SystemClock()
         self._log = structlog.get_logger(telemetry.LOGGER)
-        self._rng = random.SystemRandom()
+        self._rng = random.Random()  # noqa: S311 - for jitter
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         self._hurried = False

@@ -1,0 +1,156 @@
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from config.credentials import Credentials, CredentialsError, CredentialSource
+from config.loading import load
+
+
+def pair(client_id: str, secret: str) -> Credentials:
+    return Credentials(client_id, SecretStr(secret))
+
+
+def source_of(directory: Path) -> CredentialSource:
+    return CredentialSource(
+        client_id_file=directory / "client_id", client_secret_file=directory / "client_secret"
+    )
+
+
+def write(directory: Path, client_id: str, secret: str) -> None:
+    directory.mkdir(exist_ok=True)
+    (directory / "client_id").write_text(client_id)
+    (directory / "client_secret").write_text(secret)
+
+
+def mounted(directory: Path, version: str, client_id: str, secret: str) -> None:
+    """Publish a version as Kubernetes does: a new directory, then `..data` renamed over the old link."""
+    write(directory / version, client_id, secret)
+    link = directory / "..data_tmp"
+    link.symlink_to(version)
+    link.rename(directory / "..data")
+    for name in ("client_id", "client_secret"):
+        if not (directory / name).is_symlink():
+            (directory / name).symlink_to(f"..data/{name}")
+
+
+def test_values_are_read_and_never_watched() -> None:
+    source = CredentialSource(client_id="acme", client_secret=SecretStr("s3cret"))
+    assert source.read() == pair("acme", "s3cret")
+    assert not source.watched
+    assert source.poll() is None
+    assert source.exposed_files() == []
+
+
+def test_the_secret_shows_in_no_repr() -> None:
+    assert "s3cret" not in repr(pair("acme", "s3cret"))
+    assert "s3cret" not in str(pair("acme", "s3cret"))
+
+
+def test_the_settings_directory_means_its_two_files(tmp_path: Path) -> None:
+    write(tmp_path, "acme\n", "s3cret\n")
+    environ = {"BITS_CREDENTIALS_DIR": str(tmp_path)}
+    settings = load(environ=environ, env_file=None, credentials_required=True).settings
+    source = CredentialSource.from_settings(settings)
+    assert source.watched
+    assert source.read() == pair("acme", "s3cret")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe-canary", b"two\nlines-canary", b"nul\0-canary"])
+@pytest.mark.parametrize("name", ["client_id", "client_secret"])
+def test_malformed_files_are_errors_that_hold_no_content(tmp_path: Path, name: str, content: bytes) -> None:
+    write(tmp_path, "acme", "s3cret")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CredentialsError) as caught:
+        source_of(tmp_path).read()
+    assert str(tmp_path / name) in str(caught.value)
+    assert "canary" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CredentialsError, match=r"BITS_CLIENT_ID_FILE: .*client_id"):
+        source_of(tmp_path).read()
+
+
+def test_nothing_new_is_no_change(tmp_path: Path) -> None:
+    write(tmp_path, "acme", "one")
+    source = source_of(tmp_path)
+    source.read()
+    write(tmp_path, "acme\n", "one\n")
+    assert source.poll() is None
+
+
+def test_a_rewrite_in_place_is_noticed_once(tmp_path: Path) -> None:
+    write(tmp_path, "acme", "one")
+    source = source_of(tmp_path)
+    source.read()
+    (tmp_path / "client_secret").write_text("two")
+    assert source.poll() == pair("acme", "two")
+    assert source.poll() is None
+
+
+def test_a_rename_over_the_file_is_noticed(tmp_path: Path) -> None:
+    write(tmp_path, "acme", "one")
+    source = source_of(tmp_path)
+    source.read()
+    (tmp_path / "new").write_text("two")
+    (tmp_path / "new").rename(tmp_path / "client_secret")
+    assert source.poll() == pair("acme", "two")
+
+
+def test_a_swapped_data_link_is_noticed(tmp_path: Path) -> None:
+    mounted(tmp_path, "..v1", "acme", "one")
+    source = source_of(tmp_path)
+    assert source.read() == pair("acme", "one")
+    mounted(tmp_path, "..v2", "acme2", "two")
+    assert source.poll() == pair("acme2", "two")
+    assert source.poll() is None
+
+
+def test_a_half_done_rotation_loses_nothing(tmp_path: Path) -> None:
+    write(tmp_path, "acme", "one")
+    source = source_of(tmp_path)
+    source.read()
+    secret = tmp_path / "client_secret"
+    secret.write_text("")
+    assert source.poll() is None
+    secret.unlink()
+    assert source.poll() is None
+    secret.write_bytes(b"\xff")
+    assert source.poll() is None
+    secret.write_text("two")
+    assert source.poll() == pair("acme", "two")
+
+
+def test_a_swap_between_the_two_reads_never_pairs_old_with_new(tmp_path: Path) -> None:
+    mounted(tmp_path, "..v1", "old", "old-secret")
+
+    class SwappingPath(type(tmp_path)):  # type: ignore[misc] # the class of paths differs by platform
+        """Publishes the next version when the id has just been opened, once."""
+
+        swapped = False
+
+        def open(self, *args: object, **kwargs: object) -> object:
+            file = super().open(*args, **kwargs)
+            if self.name == "client_id" and not SwappingPath.swapped:
+                SwappingPath.swapped = True
+                mounted(tmp_path, "..v2", "new", "new-secret")
+            return file
+
+    source = CredentialSource(
+        client_id_file=SwappingPath(tmp_path / "client_id"), client_secret_file=tmp_path / "client_secret"
+    )
+    assert source.read() == pair("new", "new-secret")
+    assert SwappingPath.swapped
+
+
+def test_a_secret_that_everybody_may_read_is_named(tmp_path: Path) -> None:
+    write(tmp_path, "acme", "one")
+    secret = tmp_path / "client_secret"
+    secret.chmod(0o644)
+    assert secret in source_of(tmp_path).exposed_files()
+    secret.chmod(0o640)
+    (tmp_path / "client_id").chmod(0o640)
+    assert source_of(tmp_path).exposed_files() == []

@@ -1,0 +1,286 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from config.addresses import TcpAddress, UnixAddress
+from config.loading import Loaded, SettingsError, load
+from config.settings import fields
+
+SECRET = "canary-7f3a"
+PAIR = {"BITS_CLIENT_ID": "acme", "BITS_CLIENT_SECRET": SECRET}
+
+
+def loaded(
+    environ: dict[str, str] | None = None,
+    *,
+    flags: dict[str, str] | None = None,
+    config_file: Path | None = None,
+    env_file: Path | None = None,
+) -> Loaded:
+    return load(
+        environ=environ or {},
+        flags=flags,
+        config_file=str(config_file) if config_file else None,
+        env_file=env_file,
+        credentials_required=False,
+    )
+
+
+def faults(
+    environ: dict[str, str],
+    *,
+    required: bool = False,
+    config_file: Path | None = None,
+    env_file: Path | None = None,
+    flags: dict[str, str] | None = None,
+) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load(
+            environ=environ,
+            flags=flags,
+            config_file=str(config_file) if config_file else None,
+            env_file=env_file,
+            credentials_required=required,
+        )
+    return caught.value.faults
+
+
+def test_without_any_source_the_documented_defaults_hold() -> None:
+    settings = loaded().settings
+    assert settings.api_url == "https://api.bits.bi"
+    assert settings.effective_token_url == "https://api.bits.bi/v1/oauth2/token"
+    assert settings.userinfo_url == "https://api.bits.bi/oauth2/userinfo"
+    assert settings.listen is None
+    assert settings.admin_listen == (TcpAddress("127.0.0.1", 9090),)
+    assert (settings.socket_mode, settings.access_log, settings.log_level) == (0o600, "errors", "info")
+    assert settings.safe_operations == ("*.get", "*.list")
+    assert (settings.token_wait, settings.drain_timeout, settings.startup_grace) == (5, 25, 30)
+    assert settings.upstream.max_connections == 100
+    assert settings.limits.replay_total == 16 * 1024 * 1024
+
+
+def test_each_later_source_wins_and_is_named(tmp_path: Path) -> None:
+    toml = tmp_path / "bits.toml"
+    dotenv = tmp_path / ".env"
+    variable = "BITS_UPSTREAM__MAX_CONNECTIONS"
+    toml.write_text("[upstream]\nmax_connections = 1\n")
+    dotenv.write_text(f"{variable}=2\n")
+    name = "upstream.max_connections"
+    stages = [
+        loaded(),
+        loaded(config_file=toml),
+        loaded(config_file=toml, env_file=dotenv),
+        loaded({variable: "3"}, config_file=toml, env_file=dotenv),
+        loaded({variable: "3"}, config_file=toml, env_file=dotenv, flags={name: "4"}),
+    ]
+    assert [each.settings.upstream.max_connections for each in stages] == [100, 1, 2, 3, 4]
+    origins = [each.origins.get(name, "default") for each in stages]
+    assert origins[:2] == ["default", f"file {toml}"]
+    assert origins[2].startswith(".env")
+    assert origins[3:] == [f"environment {variable}", "flag --upstream-max-connections"]
+
+
+@pytest.mark.parametrize("where", ["environment", "dotenv"])
+def test_the_toml_file_may_be_named_by_a_variable(tmp_path: Path, where: str) -> None:
+    toml = tmp_path / "bits.toml"
+    toml.write_text('log_level = "error"\n')
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(f"BITS_CONFIG={toml}\n" if where == "dotenv" else "")
+    environ = {"BITS_CONFIG": str(toml)} if where == "environment" else {}
+    assert loaded(environ, env_file=dotenv).settings.log_level == "error"
+
+
+def test_the_process_environment_is_read_when_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BITS_SCOPE", "application.read")
+    assert load(env_file=None, credentials_required=False).settings.scope == "application.read"
+
+
+def test_empty_and_otherwise_cased_variables_count_as_not_set() -> None:
+    result = loaded({"BITS_LOG_LEVEL": "", "bits_log_level": "error", "Bits_Nonsense": "1"})
+    assert result.settings.log_level == "info"
+    assert result.warnings == ()
+
+
+def test_lists_are_comma_separated_in_variables_and_lists_in_toml(tmp_path: Path) -> None:
+    toml = tmp_path / "bits.toml"
+    toml.write_text('listen = ["127.0.0.1:1", "unix:/a"]\nsafe_operations = ["x.get"]\n')
+    both = (TcpAddress("127.0.0.1", 1), UnixAddress("/a"))
+    assert loaded(config_file=toml).settings.listen == both
+    settings = loaded({"BITS_LISTEN": "127.0.0.1:1, unix:/a", "BITS_ALLOW": "POST /v1/*,GET /x"}).settings
+    assert settings.listen == both
+    assert settings.allow == ("POST /v1/*", "GET /x")
+
+
+def test_values_are_normalised() -> None:
+    settings = loaded(
+        {"BITS_SOCKET_MODE": "660", "BITS_LOG_LEVEL": "DEBUG", "BITS_API_URL": "https://API.bits.bi:444/"}
+    ).settings
+    assert (settings.socket_mode, settings.log_level) == (0o660, "debug")
+    assert settings.api_url == "https://api.bits.bi:444"
+
+
+def test_settings_can_not_be_changed() -> None:
+    settings = loaded().settings
+    with pytest.raises(ValidationError):
+        settings.scope = "other"  # type: ignore[misc] # what mypy forbids must fail at run time too
+    with pytest.raises(ValidationError):
+        settings.upstream.max_age = 1  # type: ignore[misc] # as above
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("BITS_API_URL", "ftp://x"),
+        ("BITS_API_URL", "https://u:p@x"),
+        ("BITS_API_URL", "https://x/v1"),
+        ("BITS_API_URL", "https://x?q"),
+        ("BITS_API_URL", "https://x:99999"),
+        ("BITS_LISTEN", ":8080"),
+        ("BITS_LISTEN", ","),
+        ("BITS_ADMIN_LISTEN", "nowhere"),
+        ("BITS_SOCKET_MODE", "999"),
+        ("BITS_LOG_LEVEL", "loud"),
+        ("BITS_LOG_FORMAT", "xml"),
+        ("BITS_ACCESS_LOG", "some"),
+        ("BITS_CLIENT_AUTHORIZATION", "drop"),
+        ("BITS_ALLOW", "FETCH /v1"),
+        ("BITS_ALLOW", "POST v1"),
+        ("BITS_TOKEN_WAIT", "0"),
+        ("BITS_TOKEN_WAIT", "inf"),
+        ("BITS_MAX_BODY_BYTES", "-1"),
+        ("BITS_UPSTREAM__MAX_CONNECTIONS", "many"),
+        ("BITS_LIMITS__FIELDS", "0"),
+        ("BITS_CLIENT_ID_FILE", "/no/such/file"),
+        ("BITS_CREDENTIALS_DIR", "/no/such/directory"),
+        ("BITS_UPSTREAM__CA_FILE", "/no/such/file"),
+        ("BITS_TOKEN_URL", "http://auth.example/token"),
+        ("BITS_API_URL", "http://api.example"),
+    ],
+)
+def test_a_wrong_value_is_one_fault_that_names_its_variable(variable: str, value: str) -> None:
+    found = faults({variable: value})
+    assert len(found) == 1
+    assert found[0].startswith(f"{variable}: ")
+    if value.startswith("/no"):
+        assert value in found[0]
+
+
+def test_a_fault_from_a_file_or_a_flag_says_so(tmp_path: Path) -> None:
+    toml = tmp_path / "bits.toml"
+    toml.write_text("[limits]\nhead = 1\n")
+    found = faults({}, config_file=toml, flags={"upstream.max_age": "old"})
+    assert any("BITS_LIMITS__HEAD: " in each and str(toml) in each for each in found)
+    assert any("BITS_UPSTREAM__MAX_AGE: " in each and "--upstream-max-age" in each for each in found)
+
+
+def test_all_faults_are_listed_at_once() -> None:
+    wrong = {
+        "BITS_LOG_LEVEL": "loud",
+        "BITS_LIMITS__HEAD": "x",
+        "BITS_LISTEN": "*:1",
+        "BITS_UPSTREAM__CLIENT_KEY": __file__,
+        "BITS_CLIENT_SECRET_FILE": "/no/such/file",
+    }
+    found = faults(wrong, required=True)
+    assert {each.partition(":")[0] for each in found} == {*wrong, "BITS_CLIENT_ID"}
+    assert len(found) == 6
+
+
+def test_an_insecure_url_is_allowed_on_loopback_or_on_demand() -> None:
+    assert loaded({"BITS_API_URL": "http://localhost:1"}).settings.api_url == "http://localhost:1"
+    assert loaded({"BITS_API_URL": "http://[::1]:1"}).settings.api_url == "http://[::1]:1"
+    far = {"BITS_API_URL": "http://api.example", "BITS_ALLOW_INSECURE_HTTP": "true"}
+    assert loaded(far).settings.allow_insecure_http
+    assert "BITS_ALLOW_INSECURE_HTTP" in faults({"BITS_API_URL": "http://api.example"})[0]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("BITS_CLIENT_ID", "BITS_CLIENT_ID_FILE"),
+        ("BITS_CLIENT_SECRET", "BITS_CLIENT_SECRET_FILE"),
+        ("BITS_CREDENTIALS_DIR", "BITS_CLIENT_ID"),
+        ("BITS_CREDENTIALS_DIR", "BITS_CLIENT_SECRET_FILE"),
+    ],
+)
+def test_two_places_for_one_thing_are_a_fault_that_names_both(tmp_path: Path, one: str, other: str) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+
+    def value(name: str) -> str:
+        return str(file) if name.endswith("FILE") else str(tmp_path) if name.endswith("DIR") else SECRET
+
+    found = faults({one: value(one), other: value(other)})
+    assert len(found) == 1
+    assert one in found[0]
+    assert other in found[0]
+    assert SECRET not in found[0]
+
+
+def test_credentials_are_missed_only_where_they_are_required() -> None:
+    assert [each.partition(":")[0] for each in faults({}, required=True)] == [
+        "BITS_CLIENT_ID",
+        "BITS_CLIENT_SECRET",
+    ]
+    assert loaded().settings.client_id is None
+    assert load(environ=PAIR, env_file=None, credentials_required=True).settings.client_id == "acme"
+
+
+def test_files_that_can_not_be_read_are_faults(tmp_path: Path) -> None:
+    bad = tmp_path / "bad"
+    bad.write_bytes(b"\xff = ")
+    broken = tmp_path / "broken.toml"
+    broken.write_text(f'client_secret = "{SECRET}" "\n')
+    assert str(bad) in faults({}, config_file=bad)[0]
+    assert str(bad) in faults({}, env_file=bad)[0]
+    assert "/no/such" in faults({"BITS_CONFIG": "/no/such"})[0]
+    [fault] = faults({}, config_file=broken)
+    assert str(broken) in fault
+    assert SECRET not in fault
+
+
+def test_unknown_keys_of_the_file_are_faults_with_the_nearest_name(tmp_path: Path) -> None:
+    toml = tmp_path / "bits.toml"
+    toml.write_text("[upstream]\nmax_conections = 1\n")
+    [fault] = faults({}, config_file=toml)
+    assert "upstream.max_conections" in fault
+    assert "upstream.max_connections" in fault
+
+
+def test_unknown_variables_are_warnings_with_the_nearest_name(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("BITS_SCOPES=x\n")
+    warnings = loaded({"BITS_CLIENT_SECRT": SECRET}, env_file=dotenv).warnings
+    assert len(warnings) == 2
+    assert any("BITS_CLIENT_SECRT" in each and "BITS_CLIENT_SECRET " in f"{each} " for each in warnings)
+    assert any("BITS_SCOPES" in each and "BITS_SCOPE " in f"{each.replace('?', ' ')} " for each in warnings)
+    assert SECRET not in "".join(warnings)
+
+
+def test_service_links_of_kubernetes_are_not_warned_of() -> None:
+    links = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR")
+    environ = {
+        f"BITS_API_{link}": "tcp://10.0.0.1:80" for link in (*links, "PORT_53_UDP", "PORT_53_UDP_PROTO")
+    }
+    assert loaded(environ).warnings == ()
+
+
+def test_a_secret_shows_in_no_fault_and_no_repr() -> None:
+    settings = loaded(PAIR).settings
+    assert settings.client_secret is not None
+    assert settings.client_secret.get_secret_value() == SECRET
+    assert SECRET not in f"{settings!r} {settings} {settings.model_dump()}"
+    assert SECRET not in "".join(faults(PAIR | {"BITS_LOG_LEVEL": "loud"}))
+
+
+def test_a_secret_of_the_wrong_type_does_not_show(tmp_path: Path) -> None:
+    toml = tmp_path / "bits.toml"
+    toml.write_text(f'client_secret = ["{SECRET}"]\n')
+    [fault] = faults({}, config_file=toml)
+    assert fault.startswith("BITS_CLIENT_SECRET: ")
+    assert SECRET not in fault
+
+
+def test_every_setting_is_described() -> None:
+    assert [field.name for field in fields() if not field.info.description] == []
