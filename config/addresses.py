@@ -1,8 +1,10 @@
 """Addresses to listen on, as operators write them: `127.0.0.1:8080`, `[::1]:8080`, `unix:/run/bits.sock`."""
 
 import ipaddress
+import re
 from typing import Final, NamedTuple, TypeAlias
 
+_PORT: Final = re.compile("[0-9]{1,5}")
 _MAX_PORT: Final = 65535
 _MAX_UNIX_PATH: Final = 107
 """Bytes that fit into sockaddr_un."""
@@ -38,7 +40,7 @@ def parse_address(text: str) -> ListenAddress:
             raise ValueError(f"a Unix socket's path has 1 to {_MAX_UNIX_PATH} bytes")
         return UnixAddress(path)
     host, separator, port = text.rpartition(":")
-    if not separator or not (port.isascii() and port.isdigit()) or int(port) > _MAX_PORT:
+    if not separator or not _PORT.fullmatch(port) or int(port) > _MAX_PORT:
         raise ValueError("write host:port, with a port from 0 to 65535, or unix:/path")
     if host in ("", "*"):
         raise ValueError("name the host: 0.0.0.0 and [::] are all of this machine's addresses")

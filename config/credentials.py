@@ -121,7 +121,7 @@ def _content(variable: str, path: Path) -> str:
     """Return a file's text without the line's end."""
     try:
         with path.open("rb") as file:
-            data = file.read(_MAX_SIZE)
+            data = file.read(_MAX_SIZE + 1)
     except OSError as error:
         raise CredentialsError(f"{variable}: {path} can't be read: {error.strerror}") from None
     try:
@@ -129,6 +129,6 @@ def _content(variable: str, path: Path) -> str:
     except UnicodeDecodeError:
         # Not `from` that one: it holds the content.
         text = ""
-    if not text or not text.isprintable():
+    if not text or not text.isprintable() or len(data) > _MAX_SIZE:
         raise CredentialsError(f"{variable}: {path} must hold one line of text")
     return text

@@ -4,11 +4,12 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from io import StringIO
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import ValidationError
 
 from config.settings import PREFIX, Settings, environment, fields, is_loopback_url
@@ -107,14 +108,15 @@ def flag_of(name: str) -> str:
 
 
 def _read_env_file(path: Path | None, faults: list[str]) -> dict[str, str]:
-    if path is None or not path.is_file():
+    if path is None or not path.exists():
         return {}
     try:
-        values = dotenv_values(path, interpolate=False, encoding="utf-8")
+        bindings = list(parse_stream(StringIO(path.read_text("utf-8"))))
     except (OSError, UnicodeDecodeError) as error:
         faults.append(f"{path}: can't be read: {_why(error)}")
         return {}
-    return {name: value for name, value in values.items() if value is not None}
+    faults += [f"{path}: line {each.original.line} is not NAME=value" for each in bindings if each.error]
+    return {each.key: each.value for each in bindings if each.key and each.value is not None}
 
 
 def _from_variables(variables: Mapping[str, str], origin: str) -> dict[str, _Given]:
@@ -143,6 +145,8 @@ def _from_toml(path: str, faults: list[str]) -> dict[str, _Given]:
     for name, value in _flattened(document, groups):
         if name in known:
             given[name] = _Given(value, f"file {path}")
+        elif name in groups:
+            faults.append(f"{path}: {name} is a table: write [{name}] and its settings below")
         else:
             faults.append(f"{path}: there is no setting {name!r}{_nearest(name, known)}")
     return given
@@ -208,6 +212,7 @@ def _disagreements(settings: Settings, *, credentials_required: bool) -> Iterato
     yield from _contradictions(settings)
     if credentials_required and settings.credentials_dir is None:
         yield from _missing_credentials(settings)
+    yield from _unprintable_credentials(settings)
     yield from _missing_files(settings)
     yield from _readable_secrets(settings)
 
@@ -227,6 +232,17 @@ def _missing_credentials(settings: Settings) -> Iterator[_Disagreement]:
         if getattr(settings, name) is None and getattr(settings, file) is None:
             text = f"{variable_of(name)}: is missing; or give {variable_of(file)} or BITS_CREDENTIALS_DIR"
             yield (name, file, "credentials_dir"), text
+
+
+def _unprintable_credentials(settings: Settings) -> Iterator[_Disagreement]:
+    secret = settings.client_secret
+    given = {
+        "client_id": settings.client_id,
+        "client_secret": None if secret is None else secret.get_secret_value(),
+    }
+    for name, value in given.items():
+        if value is not None and not value.isprintable():
+            yield (name,), f"{variable_of(name)}: holds a line break or another control character"
 
 
 def _missing_files(settings: Settings) -> Iterator[_Disagreement]:

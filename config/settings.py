@@ -29,7 +29,9 @@ def _split(value: Any) -> Any:
 
 
 def _address(value: Any) -> Any:
-    return parse_address(value) if isinstance(value, str) else value
+    if isinstance(value, tuple):
+        return value
+    return parse_address(value if isinstance(value, str) else "")
 
 
 def _addresses(value: Any) -> Any:

@@ -284,3 +284,35 @@ def test_a_secret_of_the_wrong_type_does_not_show(tmp_path: Path) -> None:
 
 def test_every_setting_is_described() -> None:
     assert [field.name for field in fields() if not field.info.description] == []
+
+
+def test_a_line_of_the_env_file_that_is_none_is_a_fault(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("# a comment\nexport BITS_SCOPE='application'\nno assignment here\n", "utf-8")
+    with pytest.raises(SettingsError) as caught:
+        load(environ={}, env_file=env_file, credentials_required=False)
+    assert caught.value.faults == [f"{env_file}: line 3 is not NAME=value"]
+    with pytest.raises(SettingsError, match="can't be read"):
+        load(environ={}, env_file=tmp_path, credentials_required=False)
+
+
+def test_a_toml_file_is_told_what_a_table_and_an_address_are(tmp_path: Path) -> None:
+    toml = tmp_path / "bits.toml"
+    toml.write_text("upstream = 3\nlisten = [1]\n", "utf-8")
+    with pytest.raises(SettingsError) as caught:
+        load(environ={}, env_file=None, config_file=str(toml), credentials_required=False)
+    assert any("write [upstream]" in fault for fault in caught.value.faults)
+    assert any(fault.startswith("BITS_LISTEN: write host:port") for fault in caught.value.faults)
+
+
+@pytest.mark.parametrize("variable", ["BITS_CLIENT_ID", "BITS_CLIENT_SECRET"])
+def test_a_credential_with_a_line_break_is_a_fault_that_does_not_show_it(variable: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(environ={variable: "first\nsecond"}, env_file=None, credentials_required=False)
+    assert [fault.partition(":")[0] for fault in caught.value.faults] == [variable]
+    assert "second" not in str(caught.value)
+
+
+def test_a_port_of_a_thousand_digits_is_a_fault_like_any() -> None:
+    with pytest.raises(SettingsError, match="BITS_LISTEN: write host:port"):
+        load(environ={"BITS_LISTEN": "127.0.0.1:" + "9" * 5000}, env_file=None, credentials_required=False)
