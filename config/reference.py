@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import SecretStr
 
@@ -41,8 +41,8 @@ def fields() -> list[FieldReference]:
             variable=field.variable,
             flag=None if field.secret else flag_of(field.name),
             kind=_kind(field),
-            default=_text(field.info.default, field.name),
-            description=field.info.description,
+            default=_default(field),
+            description=_description(field),
         )
         for field in setting_fields()
     ]
@@ -87,6 +87,23 @@ def as_markdown_table() -> str:
         for field in fields()
     ]
     return "\n".join(rows)
+
+
+def _default(field: FieldInfo) -> str:
+    default = field.info.default
+    # What stands in the public source is no secret.
+    return default.get_secret_value() if isinstance(default, SecretStr) else _text(default, field.name)
+
+
+def _description(field: FieldInfo) -> str:
+    words = [each for part in _parts(field.info.annotation) for each in get_args(part)]
+    choices = ", ".join(each for each in words if isinstance(each, str))
+    return f"{field.info.description}: {choices}" if choices else str(field.info.description)
+
+
+def _parts(annotation: Any) -> list[Any]:
+    """Return the Literals of a type, be it one or a union with one."""
+    return [each for each in (annotation, *get_args(annotation)) if get_origin(each) is Literal]
 
 
 def _kind(field: FieldInfo) -> str:

@@ -223,7 +223,7 @@ class Settings(BaseSettings):
         "info", description="The least level that is logged"
     )
     log_format: Literal["json", "console"] | None = Field(
-        None, description="How log lines look; unset: console on a terminal, else json"
+        None, description="How log lines look (unset: console on a terminal, else json)"
     )
     access_log: Literal["all", "errors", "off"] = Field("errors", description="Which requests are logged")
     token_wait: Timeout = Field(5, description="Seconds a request waits for a token, then 503")

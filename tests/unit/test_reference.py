@@ -66,3 +66,8 @@ def test_the_effective_settings_mask_secrets_and_name_origins() -> None:
     assert rows["BITS_SCOPE"] == ("a", "environment BITS_SCOPE")
     assert rows["BITS_ADMIN_LISTEN"] == ("127.0.0.1:9090", "default")
     assert SECRET not in str(rows)
+
+
+def test_the_readme_holds_the_present_table() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    assert reference.as_markdown_table() in readme, "print it anew with the command above the table"
