@@ -32,6 +32,7 @@ from proxy.forward.downstream import READ_SIZE, Clients, Frontend, RequestIds
 from proxy.forward.gateway import Gateway
 from proxy.forward.headers import ClientAuthorization, RequestRules, ResponseRules, canonical_origin
 from proxy.forward.limits import ConnectionLimit, ReplayBudget
+from proxy.forward.outbox import Outbox
 from proxy.forward.pool import Pool
 from proxy.process import on_signals, raise_descriptor_limit
 from proxy.tasks import TaskOwner
@@ -97,6 +98,7 @@ class Sidecar:
             has_token=lambda: self._refresher.current() is not None,
             startup_grace=settings.startup_grace,
         )
+        self._outbox = Outbox(self._loop.call_soon)
         self._clients = Clients(ConnectionLimit(settings.limits.max_connections))
         self._pool = self._build_pool()
         self._context = self._build_context()
@@ -199,6 +201,7 @@ class Sidecar:
                 context=self._trust if api.scheme == "https" else None,
                 timeout=upstream.connect_timeout,
                 clock=self._clock,
+                outbox=self._outbox,
             ),
             clock=self._clock,
             rng=self._rng,
@@ -220,6 +223,7 @@ class Sidecar:
             tokens=self._refresher,
             pool=self._pool,
             observer=self._telemetry,
+            outbox=self._outbox,
             request_rules=RequestRules(
                 authority=authority,
                 # Told apart from other instances, so that only a true loop looks like one.

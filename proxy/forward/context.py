@@ -7,6 +7,7 @@ from proxy.clock import Clock
 from proxy.forward.headers import RequestRules, ResponseRules
 from proxy.forward.limits import ReplayBudget
 from proxy.forward.observer import TrafficObserver
+from proxy.forward.outbox import Outbox
 from proxy.forward.pool import Pool
 
 
@@ -21,6 +22,7 @@ class ForwardContext:
         "max_replay_body",
         "now",
         "observer",
+        "outbox",
         "pool",
         "queue_timeout",
         "replay_budget",
@@ -38,6 +40,7 @@ class ForwardContext:
         tokens: TokenSource,
         pool: Pool,
         observer: TrafficObserver,
+        outbox: Outbox,
         request_rules: RequestRules,
         response_rules: ResponseRules,
         replay_budget: ReplayBudget,
@@ -52,6 +55,7 @@ class ForwardContext:
         self.tokens: Final = tokens
         self.pool: Final = pool
         self.observer: Final = observer
+        self.outbox: Final = outbox
         self.request_rules: Final = request_rules
         self.response_rules: Final = response_rules
         self.replay_budget: Final = replay_budget

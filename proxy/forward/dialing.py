@@ -15,6 +15,7 @@ import aiohappyeyeballs
 from proxy.clock import Clock
 from proxy.errors import UpstreamError
 from proxy.forward import problems
+from proxy.forward.outbox import Outbox
 from proxy.forward.problems import Problem
 from proxy.forward.tls import TlsChannel
 from proxy.forward.upstream import ConnectionKeeper, UpstreamConnection
@@ -53,7 +54,7 @@ def client_context(*, ca_file: str | None, client_cert: str | None, client_key: 
 class Dialer:
     """Connects to one origin."""
 
-    __slots__ = ("_clock", "_context", "_host", "_port", "_read_buffer", "_resolve", "_timeout")
+    __slots__ = ("_clock", "_context", "_host", "_outbox", "_port", "_read_buffer", "_resolve", "_timeout")
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class Dialer:
         context: ssl.SSLContext | None,
         timeout: float,
         clock: Clock,
+        outbox: Outbox,
         resolve: Callable[[str, int], Any] | None = None,
     ) -> None:
         """Set the origin, TLS (`context`, None: plain http) and `timeout`, seconds for TCP and TLS together.
@@ -74,6 +76,7 @@ class Dialer:
         self._context = context
         self._timeout = timeout
         self._clock = clock
+        self._outbox = outbox
         self._resolve = resolve
         self._read_buffer = memoryview(bytearray(READ_SIZE))
 
@@ -118,6 +121,7 @@ class Dialer:
                     loop=loop,
                     keeper=keeper,
                     tls=None if self._context is None else TlsChannel(self._context, self._host),
+                    outbox=self._outbox,
                     read_buffer=self._read_buffer,
                     now=self._clock.now(),
                 )

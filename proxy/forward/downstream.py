@@ -151,6 +151,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         "_exchange",
         "_frontend",
         "_lingered",
+        "_outbox",
         "_parser",
         "_phase",
         "_receiving",
@@ -162,6 +163,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def __init__(self, frontend: Frontend) -> None:
         self._frontend = frontend
+        self._outbox = frontend.context.outbox
         self._parser = RequestParser(
             max_line=frontend.max_line, max_head=frontend.max_head, max_fields=frontend.max_fields
         )
@@ -232,7 +234,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     def send(self, data: bytes) -> None:
         """Write bytes of the response."""
         if self._transport is not None:
-            self._transport.write(data)
+            self._outbox.write(self._transport, data)
 
     def unsent(self) -> int:
         """Return how many bytes wait to be taken by the client."""
@@ -266,6 +268,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._phase = Phase.CLOSING
         transport = self._transport
         if transport is not None:
+            self._outbox.flush()
             _reset_on_close(transport)
             transport.abort()
 
@@ -436,6 +439,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
+        self._outbox.flush()
         frontend = self._frontend
         if unread and transport.can_write_eof():
             self._phase = Phase.LINGERING

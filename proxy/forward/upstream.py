@@ -13,6 +13,7 @@ import ssl
 from typing import Final, Protocol, cast
 
 from proxy.forward import problems
+from proxy.forward.outbox import Outbox
 from proxy.forward.problems import Problem
 from proxy.forward.tls import TlsChannel
 from proxy.http1.bodies import BodyReader, CloseReader, open_body
@@ -89,6 +90,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "_keeper",
         "_loop",
         "_method",
+        "_outbox",
         "_parser",
         "_read_buffer",
         "_ready",
@@ -109,6 +111,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         loop: asyncio.AbstractEventLoop,
         keeper: ConnectionKeeper,
         tls: TlsChannel | None,
+        outbox: Outbox,
         read_buffer: memoryview,
         now: float,
     ) -> None:
@@ -116,6 +119,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._loop = loop
         self._keeper = keeper
         self._tls = tls
+        self._outbox = outbox
         self._read_buffer = read_buffer
         self._ready: asyncio.Future[None] = loop.create_future()
         self._parser = ResponseParser(max_line=MAX_STATUS_LINE, max_head=MAX_HEAD, max_fields=MAX_FIELDS)
@@ -168,7 +172,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """Write bytes of the request."""
         transport = self._transport
         if transport is not None:
-            transport.write(data if self._tls is None else self._tls.send(data))
+            self._outbox.write(transport, data if self._tls is None else self._tls.send(data))
 
     def pause_reading(self) -> None:
         """Let the API wait: the client does not keep up."""
@@ -199,7 +203,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """Close an idle connection in good order."""
         if self._transport is not None and not self._transport.is_closing():
             if self._tls is not None and self._tls.established:
-                self._transport.write(self._tls.close())
+                self._outbox.write(self._transport, self._tls.close())
+            self._outbox.flush()
             self._transport.close()
 
     # The event loop's side.
@@ -210,7 +215,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self._tls is None:
             self._ready.set_result(None)
         else:
-            transport.write(self._tls.handshake())
+            self._outbox.write(transport, self._tls.handshake())
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002, D102
         return self._read_buffer
@@ -225,7 +230,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             data = tls.receive(data) if tls.established else self._continue_handshake(tls, data)
         except ssl.SSLError as error:
             if self._transport is not None:
-                self._transport.write(tls.pending_output())  # The alert, so that the peer can log why.
+                # The alert, so that the peer can log why.
+                self._outbox.write(self._transport, tls.pending_output())
+                self._outbox.flush()
             self._fail(error, problems.TLS_ERROR)
             return
         if data:
@@ -258,7 +265,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def _continue_handshake(self, tls: TlsChannel, data: bytes) -> bytes:
         output = tls.handshake(data)
         if output and self._transport is not None:
-            self._transport.write(output)
+            self._outbox.write(self._transport, output)
         if not tls.established:
             return b""
         if not self._ready.done():

@@ -26,7 +26,7 @@ def test_secrets_have_no_flag() -> None:
 
 def test_the_env_file_names_everything_and_sets_nothing(tmp_path: Path) -> None:
     text = reference.as_env()
-    assert "bits-demo-secret" not in text
+    assert "BITS_EMULATOR__CLIENT_SECRET=bits-demo-secret" in text
     path = tmp_path / ".env"
     path.write_text(text)
     assert dotenv_values(path) == {}
