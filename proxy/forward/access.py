@@ -130,19 +130,24 @@ def split_target(head: RequestHead) -> tuple[bytes | None, bytes]:
 class HostRule:
     """Which Host a request may carry. Keeps pages that rebind DNS away from the proxy."""
 
-    __slots__ = ("_allowed", "_upstream")
+    __slots__ = ("_accepted", "_allowed", "_upstream")
 
     def __init__(self, *, allowed: Iterable[str] | None, upstream: bytes) -> None:
         """Take names with or without a port (None: any), and the API's own authority."""
         self._allowed = None if allowed is None else frozenset(name.lower().encode() for name in allowed)
         self._upstream = upstream.lower()
+        self._accepted: bytes | None = None
 
     def accepts(self, host: bytes | None) -> bool:
         """Tell whether a Host field's value may pass; a missing one (HTTP/1.0) may."""
-        if self._allowed is None or host is None:
+        if self._allowed is None or host is None or host == self._accepted:
             return True
-        host = host.lower()
-        return host in self._allowed or _without_port(host) in self._allowed
+        lowered = host.lower()
+        if lowered not in self._allowed and _without_port(lowered) not in self._allowed:
+            return False
+        # A client sends the same one with every request.
+        self._accepted = host
+        return True
 
     def accepts_authority(self, authority: bytes) -> bool:
         """Tell whether the authority of an absolute-form target may pass."""

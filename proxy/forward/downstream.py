@@ -45,6 +45,14 @@ class Phase(Enum):
     CLOSING = auto()
 
 
+# A member looked up in its class costs a call of Python code, several times in every request.
+_IDLE: Final = Phase.IDLE
+_READING_HEAD: Final = Phase.READING_HEAD
+_EXCHANGE: Final = Phase.EXCHANGE
+_LINGERING: Final = Phase.LINGERING
+_CLOSING: Final = Phase.CLOSING
+
+
 class RequestIds:
     """Makes request ids: a prefix that is this process's, and a count."""
 
@@ -167,7 +175,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._parser = RequestParser(
             max_line=frontend.max_line, max_head=frontend.max_head, max_fields=frontend.max_fields
         )
-        self._phase = Phase.IDLE
+        self._phase = _IDLE
         self._deadline = frontend.context.now + frontend.keepalive_timeout
         self._transport: asyncio.Transport | None = None
         self._exchange: Exchange | None = None
@@ -194,7 +202,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:  # noqa: D102
         phase = self._phase
-        if phase is Phase.LINGERING or phase is Phase.CLOSING:
+        if phase is _LINGERING or phase is _CLOSING:
             self._lingered += nbytes
             if self._lingered > _LINGER_BYTES:
                 self.abort()
@@ -254,7 +262,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         if not keep_alive:
             self._close(unread=not self._request_done)
             return
-        self._phase = Phase.IDLE
+        self._phase = _IDLE
         frontend = self._frontend
         self._deadline = frontend.context.now + frontend.keepalive_timeout
         if not self._receiving:
@@ -265,7 +273,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Cut the connection with a reset, which no client takes for the end of a response."""
-        self._phase = Phase.CLOSING
+        self._phase = _CLOSING
         transport = self._transport
         if transport is not None:
             self._outbox.flush()
@@ -279,16 +287,16 @@ class ClientConnection(asyncio.BufferedProtocol):
         if self._exchange is not None:
             self._exchange.check(now)
         elif now >= self._deadline:
-            if self._phase is Phase.READING_HEAD:
+            if self._phase is _READING_HEAD:
                 self._refuse(problems.REQUEST_TIMEOUT)
-            elif self._phase is Phase.IDLE:
+            elif self._phase is _IDLE:
                 self._close(unread=False)
             else:
                 self.abort()
 
     def close_if_idle(self) -> None:
         """Close the connection unless a request is under way. For shutdown."""
-        if self._phase is Phase.IDLE:
+        if self._phase is _IDLE:
             self._close(unread=False)
 
     # Within.
@@ -297,7 +305,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         """Read requests and their bodies until the bytes are used up or an exchange must run first."""
         self._receiving = True
         try:
-            while data and self._phase not in (Phase.LINGERING, Phase.CLOSING):
+            while data and self._phase not in (_LINGERING, _CLOSING):
                 exchange = self._exchange
                 if exchange is None:
                     data = self._receive_head(data)
@@ -316,15 +324,15 @@ class ClientConnection(asyncio.BufferedProtocol):
         frontend = self._frontend
         head = self._parser.feed(data)
         if head is None:
-            if self._phase is Phase.IDLE and self._parser.started:
-                self._phase = Phase.READING_HEAD
+            if self._phase is _IDLE and self._parser.started:
+                self._phase = _READING_HEAD
                 self._deadline = frontend.context.now + frontend.head_timeout
             return b""
         data = self._parser.rest
         exchange = self._admit(head)
         if exchange is None:
             return b""
-        self._phase = Phase.EXCHANGE
+        self._phase = _EXCHANGE
         self._exchange = exchange
         self._body = open_body(head.length, max_overhead=frontend.max_head, max_fields=frontend.max_fields)
         self._request_done = self._body is None
@@ -442,13 +450,13 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._outbox.flush()
         frontend = self._frontend
         if unread and transport.can_write_eof():
-            self._phase = Phase.LINGERING
+            self._phase = _LINGERING
             self._deadline = frontend.context.now + _LINGER_TIME
             self._ahead = b""
             transport.write_eof()
             self._resume_reading()
         else:
-            self._phase = Phase.CLOSING
+            self._phase = _CLOSING
             self._deadline = frontend.context.now + frontend.context.idle_stream_timeout
             transport.close()
 
@@ -457,8 +465,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()
-        if self._phase is not Phase.LINGERING:
-            self._phase = Phase.CLOSING
+        if self._phase is not _LINGERING:
+            self._phase = _CLOSING
 
 
 def _reset_on_close(transport: asyncio.Transport) -> None:

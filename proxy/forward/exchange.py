@@ -47,6 +47,17 @@ class State(Enum):
     OVER = auto()
 
 
+# A member looked up in its class costs a call of Python code, several times in every request.
+_AWAITING_TOKEN: Final = State.AWAITING_TOKEN
+_AWAITING_CONNECTION: Final = State.AWAITING_CONNECTION
+_AWAITING_RESPONSE: Final = State.AWAITING_RESPONSE
+_REFUSED: Final = State.REFUSED
+_RELAYING: Final = State.RELAYING
+_OVER: Final = State.OVER
+_UNAUTHORIZED: Final = int(HTTPStatus.UNAUTHORIZED)
+_CONTINUE_STATUS: Final = int(HTTPStatus.CONTINUE)
+
+
 class Client(Protocol):
     """The client's connection, as its current exchange sees it."""
 
@@ -146,7 +157,7 @@ class Exchange:
         self.operation = decision.operation
         self.repeatable = decision.repeatable
         self.request_id = request_id
-        self.state = State.AWAITING_TOKEN
+        self.state = _AWAITING_TOKEN
         self.started = self.token_at = now
         self.sent = self.answered = self.ended = 0.0
         self.status = 0
@@ -220,7 +231,7 @@ class Exchange:
     def client_writable(self) -> None:
         """The client keeps up again."""
         self._deadline = self._context.now + self._context.idle_stream_timeout
-        if self._upstream is not None and self.state is not State.REFUSED:
+        if self._upstream is not None and self.state is not _REFUSED:
             self._upstream.resume_reading()
 
     def client_gone(self) -> None:
@@ -235,17 +246,17 @@ class Exchange:
         if now < self._deadline:
             return
         state = self.state
-        if state is State.AWAITING_TOKEN:
+        if state is _AWAITING_TOKEN:
             self.fail(problems.TOKEN_UNAVAILABLE, detail="none came in time", retry_after=1.0)
-        elif state is State.AWAITING_CONNECTION:
+        elif state is _AWAITING_CONNECTION:
             self._check_queue(now)
-        elif state is State.REFUSED:
+        elif state is _REFUSED:
             self._context.tokens.forget(self)
             self._relay_refusal()
-        elif state is State.AWAITING_RESPONSE:
+        elif state is _AWAITING_RESPONSE:
             api_stalls = self._request_done or self._upstream is None or self._upstream.blocked
             self.fail(problems.RESPONSE_TIMEOUT if api_stalls else problems.REQUEST_TIMEOUT)
-        elif state is State.RELAYING:
+        elif state is _RELAYING:
             self._check_relay(now)
 
     def fail(self, problem: Problem, *, detail: str | None = None, retry_after: float | None = None) -> None:
@@ -279,10 +290,10 @@ class Exchange:
     def token_ready(self, token: AccessToken) -> None:
         """Take a token: the awaited one, or another than the API refused."""
         now = self._context.clock.now()
-        if self.state is State.AWAITING_TOKEN:
+        if self.state is _AWAITING_TOKEN:
             self.token_at = now
             self._use(token, now)
-        elif self.state is State.REFUSED:
+        elif self.state is _REFUSED:
             if not self._holding:
                 self._relay_refusal()
                 return
@@ -293,10 +304,10 @@ class Exchange:
 
     def token_unavailable(self, reason: TokenUnavailable) -> None:
         """Learn that there is no token, or none but the one that the API refused."""
-        if self.state is State.AWAITING_TOKEN:
+        if self.state is _AWAITING_TOKEN:
             problem = problems.CREDENTIALS_REFUSED if reason.permanent else problems.TOKEN_UNAVAILABLE
             self.fail(problem, detail=reason.detail, retry_after=reason.retry_after)
-        elif self.state is State.REFUSED:
+        elif self.state is _REFUSED:
             self._relay_refusal()
 
     # The pool's side.
@@ -305,7 +316,7 @@ class Exchange:
         """Send the request with what has arrived of its body."""
         context = self._context
         self._upstream = connection
-        self.state = State.AWAITING_RESPONSE
+        self.state = _AWAITING_RESPONSE
         connection.begin(self, self.method)
         data = context.request_rules.rewrite(
             self.head,
@@ -334,7 +345,7 @@ class Exchange:
 
     def response_interim(self, head: ResponseHead) -> None:
         """Pass a 1xx response on, if the client can read it. 100 was answered here, if it was asked for."""
-        if self.head.minor_version == 1 and head.status != HTTPStatus.CONTINUE:
+        if self.head.minor_version == 1 and head.status != _CONTINUE_STATUS:
             self._out.append(self._context.response_rules.interim(head))
 
     def response_head(self, head: ResponseHead, length: int) -> None:
@@ -342,10 +353,10 @@ class Exchange:
         self.answered = self._context.clock.now()
         self._response, self._response_length = head, length
         token = self._token
-        if head.status != HTTPStatus.UNAUTHORIZED or token is None:
+        if head.status != _UNAUTHORIZED or token is None:
             self._relay(head)
         elif self._holding and not self._token_replaced:
-            self.state = State.REFUSED
+            self.state = _REFUSED
         else:
             self._relay(head)
             self._context.tokens.refused(token, self)
@@ -365,23 +376,23 @@ class Exchange:
 
     def response_flush(self) -> None:
         """Write what one read has brought."""
-        if self.state is State.REFUSED:
+        if self.state is _REFUSED:
             self._ask_for_another_token()
             return
         client, out = self._client, self._out
         if out:
-            self._answering = self.state is State.RELAYING
+            self._answering = self.state is _RELAYING
             client.send(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
         if self._response_done:
             self._complete()
-        elif self.state is State.RELAYING:
+        elif self.state is _RELAYING:
             self._deadline = self._context.now + self._context.idle_stream_timeout
 
     def upstream_lost(self, problem: Problem, *, answered: bool) -> None:
         """Learn that the connection has gone: send the request again where nothing can happen twice."""
         connection, self._upstream = self._upstream, None
-        if self.state is State.REFUSED:
+        if self.state is _REFUSED:
             if self._response_done:
                 return
             self._context.tokens.forget(self)
@@ -424,7 +435,7 @@ class Exchange:
             self._queue(now)
 
     def _queue(self, now: float) -> None:
-        self.state = State.AWAITING_CONNECTION
+        self.state = _AWAITING_CONNECTION
         self._deadline = now + self._context.queue_timeout
         self._patient = False
         if not self._context.pool.wait(self):
@@ -442,7 +453,7 @@ class Exchange:
 
     def _relay(self, head: ResponseHead) -> None:
         self._release_body()
-        self.state = State.RELAYING
+        self.state = _RELAYING
         self.status = head.status
         request = self.head
         modern = request.minor_version == 1
@@ -536,7 +547,7 @@ class Exchange:
 
     def _complete(self) -> None:
         upstream, self._upstream = self._upstream, None
-        self.state = State.OVER
+        self.state = _OVER
         self._close_books()
         if upstream is not None:
             if self._request_done:
@@ -547,10 +558,10 @@ class Exchange:
 
     def _end(self) -> None:
         """End before the response was complete."""
-        state, self.state = self.state, State.OVER
-        if state in (State.AWAITING_TOKEN, State.REFUSED):
+        state, self.state = self.state, _OVER
+        if state in (_AWAITING_TOKEN, _REFUSED):
             self._context.tokens.forget(self)
-        elif state is State.AWAITING_CONNECTION:
+        elif state is _AWAITING_CONNECTION:
             self._context.pool.cancel(self)
         upstream, self._upstream = self._upstream, None
         if upstream is not None:

@@ -74,10 +74,13 @@ def request_id_of(head: RequestHead) -> bytes | None:
     return value if 0 < len(value) <= _MAX_REQUEST_ID and value.isascii() else None
 
 
+_NO_CONTENT: Final = int(HTTPStatus.NO_CONTENT)
+
+
 class RequestRules:
     """Builds the head that goes to the API. One instance serves all requests."""
 
-    __slots__ = ("_authority_line", "_authorization", "_forwarded", "_loop_mark", "_via_lines")
+    __slots__ = ("_authority_line", "_forwarded", "_keeps", "_loop_mark", "_rejects", "_via_lines")
 
     def __init__(
         self, *, authority: bytes, pseudonym: bytes, authorization: ClientAuthorization, forwarded: bool
@@ -86,7 +89,8 @@ class RequestRules:
         self._authority_line = b"Host: %b\r\n" % authority
         self._via_lines = (b"Via: 1.0 %b\r\n" % pseudonym, b"Via: 1.1 %b\r\n" % pseudonym)
         self._loop_mark = pseudonym
-        self._authorization = authorization
+        self._keeps = authorization is ClientAuthorization.KEEP
+        self._rejects = authorization is ClientAuthorization.REJECT
         self._forwarded = forwarded
 
     def is_loop(self, head: RequestHead) -> bool:
@@ -95,15 +99,11 @@ class RequestRules:
 
     def refuses(self, head: RequestHead) -> bool:
         """Tell whether the client's own Authorization makes the request unacceptable."""
-        return self._authorization is ClientAuthorization.REJECT and b"authorization" in head.notable
+        return self._rejects and b"authorization" in head.notable
 
     def injects(self, head: RequestHead) -> bool:
         """Tell whether the proxy's token goes on this request."""
-        return (
-            self._authorization is not ClientAuthorization.KEEP
-            or b"authorization" not in head.notable
-            or b"authorization" in head.connection
-        )
+        return not self._keeps or b"authorization" not in head.notable or b"authorization" in head.connection
 
     def rewrite(
         self,
@@ -160,7 +160,7 @@ class ResponseRules:
         lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
         for key, name, value in head.fields:
             if key == b"content-length":
-                if head.status == HTTPStatus.NO_CONTENT:  # RFC 9110 section 8.6
+                if head.status == _NO_CONTENT:  # RFC 9110 section 8.6
                     continue
             elif key in _RESPONSE_DROPPED or key in nominated:
                 continue

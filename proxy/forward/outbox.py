@@ -1,7 +1,7 @@
 """Writes of one turn of the event loop, made together at its end.
 
 Made at once, every write would wake the peer's process for a single message. Gathered, they find it awake:
-under load that saves a tenth of the CPU per request on both sides. A lone request does not wait, its turn ends at once.
+under load that saves a tenth of the CPU per request. A lone request does not wait: its turn ends at once.
 """
 
 import asyncio

@@ -51,7 +51,8 @@ _SINGLE: Final = {
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?\Z")
 _KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:\A|[,;\s])timeout\s*=\s*\"?([0-9]{1,9})", re.IGNORECASE)
 _MAX_LENGTH_DIGITS: Final = 18
-_BODILESS: Final = frozenset((HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED))
+_OK: Final = int(HTTPStatus.OK)
+_BODILESS: Final = frozenset((int(HTTPStatus.NO_CONTENT), int(HTTPStatus.NOT_MODIFIED)))
 
 
 def apply_request_control(head: RequestHead) -> None:
@@ -120,7 +121,7 @@ def apply_response_control(head: ResponseHead, notable: Mapping[bytes, bytes]) -
 def response_length(head: ResponseHead, method: bytes) -> int:
     """Return the length of the body that follows `head`, an answer to `method` (RFC 9112 section 6.3)."""
     status = head.status
-    if method == b"HEAD" or status < HTTPStatus.OK or status in _BODILESS:
+    if method == b"HEAD" or status < _OK or status in _BODILESS:
         return NO_BODY
     if head.chunked:
         return CHUNKED
