@@ -45,7 +45,7 @@ class Controls:
                 secret = (await _json_object(request)).get("client_secret")
             except ValueError as error:
                 return web.json_response({"error": str(error)}, status=400)
-            if not isinstance(secret, str) or not secret:
+            if secret is not None and (not isinstance(secret, str) or not secret):
                 return web.json_response({"error": "client_secret must be a text"}, status=400)
         return web.json_response({"client_secret": self._oauth.rotate(secret)})
 

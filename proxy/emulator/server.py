@@ -100,8 +100,8 @@ class Emulator:
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Keep web pages out, and everybody but this machine from the controls."""
         control = request.path.startswith("/_emulator")
-        if control and not _is_loopback(request.remote or ""):
-            return _refusal(403, "The controls answer to this machine only.")
+        if control and (not _is_loopback(request.remote or "") or "Via" in request.headers):
+            return _refusal(403, "The controls answer to this machine only, and not through a proxy.")
         if (control or self._loopback_only) and not _is_loopback(request.url.host or ""):
             return _refusal(421, "This Host is not served here.")
         origin = request.headers.get("Origin")

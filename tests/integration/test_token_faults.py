@@ -1,0 +1,136 @@
+"""The whole stand while the token or its endpoint is in trouble: the emulator's faults, seen by callers."""
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+
+from tests.fakes.stand import APPLICATION, CREATE, Stand, standing
+
+
+async def control(stand: Stand, what: str, **members: Any) -> dict[str, Any]:
+    async with (
+        aiohttp.ClientSession(stand.api) as session,
+        session.post(f"/_emulator/{what}", json=members) as answer,
+    ):
+        assert answer.status == 200
+        found: dict[str, Any] = await answer.json()
+        return found
+
+
+async def counters(stand: Stand) -> dict[str, int]:
+    async with aiohttp.ClientSession(stand.api) as session, session.get("/_emulator/state") as answer:
+        found: dict[str, int] = (await answer.json())["counters"]
+        return found
+
+
+async def call(stand: Stand, times: int = 1) -> list[int]:
+    async with aiohttp.ClientSession(stand.url) as session:
+
+        async def once() -> int:
+            async with session.post(CREATE, json=APPLICATION) as answer:
+                await answer.read()
+                return answer.status
+
+        return await asyncio.gather(*(once() for _ in range(times)))
+
+
+def events(stand: Stand, name: str) -> list[dict[str, Any]]:
+    lines = (json.loads(line) for line in stand.log.getvalue().splitlines())
+    return [event for event in lines if event["event"] == name]
+
+
+async def test_calls_made_before_the_first_token_wait_for_it_and_share_one_request() -> None:
+    async with standing(token_delay=0.2) as stand:
+        assert await call(stand, 32) == [200] * 32
+        assert (await counters(stand))["token_requests"] == 1
+
+
+async def test_all_tokens_revoked_costs_one_refresh_and_no_call() -> None:
+    async with standing() as stand:
+        assert await call(stand) == [200]
+        await control(stand, "revoke")
+        assert await call(stand, 64) == [200] * 64
+        assert (await counters(stand))["token_requests"] == 2
+        (refused,) = events(stand, "token_refused")
+        assert refused["level"] == "warning"
+
+
+async def test_a_spurious_401_with_the_token_endpoint_down_costs_that_call_alone() -> None:
+    async with standing() as stand:
+        assert await call(stand) == [200]
+        await control(stand, "faults", token_mode="fail", next_401=1)
+        assert await call(stand) == [401]
+        assert await call(stand, 16) == [200] * 16
+
+
+async def test_a_call_that_is_refused_for_good_gets_its_401_and_disturbs_nobody() -> None:
+    async with standing() as stand:
+        assert await call(stand) == [200]
+        await control(stand, "faults", next_401=2)
+        assert await call(stand) == [401]
+        assert (await counters(stand))["token_requests"] == 2
+        await control(stand, "faults", next_401=2)
+        assert await call(stand) == [401]
+        # The pace of forced refreshes holds: no third request.
+        assert (await counters(stand))["token_requests"] == 2
+        await control(stand, "faults", next_401=0)
+        assert await call(stand, 16) == [200] * 16
+
+
+async def test_the_token_endpoint_down_from_the_start_is_answered_with_503_until_it_is_back() -> None:
+    async with (
+        standing(token_delay=1, BITS_TOKEN_WAIT="0.2") as stand,
+        aiohttp.ClientSession(stand.url) as session,
+    ):
+        async with session.post(CREATE, json=APPLICATION) as answer:
+            assert answer.status == 503
+            assert answer.content_type == "application/problem+json"
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert answer.headers["Proxy-Status"].startswith("bits-auth-proxy; error=")
+            assert (await answer.json())["code"] == "token_unavailable"
+        async with asyncio.timeout(10):
+            while await call(stand) != [200]:
+                pass
+
+
+async def test_secret_that_is_refused_for_good_is_told_at_once_and_by_name() -> None:
+    async with standing() as stand, aiohttp.ClientSession(stand.url) as session:
+        assert await call(stand) == [200]
+        await control(stand, "rotate")
+        await control(stand, "revoke")
+        statuses = await call(stand, 4)
+        # The replay has no other token to go with: the API's 401 passes.
+        assert statuses == [401] * 4
+        async with session.post(CREATE, json=APPLICATION) as answer:
+            assert answer.status == 401
+        (failed, *_) = events(stand, "token_refresh_failed")
+        assert (failed["kind"], failed["level"]) == ("refused", "error")
+        assert "invalid_client" in failed["detail"]
+
+
+async def test_throttling_errors_and_cuts_of_the_api_pass_as_what_they_are() -> None:
+    async with standing() as stand, aiohttp.ClientSession(stand.url) as session:
+        await control(stand, "faults", next_429=1, retry_after=7)
+        async with session.post(CREATE, json=APPLICATION) as answer:
+            assert (answer.status, answer.headers["Retry-After"]) == (429, "7")
+            assert "Proxy-Status" not in answer.headers
+        await control(stand, "faults", next_500=1)
+        assert await call(stand) == [500]
+        await control(stand, "faults", next_cut=1)
+        async with session.post(CREATE, json=APPLICATION) as answer:
+            assert answer.status == 502
+            assert "bits-auth-proxy" in answer.headers["Proxy-Status"]
+        # `.create` went up once for each of the calls: nothing was sent again.
+        assert (await counters(stand))["applications.create"] == 3
+
+
+async def test_the_emulators_controls_and_its_token_endpoint_are_not_reached_through_the_proxy() -> None:
+    async with standing() as stand, aiohttp.ClientSession(stand.url) as session:
+        async with session.post("/v1/oauth2/token", data={"grant_type": "client_credentials"}) as answer:
+            assert answer.status == 403
+        for path in ("/_emulator/revoke", "/_emulator/rotate"):
+            async with session.post(path) as answer:
+                assert answer.status == 403, path
+        assert await call(stand) == [200]
