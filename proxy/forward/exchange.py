@@ -195,8 +195,7 @@ class Exchange:
         if token is not None:
             self._use(token, self.started)
         else:
-            self._deadline = self.started + context.token_wait
-            context.tokens.acquire(self)
+            self._await_token(self.started)
 
     @property
     def wants_more(self) -> bool:
@@ -315,6 +314,13 @@ class Exchange:
     def connection_ready(self, connection: UpstreamConnection) -> None:
         """Send the request with what has arrived of its body."""
         context = self._context
+        now = context.clock.now()
+        token = self._token
+        if token is not None and now >= token.expires_at:
+            # It was good when the wait for a connection began. Rare: the connection is not worth keeping.
+            connection.close()
+            self._await_token(now)
+            return
         self._upstream = connection
         self.state = _AWAITING_RESPONSE
         connection.begin(self, self.method)
@@ -329,7 +335,7 @@ class Exchange:
         if self.head.length == CHUNKED:
             content = _as_chunks(content, done=self._request_done)
         connection.send(data + content)
-        self.sent = now = context.clock.now()
+        self.sent = now
         self._deadline = now + (
             context.response_timeout if self._request_done else context.idle_stream_timeout
         )
@@ -418,6 +424,11 @@ class Exchange:
         self._client.resume_request()
 
     # Within: forward.
+
+    def _await_token(self, now: float) -> None:
+        self.state = _AWAITING_TOKEN
+        self._deadline = now + self._context.token_wait
+        self._context.tokens.acquire(self)
 
     def _use(self, token: AccessToken, now: float) -> None:
         self._token = token
