@@ -253,6 +253,13 @@ class Settings(BaseSettings):
     drain_delay: Seconds = Field(0, description="Seconds to accept connections still after SIGTERM")
     drain_timeout: Seconds = Field(25, description="Seconds for requests in flight to end after that")
     startup_grace: Seconds = Field(30, description="Seconds that /startupz waits for the first token")
+    allow_core_dumps: bool = Field(
+        default=False, description="Whether a crash may write memory, and so the secret, to a file"
+    )
+    allow_debuggers: bool = Field(
+        default=False,
+        description="Whether the same user's other processes may read its memory and environment",
+    )
     upstream: UpstreamSettings = UpstreamSettings()
     limits: LimitSettings = LimitSettings()
     emulator: EmulatorSettings = EmulatorSettings()

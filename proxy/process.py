@@ -1,12 +1,16 @@
-"""The process: its signals and its limits."""
+"""The process: its signals, its limits, and who may look into it."""
 
 import asyncio
 import contextlib
+import ctypes
 import resource
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+_PR_SET_DUMPABLE: Final = 4
+"""Of prctl(2)."""
 _SPARE_DESCRIPTORS: Final = 200
 """Beside connections: listeners, files, the event loop, the admin's clients."""
 
@@ -32,3 +36,15 @@ def raise_descriptor_limit(connections: int) -> None:
         if hard != resource.RLIM_INFINITY:
             wanted = min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def guard_memory(*, core_dumps: bool, debuggers: bool) -> None:
+    """Keep what is in memory inside, the secret above all, but for what is allowed.
+
+    Without `debuggers`, the same user's other processes can't read memory and environment (Linux).
+    """
+    if not core_dumps:
+        _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    if not debuggers and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

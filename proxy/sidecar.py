@@ -34,7 +34,7 @@ from proxy.forward.headers import ClientAuthorization, RequestRules, ResponseRul
 from proxy.forward.limits import ConnectionLimit, ReplayBudget
 from proxy.forward.outbox import Outbox
 from proxy.forward.pool import Pool
-from proxy.process import on_signals, raise_descriptor_limit
+from proxy.process import guard_memory, on_signals, raise_descriptor_limit
 from proxy.tasks import TaskOwner
 from proxy.telemetry import Telemetry
 
@@ -338,6 +338,7 @@ async def serve(
 
     `started` is called when it serves.
     """
+    guard_memory(core_dumps=settings.allow_core_dumps, debuggers=settings.allow_debuggers)
     sidecar = Sidecar(settings, credentials=credentials, redactor=redactor)
     handlers = {signal.SIGTERM: sidecar.stop, signal.SIGINT: sidecar.stop, signal.SIGHUP: sidecar.reload}
     async with contextlib.AsyncExitStack() as stack:

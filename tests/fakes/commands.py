@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +78,17 @@ class Command:
 
 @contextlib.asynccontextmanager
 async def command(
-    *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    prefix: Sequence[str] = (),
 ) -> AsyncIterator[Command]:
-    """Run `bits-auth-proxy` with no settings but `env`; it has ended when this ends."""
+    """Run `bits-auth-proxy` with no settings but `env`; it has ended when this ends.
+
+    `prefix` is a command that runs it.
+    """
     process = await asyncio.create_subprocess_exec(
+        *prefix,
         sys.executable,
         "-m",
         "proxy",
