@@ -39,6 +39,11 @@ class Command:
         """The log so far."""
         return [json.loads(line) for line in self.output.splitlines() if line.startswith("{")]
 
+    async def grown(self) -> None:
+        """Wait for more output."""
+        self._grown.clear()
+        await self._grown.wait()
+
     async def event(self, name: str) -> dict[str, Any]:
         """Wait for an event in the log."""
         async with asyncio.timeout(20):
