@@ -28,7 +28,8 @@ from proxy.errors import OperatorError
 from proxy.forward.access import AccessRules, HostRule, SiteRule
 from proxy.forward.context import ForwardContext
 from proxy.forward.dialing import Dialer
-from proxy.forward.downstream import READ_SIZE, Clients, Frontend, RequestIds
+from proxy.forward.downstream import READ_SIZE
+from proxy.forward.frontend import Clients, Frontend, RequestIds
 from proxy.forward.gateway import Gateway
 from proxy.forward.headers import ClientAuthorization, RequestRules, ResponseRules, canonical_origin
 from proxy.forward.limits import ConnectionLimit, ReplayBudget

@@ -15,14 +15,13 @@ import asyncio
 import socket
 import struct
 from enum import Enum, auto
-from typing import Final, cast, final
+from typing import Final, cast
 
 from proxy.forward import problems
-from proxy.forward.access import AccessRules, HostRule, SiteRule, split_target
-from proxy.forward.context import ForwardContext
+from proxy.forward.access import split_target
 from proxy.forward.exchange import Exchange
+from proxy.forward.frontend import Frontend
 from proxy.forward.headers import request_id_of
-from proxy.forward.limits import ConnectionLimit
 from proxy.forward.problems import Problem
 from proxy.http1.bodies import BodyReader, open_body
 from proxy.http1.messages import MalformedMessage, RequestHead
@@ -51,102 +50,6 @@ _READING_HEAD: Final = Phase.READING_HEAD
 _EXCHANGE: Final = Phase.EXCHANGE
 _LINGERING: Final = Phase.LINGERING
 _CLOSING: Final = Phase.CLOSING
-
-
-class RequestIds:
-    """Makes request ids: a prefix that is this process's, and a count."""
-
-    __slots__ = ("_count", "_prefix")
-
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix.encode("ascii")
-        self._count = 0
-
-    def next(self) -> bytes:
-        """Return an id that this process has not given before."""
-        self._count += 1
-        return b"%b-%08x" % (self._prefix, self._count)
-
-
-@final
-class Clients:
-    """The client connections that are open, over all listeners."""
-
-    __slots__ = ("gone", "limit", "open")
-
-    def __init__(self, limit: ConnectionLimit) -> None:
-        """Take the limit, of which every connection that opens holds a place."""
-        self.limit: Final = limit
-        self.open: Final[set[ClientConnection]] = set()
-        self.gone: Final = asyncio.Event()
-        """Set while there are none."""
-        self.gone.set()
-
-    def opened(self, connection: "ClientConnection") -> None:
-        """Take note of a connection."""
-        self.open.add(connection)
-        self.gone.clear()
-
-    def closed(self, connection: "ClientConnection") -> None:
-        """Forget a connection and free its place."""
-        self.open.discard(connection)
-        self.limit.give()
-        if not self.open:
-            self.gone.set()
-
-
-@final
-class Frontend:
-    """What all client connections of a listener share. Sizes in bytes, durations in seconds."""
-
-    __slots__ = (
-        "access",
-        "clients",
-        "context",
-        "draining",
-        "head_timeout",
-        "host_rule",
-        "keepalive_timeout",
-        "max_body",
-        "max_fields",
-        "max_head",
-        "max_line",
-        "read_buffer",
-        "request_ids",
-        "site_rule",
-    )
-
-    def __init__(
-        self,
-        *,
-        context: ForwardContext,
-        access: AccessRules,
-        host_rule: HostRule,
-        site_rule: SiteRule,
-        request_ids: RequestIds,
-        clients: Clients,
-        read_buffer: memoryview,
-        max_line: int,
-        max_head: int,
-        max_fields: int,
-        max_body: int | None,
-        head_timeout: float,
-        keepalive_timeout: float,
-    ) -> None:
-        self.context: Final = context
-        self.access: Final = access
-        self.host_rule: Final = host_rule
-        self.site_rule: Final = site_rule
-        self.request_ids: Final = request_ids
-        self.clients: Final = clients
-        self.read_buffer: Final = read_buffer
-        self.max_line: Final = max_line
-        self.max_head: Final = max_head
-        self.max_fields: Final = max_fields
-        self.max_body: Final = max_body
-        self.head_timeout: Final = head_timeout
-        self.keepalive_timeout: Final = keepalive_timeout
-        self.draining = False
 
 
 class ClientConnection(asyncio.BufferedProtocol):

@@ -5,7 +5,8 @@ import socket
 from typing import Final
 
 from proxy.forward.context import ForwardContext
-from proxy.forward.downstream import ClientConnection, Clients, Frontend
+from proxy.forward.downstream import ClientConnection
+from proxy.forward.frontend import Clients, Frontend
 from proxy.forward.listener import Listener
 from proxy.tasks import TaskOwner
 
