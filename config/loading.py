@@ -79,7 +79,8 @@ def load(
     environ = environment() if environ is None else environ
     dotenv = _read_env_file(env_file, faults)
     toml_path = config_file or environ.get(CONFIG_VARIABLE) or dotenv.get(CONFIG_VARIABLE)
-    given = _from_toml(toml_path, faults) if toml_path else {}
+    given = _from_customary(environ)
+    given |= _from_toml(toml_path, faults) if toml_path else {}
     given |= _from_variables(dotenv, ".env")
     given |= _from_variables(environ, "environment")
     for name, value in (flags or {}).items():
@@ -125,6 +126,16 @@ def _from_variables(variables: Mapping[str, str], origin: str) -> dict[str, _Giv
         value = variables.get(field.variable)
         if value:
             given[field.name] = _Given(value, f"{origin} {field.variable}")
+    return given
+
+
+def _from_customary(environ: Mapping[str, str]) -> dict[str, _Given]:
+    """Take what all programs of a machine are told; our own variables say it better."""
+    given = {}
+    for name in ("https_proxy", "no_proxy"):
+        for variable in (name.upper(), name):
+            if environ.get(variable):
+                given[name] = _Given(environ[variable], f"environment {variable}")
     return given
 
 
@@ -193,7 +204,8 @@ def _validate(given: Mapping[str, _Given], faults: list[str]) -> tuple[Settings,
             faulty.add(name)
             text = problem["msg"].removeprefix("Value error, ")
             origin = given[name].origin
-            place = "" if origin.startswith("environment") else f" ({origin})"
+            own = f"environment {variable_of(name)}"
+            place = "" if origin == own else f" ({origin})"
             faults.append(f"{variable_of(name)}: {text[:1].lower()}{text[1:]}{place}")
     sound = {name: each for name, each in given.items() if name not in faulty}
     return Settings(**_nested(sound)), faulty

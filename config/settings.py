@@ -82,6 +82,18 @@ def _url_parts(value: str) -> Any:
     return parts
 
 
+def _proxy(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            parts = urlsplit(value)
+            usable = parts.scheme == "http" and parts.hostname and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable or not value.isprintable() or " " in value:
+            raise ValueError("write http://host:port or http://user:password@host:port")
+    return value
+
+
 def _rules(value: Any) -> Any:
     rules = _split(value)
     for rule in rules if isinstance(rules, list) else ():
@@ -204,6 +216,12 @@ class Settings(BaseSettings):
     token_url: Annotated[str | None, BeforeValidator(_url)] = Field(
         None, description="The token endpoint; unset: /v1/oauth2/token at the API"
     )
+    https_proxy: Annotated[SecretStr | None, BeforeValidator(_proxy)] = Field(
+        None, description="URL of the http proxy that leads to the API; unset: HTTPS_PROXY's value"
+    )
+    no_proxy: str | None = Field(
+        None, description="Hosts that are reached without it, comma-separated; unset: NO_PROXY's value"
+    )
     scope: str | None = Field(None, description="Scope to ask for, space-separated; unset: what Bits grants")
     allow_insecure_http: bool = Field(
         default=False,
@@ -274,6 +292,14 @@ class Settings(BaseSettings):
         """Where a token's owner is told; outside of /v1, as documented."""
         return f"{self.api_url}/oauth2/userinfo"
 
+    def proxy_for(self, url: str) -> str | None:
+        """Return the URL of the proxy through which `url` is reached, None for directly."""
+        if self.https_proxy is None or not url.startswith("https:"):
+            return None
+        if is_exempt(urlsplit(url).hostname or "", self.no_proxy or ""):
+            return None
+        return self.https_proxy.get_secret_value()
+
     @classmethod
     def settings_customise_sources(  # noqa: D102 - as in pydantic-settings
         cls,
@@ -323,6 +349,19 @@ def is_loopback_url(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_exempt(host: str, no_proxy: str) -> bool:
+    """Tell whether `no_proxy` names `host`: itself, a domain above it, a network around it, or all by `*`."""
+    for entry in filter(None, (part.strip().lower() for part in no_proxy.split(","))):
+        if entry == "*" or host == entry.lstrip(".") or host.endswith("." + entry.lstrip(".")):
+            return True
+        try:
+            if ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False):
+                return True
+        except ValueError:
+            continue
+    return False
 
 
 def environment() -> Mapping[str, str]:

@@ -14,6 +14,7 @@ from proxy.clock import Clock
 from proxy.errors import OperatorError
 from proxy.forward.access import LOOPBACK_HOSTS
 from proxy.forward.dialing import client_context
+from proxy.forward.egress import EgressProxy
 from proxy.forward.listener import bind
 
 
@@ -47,6 +48,18 @@ def trust(settings: Settings) -> ssl.SSLContext | None:
         raise OperatorError(f"{', '.join(names)}: not usable for TLS: {reason}") from None
 
 
+def egress_proxy(settings: Settings, redactor: Redactor) -> EgressProxy | None:
+    """Return the proxy that leads to the API, if one does; the log will not show its password."""
+    url = settings.proxy_for(settings.api_url)
+    if url is None:
+        return None
+    proxy = EgressProxy.parse(url)
+    if proxy.credentials is not None:
+        redactor.add(url.rpartition("@")[0].rpartition(":")[2], pinned=True)
+        redactor.add(proxy.credentials.removeprefix("Basic "), pinned=True)
+    return proxy
+
+
 def build_oauth(settings: Settings, *, context: ssl.SSLContext | None, clock: Clock) -> BitsOAuthClient:
     """Return the client of the token endpoint."""
     return BitsOAuthClient(
@@ -54,6 +67,7 @@ def build_oauth(settings: Settings, *, context: ssl.SSLContext | None, clock: Cl
         userinfo_url=settings.userinfo_url,
         scope=settings.scope,
         context=context,
+        proxy_for=settings.proxy_for,
         clock=clock,
     )
 

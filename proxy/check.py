@@ -40,26 +40,21 @@ class Finding(NamedTuple):
 async def examine(
     *,
     api_url: str,
+    through: str | None,
     context: ssl.SSLContext | None,
     oauth: BitsOAuthClient,
     credentials: ClientCredentials,
     clock: Clock,
 ) -> AsyncIterator[Finding]:
-    """Yield a finding per step until one fails: DNS and TLS of the API's origin, token, owner."""
-    api = URL(api_url)
-    host, port = api.host or "", api.port or 0
-    try:
-        async with asyncio.timeout(_TIMEOUT):
-            infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, TimeoutError) as error:
-        yield _failed("dns", f"{host}: {_text(error)}", "BITS_API_URL, or this machine's DNS")
-        return
-    addresses = sorted({str(info[4][0]) for info in infos})
-    yield _passed("dns", f"{host} is {', '.join(addresses)}")
-    finding = await _connect(host, port, context if api.scheme == "https" else None)
-    yield finding
-    if not finding.ok:
-        return
+    """Yield a finding per step until one fails: DNS and TLS of the API's origin, token, owner.
+
+    `through` is host:port of the egress proxy that leads there, if one does.
+    """
+    steps = _way(URL(api_url), context) if through is None else _way_through(through)
+    async for finding in steps:
+        yield finding
+        if not finding.ok:
+            return
     sent_at, sent_wall = clock.now(), clock.wall()
     try:
         grant = await oauth.fetch_token(credentials)
@@ -78,6 +73,27 @@ async def examine(
         yield _passed("owner", await oauth.fetch_customer_id(token))
     except TokenRequestError as error:
         yield _failed("owner", error.detail, "BITS_API_URL does not answer /oauth2/userinfo")
+
+
+async def _way(api: URL, context: ssl.SSLContext | None) -> AsyncIterator[Finding]:
+    host, port = api.host or "", api.port or 0
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, TimeoutError) as error:
+        yield _failed("dns", f"{host}: {_text(error)}", "BITS_API_URL, or this machine's DNS")
+        return
+    addresses = sorted({str(info[4][0]) for info in infos})
+    yield _passed("dns", f"{host} is {', '.join(addresses)}")
+    yield await _connect(host, port, context if api.scheme == "https" else None)
+
+
+async def _way_through(proxy: str) -> AsyncIterator[Finding]:
+    """Yield what is to be said of an egress proxy; DNS and TLS beyond it show at the token."""
+    host, _, port = proxy.rpartition(":")
+    finding = await _connect(host.strip("[]"), int(port), None)
+    hint = "" if finding.ok else "BITS_HTTPS_PROXY or HTTPS_PROXY; BITS_NO_PROXY exempts the API from it"
+    yield finding._replace(step="proxy", hint=hint)
 
 
 def _passed(step: str, text: str, hint: str = "") -> Finding:

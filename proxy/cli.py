@@ -244,10 +244,16 @@ async def _examine(loaded: "Loaded", redactor: "Redactor") -> bool:
     print("ok    settings  complete")
     context = assembly.trust(settings)
     oauth = assembly.build_oauth(settings, context=context, clock=clock)
+    egress = assembly.egress_proxy(settings, redactor)
     clear = True
     try:
         async for finding in check.examine(
-            api_url=settings.api_url, context=context, oauth=oauth, credentials=credentials, clock=clock
+            api_url=settings.api_url,
+            through=f"{egress.host}:{egress.port}" if egress else None,
+            context=context,
+            oauth=oauth,
+            credentials=credentials,
+            clock=clock,
         ):
             clear = clear and finding.ok
             print(f"{'ok' if finding.ok else 'FAIL':<5} {finding.step:<9} {redactor.redact(finding.text)}")

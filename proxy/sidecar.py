@@ -21,7 +21,16 @@ from proxy import __version__, telemetry
 from proxy.admin.app import build_app
 from proxy.admin.health import Health
 from proxy.admin.server import AdminServer
-from proxy.assembly import allowed_hosts, api_origin, bind_for, bound_address, build_oauth, concealed, trust
+from proxy.assembly import (
+    allowed_hosts,
+    api_origin,
+    bind_for,
+    bound_address,
+    build_oauth,
+    concealed,
+    egress_proxy,
+    trust,
+)
 from proxy.auth.refresher import Refresher
 from proxy.clock import Clock, SystemClock
 from proxy.errors import OperatorError
@@ -203,6 +212,7 @@ class Sidecar:
                 timeout=upstream.connect_timeout,
                 clock=self._clock,
                 outbox=self._outbox,
+                proxy=egress_proxy(settings, self._redactor),
             ),
             clock=self._clock,
             rng=self._rng,

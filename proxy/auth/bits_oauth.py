@@ -12,7 +12,7 @@ import math
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple, final
 from urllib.parse import urlencode
@@ -57,7 +57,7 @@ class ClientCredentials:
 class TokenRequestError(TokenEndpointError):
     """No token was obtained. The text is safe to show.
 
-    `kind` is stable, for metrics: `dns`, `connect`, `tls`, `timeout`, `disconnected`, `throttled`,
+    `kind` is stable, for metrics: `dns`, `connect`, `proxy`, `tls`, `timeout`, `disconnected`, `throttled`,
     `server_error`, `refused`, `redirect`, `scope`, `malformed`, `status`. `retry_after` is in seconds.
     """
 
@@ -222,7 +222,7 @@ def _date(value: str | None) -> float | None:
 class BitsOAuthClient:
     """Talks to the token and userinfo endpoints."""
 
-    __slots__ = ("_clock", "_scope", "_session", "_ssl", "_token_url", "_userinfo_url")
+    __slots__ = ("_clock", "_proxy_for", "_scope", "_session", "_ssl", "_token_url", "_userinfo_url")
 
     def __init__(
         self,
@@ -231,13 +231,18 @@ class BitsOAuthClient:
         userinfo_url: str,
         scope: str | None,
         context: ssl.SSLContext | None,
+        proxy_for: Callable[[str], str | None] = lambda _: None,
         clock: Clock,
     ) -> None:
-        """Set the endpoints, the scope to ask for, and TLS settings (None: plain http)."""
+        """Set the endpoints, the scope to ask for, and TLS settings (None: plain http).
+
+        `proxy_for` maps a URL to that of the http proxy that leads there, None for none.
+        """
         self._token_url = token_url
         self._userinfo_url = userinfo_url
         self._scope = scope
         self._ssl: ssl.SSLContext | bool = True if context is None else context
+        self._proxy_for = proxy_for
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
 
@@ -267,6 +272,10 @@ class BitsOAuthClient:
         # No `from error` below: aiohttp's exceptions carry the request, and so our credentials.
         try:
             return await self._exchange(method, url, fields, body)
+        except aiohttp.ClientProxyConnectionError as error:
+            failure = TokenRequestError(
+                "proxy", f"no connection to the egress proxy: {_os_text(error.os_error)}"
+            )
         except aiohttp.ClientConnectorDNSError as error:
             failure = TokenRequestError("dns", f"DNS: {_os_text(error.os_error)}")
         except aiohttp.ClientConnectorCertificateError as error:
@@ -279,6 +288,8 @@ class BitsOAuthClient:
             failure = TokenRequestError("connect", f"no connection: {_os_text(error.os_error)}")
         except (TimeoutError, aiohttp.ServerTimeoutError):
             failure = TokenRequestError("timeout", f"no whole answer within {TOTAL_TIMEOUT:g} s")
+        except aiohttp.ClientHttpProxyError as error:
+            failure = TokenRequestError("proxy", f"the egress proxy answered {error.status}")
         except aiohttp.ClientResponseError:
             failure = TokenRequestError("malformed", "the answer is not valid HTTP")
         except (aiohttp.ClientError, OSError):
@@ -296,7 +307,7 @@ class BitsOAuthClient:
                 trust_env=False,
             )
         async with self._session.request(
-            method, url, headers=fields, data=body, allow_redirects=False
+            method, url, headers=fields, data=body, allow_redirects=False, proxy=self._proxy_for(url)
         ) as response:
             content = bytearray()
             async for piece in response.content.iter_chunked(16 * 1024):

@@ -15,6 +15,7 @@ import aiohappyeyeballs
 from proxy.clock import Clock
 from proxy.errors import UpstreamError
 from proxy.forward import problems
+from proxy.forward.egress import MAX_REPLY, EgressProxy, TunnelError, tunnel_is_open
 from proxy.forward.outbox import Outbox
 from proxy.forward.problems import Problem
 from proxy.forward.tls import TlsChannel
@@ -54,7 +55,17 @@ def client_context(*, ca_file: str | None, client_cert: str | None, client_key: 
 class Dialer:
     """Connects to one origin."""
 
-    __slots__ = ("_clock", "_context", "_host", "_outbox", "_port", "_read_buffer", "_resolve", "_timeout")
+    __slots__ = (
+        "_clock",
+        "_context",
+        "_host",
+        "_outbox",
+        "_port",
+        "_proxy",
+        "_read_buffer",
+        "_resolve",
+        "_timeout",
+    )
 
     def __init__(
         self,
@@ -65,10 +76,12 @@ class Dialer:
         timeout: float,
         clock: Clock,
         outbox: Outbox,
+        proxy: EgressProxy | None = None,
         resolve: Callable[[str, int], Any] | None = None,
     ) -> None:
         """Set the origin, TLS (`context`, None: plain http) and `timeout`, seconds for TCP and TLS together.
 
+        With `proxy`, connections go through a tunnel that it opens.
         `resolve` stands in for DNS: an async callable from host and port to address infos.
         """
         self._host = host
@@ -77,6 +90,7 @@ class Dialer:
         self._timeout = timeout
         self._clock = clock
         self._outbox = outbox
+        self._proxy = proxy
         self._resolve = resolve
         self._read_buffer = memoryview(bytearray(READ_SIZE))
 
@@ -97,11 +111,13 @@ class Dialer:
 
     async def _addresses(self) -> Sequence[AddressInfo]:
         loop = asyncio.get_running_loop()
+        proxy = self._proxy
+        host, port = (self._host, self._port) if proxy is None else (proxy.host, proxy.port)
         try:
             async with asyncio.timeout(self._timeout):
                 if self._resolve is not None:
-                    return await self._resolve(self._host, self._port)  # type: ignore[no-any-return]  # see __init__
-                return await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+                    return await self._resolve(host, port)  # type: ignore[no-any-return]  # see __init__
+                return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except socket.gaierror as error:
             raise DialError(problems.DNS_ERROR, str(error.strerror)) from None
 
@@ -117,6 +133,8 @@ class Dialer:
                     addresses, happy_eyeballs_delay=_HAPPY_EYEBALLS_DELAY, interleave=1, loop=loop
                 )
                 tried.append(sock.getpeername())
+                if self._proxy is not None:
+                    await self._open_tunnel(loop, sock, self._proxy)
                 connection = UpstreamConnection(
                     loop=loop,
                     keeper=keeper,
@@ -129,6 +147,8 @@ class Dialer:
                 await loop.create_connection(lambda: made, sock=sock)
                 await connection.ready()
                 return connection
+        except TunnelError as error:
+            raise DialError(problems.EGRESS_PROXY_REFUSED, str(error)) from None
         except ssl.SSLCertVerificationError as error:
             raise DialError(problems.TLS_CERTIFICATE, error.verify_message) from None
         except ssl.SSLError as error:
@@ -140,3 +160,22 @@ class Dialer:
         finally:
             if connection is not None and not connection.is_ready:
                 connection.abandon()
+
+    async def _open_tunnel(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, proxy: EgressProxy
+    ) -> None:
+        try:
+            await loop.sock_sendall(sock, proxy.connect_request(self._host, self._port))
+            await _read_reply(loop, sock)
+        except BaseException:
+            sock.close()
+            raise
+
+
+async def _read_reply(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    reply = b""
+    while not tunnel_is_open(reply):
+        piece = await loop.sock_recv(sock, MAX_REPLY)
+        if not piece:
+            raise TunnelError("the egress proxy closed the connection")
+        reply += piece

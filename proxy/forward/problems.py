@@ -118,6 +118,9 @@ DNS_ERROR: Final = Problem("dns_error", 502, "dns_error", "The API's host name d
 CONNECTION_REFUSED: Final = Problem(
     "connection_refused", 502, "connection_refused", "The API can't be connected to"
 )
+EGRESS_PROXY_REFUSED: Final = Problem(
+    "egress_proxy_refused", 502, "destination_unavailable", "The egress proxy opens no way to the API"
+)
 CONNECTION_TIMEOUT: Final = Problem(
     "connection_timeout", 504, "connection_timeout", "Connecting to the API took too long"
 )

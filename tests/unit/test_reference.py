@@ -21,7 +21,7 @@ def test_every_setting_has_its_names() -> None:
 
 def test_secrets_have_no_flag() -> None:
     without = {field.name for field in reference.fields() if field.flag is None}
-    assert without == {"client_secret", "emulator.client_secret"}
+    assert without == {"client_secret", "https_proxy", "emulator.client_secret"}
 
 
 def test_the_env_file_names_everything_and_sets_nothing(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from config.addresses import TcpAddress, UnixAddress
 from config.loading import Loaded, SettingsError, load
-from config.settings import fields
+from config.settings import fields, is_exempt
 
 SECRET = "canary-7f3a"
 PAIR = {"BITS_CLIENT_ID": "acme", "BITS_CLIENT_SECRET": SECRET}
@@ -316,3 +316,41 @@ def test_a_credential_with_a_line_break_is_a_fault_that_does_not_show_it(variabl
 def test_a_port_of_a_thousand_digits_is_a_fault_like_any() -> None:
     with pytest.raises(SettingsError, match="BITS_LISTEN: write host:port"):
         load(environ={"BITS_LISTEN": "127.0.0.1:" + "9" * 5000}, env_file=None, credentials_required=False)
+
+
+@pytest.mark.parametrize(
+    ("host", "no_proxy", "exempt"),
+    [
+        ("api.bits.bi", "", False),
+        ("api.bits.bi", "*", True),
+        ("api.bits.bi", "api.bits.bi", True),
+        ("api.bits.bi", "other.example, .BITS.bi", True),
+        ("api.bits.bi", "bits.bi", True),
+        ("api.bits.bi", "its.bi", False),
+        ("10.1.2.3", "10.0.0.0/8", True),
+        ("10.1.2.3", "192.168.0.0/16,10.1.2.3", True),
+        ("11.1.2.3", "10.0.0.0/8", False),
+    ],
+)
+def test_no_proxy_names_hosts_domains_and_networks(host: str, no_proxy: str, exempt: bool) -> None:
+    assert is_exempt(host, no_proxy) is exempt
+
+
+def test_the_customary_variables_of_an_egress_proxy_yield_to_our_own() -> None:
+    api = "https://api.bits.bi/v1"
+    machine = {"HTTPS_PROXY": "http://u:hidden-pw@proxy:3128", "NO_PROXY": "internal.example"}
+    settings = loaded(machine).settings
+    assert settings.proxy_for(api) == "http://u:hidden-pw@proxy:3128"
+    assert settings.proxy_for("https://a.internal.example/x") is None
+    assert settings.proxy_for("http://127.0.0.1:1") is None
+    assert "hidden-pw" not in repr(settings)
+    own = loaded({**machine, "BITS_HTTPS_PROXY": "http://mine:1", "BITS_NO_PROXY": "api.bits.bi"}).settings
+    assert own.proxy_for(api) is None
+    assert own.proxy_for("https://auth.example/") == "http://mine:1"
+
+
+def test_a_proxy_that_is_no_http_url_is_a_fault_that_does_not_show_it() -> None:
+    (fault,) = faults({"HTTPS_PROXY": "socks5://u:hidden-pw@proxy"})
+    assert fault.startswith("BITS_HTTPS_PROXY: write http://host:port")
+    assert fault.endswith("(environment HTTPS_PROXY)")
+    assert "hidden-pw" not in fault

@@ -1,0 +1,154 @@
+"""The way to the API: TLS of one's own authority, and tunnels through an http proxy."""
+
+import contextlib
+import io
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import NamedTuple
+
+import aiohttp
+import pytest
+import trustme
+from aiohttp import web
+
+from proxy.clock import SystemClock
+from proxy.emulator.server import Emulator
+from proxy.sidecar import Sidecar
+from tests.fakes.commands import CLIENT_ID, CLIENT_SECRET, proxy_env, run
+from tests.fakes.connect_proxy import ConnectProxy, connect_proxy
+from tests.fakes.stand import APPLICATION, CREATE, sidecar_for
+
+
+class SecureApi(NamedTuple):
+    """The emulator over https, and the settings that lead to it."""
+
+    origin: str
+    env: dict[str, str]
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[SecureApi]:
+    authority = trustme.CA()
+    ca_file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(ca_file)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+    emulator = Emulator(client_id=CLIENT_ID, client_secret=CLIENT_SECRET, clock=SystemClock())
+    runner = web.AppRunner(emulator.app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    try:
+        yield SecureApi(
+            f"https://localhost:{runner.addresses[0][1]}", {"BITS_UPSTREAM__CA_FILE": str(ca_file)}
+        )
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def egress() -> AsyncIterator[ConnectProxy]:
+    async with connect_proxy() as proxy:
+        yield proxy
+
+
+async def create(sidecar: Sidecar) -> tuple[int, str]:
+    async with (
+        aiohttp.ClientSession(f"http://{sidecar.addresses[0]}") as session,
+        session.post(CREATE, json=APPLICATION) as answer,
+    ):
+        return answer.status, answer.headers.get("Proxy-Status", "")
+
+
+@contextlib.asynccontextmanager
+async def through(api: SecureApi, proxy: str, log: io.StringIO, **more: str) -> AsyncIterator[Sidecar]:
+    async with sidecar_for(api.origin, log, **{**api.env, "BITS_HTTPS_PROXY": proxy, **more}) as sidecar:
+        yield sidecar
+
+
+async def test_https_with_an_authority_of_ones_own(api: SecureApi) -> None:
+    async with sidecar_for(api.origin, io.StringIO(), **api.env) as sidecar:
+        assert [await create(sidecar) for _ in range(3)] == [(200, "")] * 3
+
+
+async def test_an_authority_that_is_not_trusted_yields_no_token(api: SecureApi) -> None:
+    log = io.StringIO()
+    async with sidecar_for(api.origin, log, BITS_TOKEN_WAIT="0.3") as sidecar:
+        assert (await create(sidecar))[0] == 503
+    assert '"kind": "tls"' in log.getvalue()
+
+
+async def test_token_and_calls_go_through_the_tunnel(api: SecureApi, egress: ConnectProxy) -> None:
+    async with through(api, f"http://127.0.0.1:{egress.port}", io.StringIO()) as sidecar:
+        assert [await create(sidecar) for _ in range(3)] == [(200, "")] * 3
+    authority = api.origin.removeprefix("https://")
+    assert {request.split("\r\n")[0] for request in egress.requests} == {f"CONNECT {authority} HTTP/1.1"}
+    # One for the token, one for all calls.
+    assert len(egress.requests) == 2
+    assert "authorization" not in egress.requests[1].lower()
+
+
+async def test_the_proxy_is_told_its_credentials_and_the_log_is_not(
+    api: SecureApi, egress: ConnectProxy
+) -> None:
+    log = io.StringIO()
+    async with through(api, f"http://user:pass%3Aword9@127.0.0.1:{egress.port}", log) as sidecar:
+        assert await create(sidecar) == (200, "")
+    expected = aiohttp.encode_basic_auth("user", "pass:word9")
+    assert all(f"Proxy-Authorization: {expected}\r\n" in request for request in egress.requests)
+    assert len(egress.requests) == 2
+    assert "word9" not in log.getvalue()
+    assert expected not in log.getvalue()
+
+
+async def test_no_proxy_goes_directly(api: SecureApi, egress: ConnectProxy) -> None:
+    async with through(
+        api, f"http://127.0.0.1:{egress.port}", io.StringIO(), BITS_NO_PROXY="localhost"
+    ) as sidecar:
+        assert await create(sidecar) == (200, "")
+    assert egress.requests == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", "answered 407"),
+        (b"HTTP/1.1 200 OK\r\n\r\nsurprise", "bytes of its own"),
+        (b"SSH-2.0-OpenSSH_9.2 nothing here\r\n\r\n", "does not speak HTTP"),
+        (b"HTTP/1.1 200 OK\r\nX-Half", "closed the connection"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 20_000, "no end"),
+    ],
+)
+async def test_a_proxy_that_opens_no_tunnel_is_a_502_that_says_so(
+    api: SecureApi, egress: ConnectProxy, reply: bytes, said: str
+) -> None:
+    egress.reply = reply
+    log = io.StringIO()
+    async with through(
+        api,
+        f"http://127.0.0.1:{egress.port}",
+        log,
+        BITS_TOKEN_URL=api.origin.replace("localhost", "127.0.0.1") + "/v1/oauth2/token",
+        BITS_NO_PROXY="127.0.0.1",
+    ) as sidecar:
+        status, proxy_status = await create(sidecar)
+    assert status == 502
+    assert proxy_status == "bits-auth-proxy; error=destination_unavailable"
+    assert said in log.getvalue()
+
+
+async def test_check_walks_through_the_proxy(api: SecureApi, egress: ConnectProxy) -> None:
+    env = proxy_env(api.origin, **api.env, HTTPS_PROXY=f"http://127.0.0.1:{egress.port}")
+    code, stdout, stderr = await run("check", env=env)
+    assert (code, stderr) == (0, "")
+    assert [line.split()[1] for line in stdout.splitlines()] == ["settings", "proxy", "token", "owner"]
+
+
+async def test_check_shows_the_certificate_without_one(api: SecureApi) -> None:
+    code, stdout, _ = await run("check", env=proxy_env(api.origin, **api.env))
+    assert code == 0
+    assert "ok    tls       TLSv1.3, certificate valid until " in stdout
+    code, stdout, _ = await run("check", env=proxy_env(api.origin))
+    assert code == 1
+    assert "FAIL  tls" in stdout
+    assert "BITS_UPSTREAM__CA_FILE" in stdout
