@@ -124,7 +124,8 @@ class _HeadParser(Generic[HeadT]):
         except httptools.HttpParserInvalidMethodError:
             raise self._bad_method(head) from None
         except httptools.HttpParserError as error:
-            raise MalformedMessage("bad_syntax", str(error)) from None
+            detail = str(error)
+            raise MalformedMessage(_reason(detail), detail) from None
 
     @staticmethod
     def _bad_method(head: bytes) -> MalformedMessage:
@@ -138,6 +139,13 @@ class _HeadParser(Generic[HeadT]):
 
     def _build(self, line: bytes, sink: _Sink) -> HeadT:
         raise NotImplementedError
+
+
+def _reason(detail: str) -> str:
+    """Return what llhttp's complaint is about."""
+    if "Content-Length" in detail or "Transfer-Encoding" in detail:
+        return "bad_framing"
+    return "unknown_version" if detail == "Invalid HTTP version" else "bad_syntax"
 
 
 class RequestParser(_HeadParser[RequestHead]):

@@ -1,0 +1,84 @@
+"""A client that sends bytes as they are, and reads answers byte for byte."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+
+class Answer(NamedTuple):
+    """A response as it came; `whole` tells whether its body had a clean end."""
+
+    status: int
+    head: bytes
+    body: bytes
+    whole: bool
+
+    def field(self, name: bytes) -> bytes | None:
+        for line in self.head.split(b"\r\n")[1:]:
+            key, _, value = line.partition(b":")
+            if key.lower() == name.lower():
+                return value.strip()
+        return None
+
+
+class RawClient:
+    """One connection to the proxy."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, data: bytes) -> None:
+        with contextlib.suppress(ConnectionError):
+            self._writer.write(data)
+            await self._writer.drain()
+
+    def end(self) -> None:
+        self._writer.write_eof()
+
+    async def answer(self, method: bytes = b"GET") -> Answer:
+        """Read one response, interim ones apart."""
+        async with asyncio.timeout(10):
+            head = await self._reader.readuntil(b"\r\n\r\n")
+            status = int(head[9:12])
+            bare = Answer(status, head, b"", whole=True)
+            if method == b"HEAD" or status in (204, 304) or status < 200:
+                return bare
+            try:
+                return bare._replace(body=await self._body(bare))
+            except (asyncio.IncompleteReadError, ConnectionError) as error:
+                partial = error.partial if isinstance(error, asyncio.IncompleteReadError) else b""
+                return bare._replace(body=partial, whole=False)
+
+    async def is_closed(self) -> bool:
+        """Tell whether the proxy closes the connection, with nothing more in it."""
+        async with asyncio.timeout(10):
+            with contextlib.suppress(ConnectionResetError):
+                return await self._reader.read(1) == b""
+            return True
+
+    async def _body(self, answer: Answer) -> bytes:
+        if answer.field(b"Transfer-Encoding") == b"chunked":
+            body = b""
+            while size := int((await self._reader.readuntil(b"\r\n")).split(b";")[0], 16):
+                body += (await self._reader.readexactly(size + 2))[:-2]
+            while await self._reader.readuntil(b"\r\n") != b"\r\n":
+                pass
+            return body
+        length = answer.field(b"Content-Length")
+        if length is None:
+            return await self._reader.read()
+        return await self._reader.readexactly(int(length))
+
+
+@contextlib.asynccontextmanager
+async def raw_client(address: tuple[str, int]) -> AsyncIterator[RawClient]:
+    """Connect to the proxy."""
+    reader, writer = await asyncio.open_connection(*address)
+    try:
+        yield RawClient(reader, writer)
+    finally:
+        writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()

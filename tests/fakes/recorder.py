@@ -1,0 +1,110 @@
+"""An upstream that records every byte it gets, and answers with bytes of the test's choice."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+TOKEN = "recorder-token"
+_TOKEN_BODY = (
+    b'{"type":"Bearer","access_token":"%b","expires_in":3600,"scope":"application"}' % TOKEN.encode()
+)
+OK_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
+CUT = b""
+"""In a script of pieces: abort the connection here."""
+
+
+class Recorder:
+    """`requests` are heads and bodies as they came, one entry each; `connections` counts those with any.
+
+    `script` are the answers, one per request: pieces of bytes, or CUT; the last one stays. The token
+    endpoint's requests are answered apart and not recorded.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[bytes, bytes]] = []
+        self.script: list[Sequence[bytes]] = [(OK_ANSWER,)]
+        self.close_after = False
+        self.connections = 0
+        self.lost = 0
+        """Connections on which the proxy went away in the middle of a request."""
+        self.arrived = asyncio.Event()
+        self.port = 0
+
+    @property
+    def authority(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        used = False
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                if head.startswith(b"POST /v1/oauth2/token "):
+                    await _read_body(reader, head)
+                    writer.write(
+                        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+                        % len(_TOKEN_BODY)
+                    )
+                    writer.write(_TOKEN_BODY)
+                    await writer.drain()
+                    return
+                if not used:
+                    used = True
+                    self.connections += 1
+                index = len(self.requests)
+                self.requests.append((head, b""))
+                self.arrived.set()
+                self.requests[index] = (head, await _read_body(reader, head))
+                answer = self.script[min(index, len(self.script) - 1)]
+                for piece in answer:
+                    if piece == CUT:
+                        return
+                    writer.write(piece)
+                    await writer.drain()
+                if self.close_after:
+                    writer.close()
+                    return
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.lost += 1
+        finally:
+            if not self.close_after:
+                writer.transport.abort()
+
+
+async def _read_body(reader: asyncio.StreamReader, head: bytes) -> bytes:
+    lines = (line.partition(b":") for line in head.split(b"\r\n")[1:])
+    fields = {name.strip().lower(): value.strip() for name, _, value in lines}
+    if b"content-length" in fields:
+        return await reader.readexactly(int(fields[b"content-length"]))
+    if fields.get(b"transfer-encoding") != b"chunked":
+        return b""
+    body = b""
+    while True:
+        line = await reader.readuntil(b"\r\n")
+        body += line
+        size = int(line, 16)
+        body += await reader.readexactly(size + 2)
+        if size == 0:
+            return body
+
+
+@contextlib.asynccontextmanager
+async def recording() -> AsyncIterator[Recorder]:
+    """Serve a recorder."""
+    recorder = Recorder()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(recorder.serve(reader, writer))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=2**20)
+    recorder.port = server.sockets[0].getsockname()[1]
+    try:
+        yield recorder
+    finally:
+        server.close()
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
