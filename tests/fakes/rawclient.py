@@ -51,6 +51,11 @@ class RawClient:
                 partial = error.partial if isinstance(error, asyncio.IncompleteReadError) else b""
                 return bare._replace(body=partial, whole=False)
 
+    async def until(self, mark: bytes) -> bytes:
+        """Read up to `mark`."""
+        async with asyncio.timeout(10):
+            return await self._reader.readuntil(mark)
+
     async def is_closed(self) -> bool:
         """Tell whether the proxy closes the connection, with nothing more in it."""
         async with asyncio.timeout(10):

@@ -8,6 +8,10 @@ TOKEN = "recorder-token"
 _TOKEN_BODY = (
     b'{"type":"Bearer","access_token":"%b","expires_in":3600,"scope":"application"}' % TOKEN.encode()
 )
+_TOKEN_ANSWER = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (
+    len(_TOKEN_BODY),
+    _TOKEN_BODY,
+)
 OK_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
 CUT = b""
 """In a script of pieces: abort the connection here."""
@@ -24,10 +28,13 @@ class Recorder:
         self.requests: list[tuple[bytes, bytes]] = []
         self.script: list[Sequence[bytes]] = [(OK_ANSWER,)]
         self.close_after = False
+        self.answer_early = False
+        """Answer before the body is read, and read it no more."""
+        self._held: asyncio.StreamWriter | None = None
         self.connections = 0
-        self.lost = 0
-        """Connections on which the proxy went away in the middle of a request."""
         self.arrived = asyncio.Event()
+        self.gone = asyncio.Event()
+        """Set when the proxy went away in the middle of a request."""
         self.port = 0
 
     @property
@@ -35,40 +42,47 @@ class Recorder:
         return f"127.0.0.1:{self.port}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        used = False
+        cut = True
         try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                if head.startswith(b"POST /v1/oauth2/token "):
-                    await _read_body(reader, head)
-                    writer.write(
-                        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
-                        % len(_TOKEN_BODY)
-                    )
-                    writer.write(_TOKEN_BODY)
-                    await writer.drain()
-                    return
-                if not used:
-                    used = True
-                    self.connections += 1
-                index = len(self.requests)
-                self.requests.append((head, b""))
-                self.arrived.set()
-                self.requests[index] = (head, await _read_body(reader, head))
-                answer = self.script[min(index, len(self.script) - 1)]
-                for piece in answer:
-                    if piece == CUT:
-                        return
-                    writer.write(piece)
-                    await writer.drain()
-                if self.close_after:
-                    writer.close()
-                    return
+            cut = await self._converse(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
-            self.lost += 1
+            self.gone.set()
         finally:
-            if not self.close_after:
+            if cut:
                 writer.transport.abort()
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Answer requests until the connection is to end; return whether by a cut."""
+        served = 0
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if head.startswith(b"POST /v1/oauth2/token "):
+                await _read_body(reader, head)
+                writer.write(_TOKEN_ANSWER)
+                return False
+            served += 1
+            self.connections += served == 1
+            index = len(self.requests)
+            self.requests.append((head, b""))
+            self.arrived.set()
+            if not self.answer_early:
+                self.requests[index] = (head, await _read_body(reader, head))
+            for piece in self.script[min(index, len(self.script) - 1)]:
+                if piece == CUT:
+                    return True
+                writer.write(piece)
+                await writer.drain()
+            if self.close_after or self.answer_early:
+                return False
+            self._held = writer
+
+    def push(self, data: bytes) -> None:
+        """Send more on the connection that was answered last."""
+        assert self._held is not None
+        self._held.write(data)
 
 
 async def _read_body(reader: asyncio.StreamReader, head: bytes) -> bytes:
