@@ -14,6 +14,7 @@ from yarl import URL
 from proxy.auth.bits_oauth import BitsOAuthClient, ClientCredentials, TokenRequestError
 from proxy.auth.tokens import AccessToken
 from proxy.clock import Clock
+from proxy.errors import reason_of
 
 _TIMEOUT: Final = 5.0
 _SKEW: Final = 60.0
@@ -110,7 +111,7 @@ async def _connect(host: str, port: int, context: ssl.SSLContext | None) -> Find
         async with asyncio.timeout(_TIMEOUT):
             _, writer = await asyncio.open_connection(host, port, ssl=context)
     except ssl.SSLCertVerificationError as error:
-        return _failed(step, error.verify_message, "BITS_UPSTREAM__CA_FILE, or a proxy in between")
+        return _failed(step, _text(error), "BITS_UPSTREAM__CA_FILE, or a proxy in between")
     except ssl.SSLError as error:
         return _failed(step, _text(error), "no TLS 1.2 or newer at BITS_API_URL")
     except (OSError, TimeoutError) as error:
@@ -125,8 +126,6 @@ async def _connect(host: str, port: int, context: ssl.SSLContext | None) -> Find
 
 
 def _text(error: Exception) -> str:
-    if isinstance(error, ssl.SSLError):
-        return error.reason or "handshake failed"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+        return reason_of(error)
     return f"no answer within {_TIMEOUT:g} s"

@@ -4,6 +4,10 @@ Every exception the proxy raises on purpose descends from one of these. Texts ar
 never hold a secret, a token or a body.
 """
 
+import os
+import socket
+import ssl
+
 
 class ProxyError(Exception):
     """Base of all errors raised on purpose."""
@@ -23,3 +27,14 @@ class UpstreamError(ProxyError):
 
 class TokenEndpointError(ProxyError):
     """The token endpoint, or the way to it, failed or refused."""
+
+
+def reason_of(error: OSError) -> str:
+    """Return what the system says about `error`, in its own words and without addresses."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, ssl.SSLError):
+        return error.reason or "handshake failed"
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return error.strerror or "failed"
+    return os.strerror(error.errno)

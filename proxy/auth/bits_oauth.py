@@ -10,7 +10,6 @@ import contextlib
 import json
 import math
 import re
-import socket
 import ssl
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
@@ -22,7 +21,7 @@ import aiohttp
 from proxy import __version__
 from proxy.auth.tokens import AccessToken
 from proxy.clock import Clock
-from proxy.errors import TokenEndpointError
+from proxy.errors import TokenEndpointError, reason_of
 
 ASSUMED_LIFETIME: Final = 3600.0
 """Seconds a token lives when the answer does not say; what Bits documents."""
@@ -222,7 +221,16 @@ def _date(value: str | None) -> float | None:
 class BitsOAuthClient:
     """Talks to the token and userinfo endpoints."""
 
-    __slots__ = ("_clock", "_proxy_for", "_scope", "_session", "_ssl", "_token_url", "_userinfo_url")
+    __slots__ = (
+        "_clock",
+        "_proxy_for",
+        "_scope",
+        "_session",
+        "_ssl",
+        "_timeout",
+        "_token_url",
+        "_userinfo_url",
+    )
 
     def __init__(
         self,
@@ -233,8 +241,9 @@ class BitsOAuthClient:
         context: ssl.SSLContext | None,
         proxy_for: Callable[[str], str | None] = lambda _: None,
         clock: Clock,
+        timeout: float = TOTAL_TIMEOUT,
     ) -> None:
-        """Set the endpoints, the scope to ask for, and TLS settings (None: plain http).
+        """Set the endpoints, the scope to ask for, TLS settings (None: plain http), and s for an answer.
 
         `proxy_for` maps a URL to that of the http proxy that leads there, None for none.
         """
@@ -244,6 +253,7 @@ class BitsOAuthClient:
         self._ssl: ssl.SSLContext | bool = True if context is None else context
         self._proxy_for = proxy_for
         self._clock = clock
+        self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
 
     async def fetch_token(self, credentials: ClientCredentials) -> TokenGrant:
@@ -274,20 +284,20 @@ class BitsOAuthClient:
             return await self._exchange(method, url, fields, body)
         except aiohttp.ClientProxyConnectionError as error:
             failure = TokenRequestError(
-                "proxy", f"no connection to the egress proxy: {_os_text(error.os_error)}"
+                "proxy", f"no connection to the egress proxy: {reason_of(error.os_error)}"
             )
         except aiohttp.ClientConnectorDNSError as error:
-            failure = TokenRequestError("dns", f"DNS: {_os_text(error.os_error)}")
+            failure = TokenRequestError("dns", f"DNS: {reason_of(error.os_error)}")
         except aiohttp.ClientConnectorCertificateError as error:
             inner = error.certificate_error
             text = inner.verify_message if isinstance(inner, ssl.SSLCertVerificationError) else "not valid"
             failure = TokenRequestError("tls", f"TLS certificate: {text}")
         except aiohttp.ClientSSLError as error:
-            failure = TokenRequestError("tls", f"TLS: {_os_text(error.os_error)}")
+            failure = TokenRequestError("tls", f"TLS: {reason_of(error.os_error)}")
         except aiohttp.ClientConnectorError as error:
-            failure = TokenRequestError("connect", f"no connection: {_os_text(error.os_error)}")
+            failure = TokenRequestError("connect", f"no connection: {reason_of(error.os_error)}")
         except (TimeoutError, aiohttp.ServerTimeoutError):
-            failure = TokenRequestError("timeout", f"no whole answer within {TOTAL_TIMEOUT:g} s")
+            failure = TokenRequestError("timeout", f"no whole answer within {self._timeout:g} s")
         except aiohttp.ClientHttpProxyError as error:
             failure = TokenRequestError("proxy", f"the egress proxy answered {error.status}")
         except aiohttp.ClientResponseError:
@@ -303,7 +313,7 @@ class BitsOAuthClient:
                 connector=aiohttp.TCPConnector(ssl=self._ssl, force_close=True, use_dns_cache=False),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"Accept": "application/json", "User-Agent": f"bits-auth-proxy/{__version__}"},
-                timeout=aiohttp.ClientTimeout(total=TOTAL_TIMEOUT),
+                timeout=aiohttp.ClientTimeout(total=self._timeout),
                 trust_env=False,
             )
         async with self._session.request(
@@ -316,11 +326,3 @@ class BitsOAuthClient:
                     raise TokenRequestError("malformed", f"the answer is larger than {MAX_ANSWER} bytes")
             headers = {name.lower(): value for name, value in response.headers.items()}
             return Answer(response.status, headers, bytes(content))
-
-
-def _os_text(error: OSError | None) -> str:
-    if isinstance(error, ssl.SSLError):
-        return error.reason or "handshake failed"
-    if isinstance(error, socket.gaierror | OSError) and error.strerror:
-        return error.strerror
-    return "failed"

@@ -115,7 +115,7 @@ class Refresher:
 
     def start(self) -> None:
         """Get the first token, and keep it fresh from then on."""
-        self._tick()
+        self._proceed()
 
     def close(self) -> None:
         """Look no more at the clock; who still waits is told. The flight is the task owner's to end."""

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import aiohappyeyeballs
 
 from proxy.clock import Clock
-from proxy.errors import UpstreamError
+from proxy.errors import UpstreamError, reason_of
 from proxy.forward import problems
 from proxy.forward.egress import MAX_REPLY, EgressProxy, TunnelError, tunnel_is_open
 from proxy.forward.outbox import Outbox
@@ -119,7 +119,7 @@ class Dialer:
                     return await self._resolve(host, port)  # type: ignore[no-any-return]  # see __init__
                 return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except socket.gaierror as error:
-            raise DialError(problems.DNS_ERROR, str(error.strerror)) from None
+            raise DialError(problems.DNS_ERROR, reason_of(error)) from None
 
     async def _attempt(
         self, keeper: ConnectionKeeper, addresses: Sequence[AddressInfo], tried: list[Any]
@@ -150,13 +150,13 @@ class Dialer:
         except TunnelError as error:
             raise DialError(problems.EGRESS_PROXY_REFUSED, str(error)) from None
         except ssl.SSLCertVerificationError as error:
-            raise DialError(problems.TLS_CERTIFICATE, error.verify_message) from None
+            raise DialError(problems.TLS_CERTIFICATE, reason_of(error)) from None
         except ssl.SSLError as error:
-            raise DialError(problems.TLS_ERROR, error.reason or "handshake failed") from None
+            raise DialError(problems.TLS_ERROR, reason_of(error)) from None
         except TimeoutError:
             raise
         except OSError as error:
-            raise DialError(problems.CONNECTION_REFUSED, error.strerror or "connection failed") from None
+            raise DialError(problems.CONNECTION_REFUSED, reason_of(error)) from None
         finally:
             if connection is not None and not connection.is_ready:
                 connection.abandon()

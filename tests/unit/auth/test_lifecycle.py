@@ -1,0 +1,368 @@
+from random import Random
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from proxy.auth import schedule
+from proxy.auth.lifecycle import Answer, Lifecycle, Reason
+from proxy.auth.tokens import AccessToken, TokenState
+from tests.fakes.clock import FakeClock
+
+
+class Life:
+    """A lifecycle with a clock, and its moves in short."""
+
+    def __init__(self, seed: int = 1) -> None:
+        self.clock = FakeClock()
+        self.it = Lifecycle(now=self.clock.now(), rng=Random(seed))
+        self.count = 0
+
+    def due(self, *, wanted: bool = False) -> Reason | None:
+        return self.it.flight_due(self.clock.now(), self.clock.wall(), wanted=wanted)
+
+    def state(self) -> TokenState:
+        return self.it.state(self.clock.now(), self.clock.wall())
+
+    def fly(self) -> None:
+        self.it.flight_started(self.clock.now())
+
+    def land(self, lifetime: float = 3600.0, *, candidate_refused: bool = False) -> AccessToken:
+        self.count += 1
+        token = AccessToken(
+            f"token-{self.count}",
+            issued_at=self.clock.now(),
+            issued_wall=self.clock.wall(),
+            lifetime=lifetime,
+            margin=schedule.safety_margin(lifetime),
+        )
+        self.it.obtained(token, self.clock.now(), candidate_refused=candidate_refused)
+        return token
+
+    def fail(self, *, refused: bool = False, retry_after: float | None = None) -> None:
+        self.it.failed(self.clock.now(), refused=refused, retry_after=retry_after)
+
+    def obtain(self, lifetime: float = 3600.0) -> AccessToken:
+        self.fly()
+        return self.land(lifetime)
+
+    def to_next_attempt(self) -> None:
+        self.clock.advance(max(0.0, self.it.attempt_at - self.clock.now()))
+
+
+def test_the_first_flight_is_due_at_once() -> None:
+    life = Life()
+    assert life.state() is TokenState.ABSENT
+    assert life.due() is Reason.START
+
+
+def test_one_flight_at_a_time_whoever_wants_one() -> None:
+    life = Life()
+    life.fly()
+    life.it.credentials_changed(life.clock.now())
+    life.clock.advance(10_000)
+    assert life.due(wanted=True) is None
+
+
+def test_a_token_lives_from_fresh_over_stale_to_expired() -> None:
+    life = Life()
+    token = life.obtain(3600)
+    assert life.state() is TokenState.FRESH
+    assert life.due(wanted=True) is None
+    life.clock.advance(0.8 * 3600)
+    assert life.state() is TokenState.STALE
+    assert life.due() is Reason.SCHEDULED
+    assert life.it.current(life.clock.now()) is token
+    life.clock.advance(0.2 * 3600 - 30 - 0.001)
+    assert life.it.current(life.clock.now()) is token
+    life.clock.advance(0.002)
+    assert life.state() is TokenState.EXPIRED
+    assert life.it.current(life.clock.now()) is None
+    assert life.due() is Reason.EXPIRED
+
+
+def test_a_wall_clock_that_ran_ahead_makes_stale_and_nothing_more() -> None:
+    life = Life()
+    token = life.obtain(3600)
+    life.clock.jump_wall(100_000)
+    assert life.state() is TokenState.STALE
+    assert life.it.current(life.clock.now()) is token
+    assert life.due() is Reason.SCHEDULED
+    # If that fails, it is tried again at the usual pace, not all the time.
+    life.fly()
+    life.fail()
+    assert life.due() is None
+    life.to_next_attempt()
+    assert life.due() is Reason.RETRY
+    life.fly()
+    life.land()
+    assert life.state() is TokenState.FRESH
+
+
+def test_a_wall_clock_that_goes_back_changes_nothing() -> None:
+    life = Life()
+    life.obtain(3600)
+    life.clock.jump_wall(-100_000)
+    assert life.state() is TokenState.FRESH
+    assert life.due() is None
+
+
+def test_ten_minutes_without_token_endpoint_around_the_refresh_go_unnoticed() -> None:
+    life = Life()
+    life.obtain(3600)
+    life.to_next_attempt()
+    end = life.clock.now() + 600
+    attempts = 0
+    while life.clock.now() < end:
+        assert life.it.current(life.clock.now()) is not None
+        assert life.due() is not None
+        life.fly()
+        life.fail()
+        attempts += 1
+        life.to_next_attempt()
+    life.obtain()
+    assert life.state() is TokenState.FRESH
+    # At least every 30 s, and not a storm.
+    assert 20 <= attempts <= 120
+
+
+def test_the_first_success_after_the_end_restores_at_once() -> None:
+    life = Life()
+    life.obtain(60)
+    life.clock.advance(54.1)
+    assert life.it.current(life.clock.now()) is None
+    token = life.obtain(60)
+    assert life.it.current(life.clock.now()) is token
+
+
+def test_who_waits_pulls_the_next_flight_forward_but_not_closer_than_1_s() -> None:
+    life = Life()
+    for _ in range(6):
+        life.fly()
+        life.fail()
+        life.to_next_attempt()
+    life.fly()
+    life.fail()
+    assert life.due(wanted=True) is None
+    life.clock.advance(1.0)
+    assert life.due(wanted=True) is Reason.RETRY
+
+
+def test_who_waits_does_not_pull_it_before_retry_after() -> None:
+    life = Life()
+    life.fly()
+    life.fail(retry_after=20)
+    life.clock.advance(19.9)
+    assert life.due(wanted=True) is None
+    life.clock.advance(0.2)
+    assert life.due(wanted=True) is Reason.RETRY
+
+
+def test_who_waits_does_not_hurry_anything_while_a_token_is_valid() -> None:
+    life = Life()
+    life.obtain()
+    life.to_next_attempt()
+    life.fly()
+    life.fail(retry_after=100)
+    life.clock.advance(50)
+    assert life.due(wanted=True) is None
+
+
+def test_three_refusals_in_a_row_are_permanent_and_slow() -> None:
+    life = Life()
+    for number in range(3):
+        assert life.it.permanent is False
+        life.fly()
+        life.fail(refused=True)
+        assert life.it.refusals == number + 1
+    assert life.it.permanent
+    assert life.it.attempt_at - life.clock.now() >= 24
+
+
+def test_another_failure_between_breaks_the_row() -> None:
+    life = Life()
+    for refused in (True, True, False, True, True):
+        life.fly()
+        life.fail(refused=refused)
+        life.to_next_attempt()
+    assert life.it.permanent is False
+
+
+def test_changed_credentials_are_tried_at_once_whatever_was() -> None:
+    life = Life()
+    for _ in range(4):
+        life.fly()
+        life.fail(refused=True, retry_after=300)
+        life.to_next_attempt()
+    life.fly()
+    life.fail(refused=True, retry_after=300)
+    assert life.due() is None
+    life.it.credentials_changed(life.clock.now())
+    assert life.it.permanent is False
+    assert life.due() is Reason.CREDENTIALS
+
+
+@pytest.mark.parametrize("lands", [True, False])
+def test_credentials_that_change_during_a_flight_are_tried_after_it(lands: bool) -> None:
+    life = Life()
+    life.fly()
+    life.it.credentials_changed(life.clock.now())
+    if lands:
+        life.land()
+    else:
+        life.fail(refused=True)
+    assert life.due() is Reason.CREDENTIALS
+
+
+def test_a_refused_candidate_is_tried_again_though_the_old_pair_brings_tokens() -> None:
+    life = Life()
+    life.obtain()
+    life.it.credentials_changed(life.clock.now())
+    life.fly()
+    life.land(candidate_refused=True)
+    assert life.it.refusals == 1
+    assert life.it.attempt_at - life.clock.now() <= 300
+    assert life.state() is TokenState.FRESH
+
+
+def test_a_401_to_the_token_in_hand_makes_it_suspect_and_forces_one_flight() -> None:
+    life = Life()
+    token = life.obtain()
+    assert life.it.refused_by_api(token, life.clock.now()) is Answer.WAIT
+    assert life.state() is TokenState.SUSPECT
+    assert life.it.current(life.clock.now()) is token
+    assert life.due() is Reason.REFUSED
+    life.fly()
+    assert life.it.refused_by_api(token, life.clock.now()) is Answer.WAIT
+    other = life.land()
+    assert life.it.refused_by_api(token, life.clock.now()) is Answer.USE_CURRENT
+    assert life.state() is TokenState.FRESH
+    assert life.it.current(life.clock.now()) is other
+
+
+def test_forced_flights_are_30_s_apart_and_twice_as_far_each_time_up_to_1_h() -> None:
+    life = Life()
+    token = life.obtain(10**6)
+    gaps: list[float] = []
+    last = life.clock.now()
+    assert life.it.refused_by_api(token, last) is Answer.WAIT
+    while len(gaps) < 10:
+        life.fly()
+        token = life.land(10**6)
+        while life.it.refused_by_api(token, life.clock.now()) is Answer.NONE:
+            life.clock.advance(1)
+        gaps.append(life.clock.now() - last)
+        last = life.clock.now()
+    assert gaps == [30, 60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
+
+
+def test_after_a_quiet_time_a_401_forces_at_the_first_pace_again() -> None:
+    life = Life()
+    token = life.obtain(10**6)
+    for gap in (0, 30, 60):
+        life.clock.advance(gap)
+        assert life.it.refused_by_api(token, life.clock.now()) is Answer.WAIT
+        life.fly()
+        token = life.land(10**6)
+    life.clock.advance(1000)
+    assert life.it.refused_by_api(token, life.clock.now()) is Answer.WAIT
+    life.fly()
+    token = life.land(10**6)
+    life.clock.advance(30)
+    assert life.it.refused_by_api(token, life.clock.now()) is Answer.WAIT
+
+
+def test_a_forced_flight_that_fails_is_repeated_at_the_forced_pace() -> None:
+    life = Life()
+    token = life.obtain()
+    life.it.refused_by_api(token, life.clock.now())
+    life.fly()
+    life.fail()
+    assert life.it.attempt_at - life.clock.now() >= 29.9
+    assert life.state() is TokenState.SUSPECT
+    assert life.it.refused_by_api(token, life.clock.now()) is Answer.NONE
+
+
+def test_suspend_for_hours_ends_in_a_refresh_before_anything_is_served() -> None:
+    life = Life()
+    life.obtain()
+    life.clock.advance(8 * 3600)
+    assert life.it.current(life.clock.now()) is None
+    assert life.due(wanted=True) is Reason.EXPIRED
+
+
+class AnyLife(RuleBasedStateMachine):
+    """Whatever happens, in whatever order."""
+
+    @initialize(seed=st.integers(0, 2**16))
+    def begin(self, seed: int) -> None:
+        self.life = Life(seed)
+        self.flights = 0
+        self.tokens: list[AccessToken] = []
+
+    @rule(seconds=st.floats(0, 5000))
+    def time_passes(self, seconds: float) -> None:
+        self.life.clock.advance(seconds)
+
+    @rule(seconds=st.floats(-1e6, 1e6))
+    def the_wall_clock_jumps(self, seconds: float) -> None:
+        self.life.clock.jump_wall(seconds)
+
+    @rule(wanted=st.booleans())
+    def the_ticker_ticks(self, wanted: bool) -> None:
+        if self.life.due(wanted=wanted) is not None:
+            self.life.fly()
+            self.flights += 1
+
+    @precondition(lambda self: self.life.it.in_flight)
+    @rule(lifetime=st.floats(0.5, 7200), candidate_refused=st.booleans())
+    def the_flight_lands(self, lifetime: float, candidate_refused: bool) -> None:
+        self.flights -= 1
+        self.tokens.append(self.life.land(lifetime, candidate_refused=candidate_refused))
+
+    @precondition(lambda self: self.life.it.in_flight)
+    @rule(refused=st.booleans(), retry_after=st.none() | st.floats(0, 1e6))
+    def the_flight_fails(self, refused: bool, retry_after: float | None) -> None:
+        self.flights -= 1
+        self.life.fail(refused=refused, retry_after=retry_after)
+
+    @rule()
+    def credentials_change(self) -> None:
+        self.life.it.credentials_changed(self.life.clock.now())
+
+    @precondition(lambda self: self.tokens)
+    @rule(data=st.data())
+    def the_api_refuses(self, data: st.DataObject) -> None:
+        token = data.draw(st.sampled_from(self.tokens))
+        answer = self.life.it.refused_by_api(token, self.life.clock.now())
+        current = self.life.it.current(self.life.clock.now())
+        if answer is Answer.USE_CURRENT:
+            assert current is not None
+            assert current is not token
+        if answer is Answer.WAIT:
+            assert self.life.it.in_flight or self.life.due(wanted=True) or current is None
+
+    @invariant()
+    def no_expired_token_is_served(self) -> None:
+        now = self.life.clock.now()
+        current = self.life.it.current(now)
+        assert current is None or now < current.expires_at
+        assert (self.life.state() in (TokenState.ABSENT, TokenState.EXPIRED)) is (current is None)
+
+    @invariant()
+    def there_is_one_flight_at_most_and_always_a_next_action(self) -> None:
+        assert self.flights == self.life.it.in_flight
+        wait = self.life.it.attempt_at - self.life.clock.now()
+        # A token of two hours is refreshed before 80 % of it; all other waits are shorter.
+        assert self.life.it.in_flight or wait <= 0.8 * 7200 + 1
+
+    @invariant()
+    def a_valid_token_is_not_left_to_die_without_an_attempt(self) -> None:
+        token = self.life.it.current(self.life.clock.now())
+        if token is not None and not self.life.it.in_flight and self.life.it.failures == 0:
+            assert self.life.it.attempt_at < token.expires_at
+
+
+TestAnyLife = AnyLife.TestCase
+TestAnyLife.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

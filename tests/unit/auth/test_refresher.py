@@ -1,0 +1,347 @@
+from collections.abc import AsyncIterator
+from random import Random
+
+import pytest
+
+from proxy.auth.bits_oauth import ClientCredentials
+from proxy.auth.refresher import Refresher
+from proxy.auth.tokens import AccessToken, TokenState
+from proxy.tasks import TaskOwner
+from tests.fakes.clock import FakeClock
+from tests.fakes.timers import FakeTimers, settle
+from tests.fakes.token_endpoint import FakeEndpoint, RefreshLog, Waiter
+
+
+class Stage:
+    """A refresher with everything around it under control."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.timers = FakeTimers(self.clock)
+        self.endpoint = FakeEndpoint()
+        self.log = RefreshLog()
+        self.tasks = TaskOwner(self.log.crashed)
+        self.it = Refresher(
+            endpoint=self.endpoint,
+            credentials=ClientCredentials("old", "s"),
+            clock=self.clock,
+            rng=Random(3),
+            tasks=self.tasks,
+            call_later=self.timers.call_later,
+            observer=self.log,
+        )
+
+    async def begin(self, lifetime: float = 3600.0) -> AccessToken:
+        """Start, and have a first token."""
+        self.it.start()
+        await settle()
+        self.endpoint.grant(lifetime)
+        await settle()
+        token = self.it.current()
+        assert token is not None
+        return token
+
+    def waiter(self) -> Waiter:
+        """Return one who has asked for a token."""
+        waiter = Waiter()
+        self.it.acquire(waiter)
+        return waiter
+
+    def refused(self, token: AccessToken) -> Waiter:
+        """Return one whose `token` was refused."""
+        waiter = Waiter()
+        self.it.refused(token, waiter)
+        return waiter
+
+    def state(self) -> TokenState:
+        return self.it.status().state
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    made = Stage()
+    yield made
+    made.it.close()
+    await made.tasks.close()
+    assert made.timers.waiting == 0
+
+
+async def test_all_who_wait_for_the_first_token_share_one_flight(stage: Stage) -> None:
+    waiters = [stage.waiter() for _ in range(500)]
+    stage.it.start()
+    await settle()
+    assert stage.endpoint.asked == ["old"]
+    stage.endpoint.grant()
+    await settle()
+    assert {waiter.token for waiter in waiters} == {stage.it.current()}
+    assert {waiter.calls for waiter in waiters} == {1}
+
+
+async def test_a_token_in_hand_is_handed_out_at_once(stage: Stage) -> None:
+    token = await stage.begin()
+    assert stage.waiter().token is token
+
+
+async def test_a_refresh_in_the_background_keeps_nobody_waiting(stage: Stage) -> None:
+    token = await stage.begin()
+    await stage.timers.advance(0.8 * 3600, step=10)
+    assert len(stage.endpoint.pending) == 1
+    assert stage.state() is TokenState.STALE
+    assert stage.waiter().token is token
+    stage.endpoint.grant()
+    await settle()
+    assert stage.it.current() is not token
+    assert stage.log.obtained == ["start", "scheduled"]
+
+
+async def test_the_lifetime_counts_from_before_the_request_was_sent(stage: Stage) -> None:
+    stage.it.start()
+    await settle()
+    sent = stage.clock.now()
+    stage.clock.advance(20)
+    stage.endpoint.grant(3600)
+    await settle()
+    token = stage.it.current()
+    assert token is not None
+    assert token.expires_at == sent + 3600 - 30
+
+
+async def test_tokens_of_four_seconds_are_always_valid(stage: Stage) -> None:
+    stage.endpoint.automatic = 4.0
+    stage.it.start()
+    await settle()
+    for _ in range(600):
+        await stage.timers.advance(0.1, step=0.1)
+        assert stage.it.current() is not None
+    assert 60 / 3.3 <= stage.endpoint.issued <= 60 / 2.7
+
+
+async def test_failures_are_repeated_with_backoff_while_the_token_serves(stage: Stage) -> None:
+    token = await stage.begin()
+    for _ in range(int(3500 / 5)):
+        await stage.timers.advance(5)
+        while stage.endpoint.pending:
+            stage.endpoint.fail("connect")
+            await settle()
+        assert stage.it.current() is token or stage.clock.now() >= token.expires_at
+    assert stage.it.status().consecutive_failures == len(stage.log.failed)
+    assert {reason for _, reason in stage.log.failed} == {"scheduled", "retry"}
+    assert 30 <= len(stage.log.failed) <= 120
+
+
+async def test_who_waits_without_a_token_sees_the_next_attempt_succeed(stage: Stage) -> None:
+    stage.it.start()
+    await settle()
+    waiter = stage.waiter()
+    stage.endpoint.fail()
+    await settle()
+    assert waiter.calls == 0
+    await stage.timers.advance(2.0)
+    stage.endpoint.grant()
+    await settle()
+    assert waiter.token is stage.it.current()
+
+
+async def test_who_gave_up_hears_nothing(stage: Stage) -> None:
+    stage.it.start()
+    await settle()
+    waiter = stage.waiter()
+    stage.it.forget(waiter)
+    stage.endpoint.grant()
+    await settle()
+    assert waiter.calls == 0
+
+
+async def test_refused_for_good_everybody_is_told_at_once(stage: Stage) -> None:
+    stage.it.start()
+    await settle()
+    waiting = stage.waiter()
+    for _ in range(3):
+        stage.endpoint.fail("refused")
+        await settle()
+        await stage.timers.advance(1.5)
+    assert waiting.unavailable is not None
+    assert waiting.unavailable.permanent
+    late = stage.waiter()
+    assert late.unavailable is not None
+    assert late.unavailable.retry_after >= 1.0
+    assert "refused" in late.unavailable.detail
+
+
+async def test_changed_credentials_are_tried_at_once_and_then_kept(stage: Stage) -> None:
+    token = await stage.begin()
+    stage.it.change_credentials(ClientCredentials("new", "s"))
+    await settle()
+    assert stage.endpoint.asked == ["old", "new"]
+    assert stage.it.current() is token
+    stage.endpoint.grant()
+    await settle()
+    assert stage.it.current() is not token
+    assert stage.log.obtained == ["start", "credentials"]
+    await stage.timers.advance(0.8 * 3600, step=10)
+    assert stage.endpoint.asked[-1] == "new"
+
+
+async def test_a_refused_new_pair_leaves_the_token_and_falls_back_to_the_old_pair(stage: Stage) -> None:
+    token = await stage.begin()
+    stage.it.change_credentials(ClientCredentials("new", "s"))
+    await settle()
+    stage.endpoint.fail("refused")
+    await settle()
+    # Nothing is due: the old pair is not needed yet.
+    assert stage.endpoint.asked == ["old", "new"]
+    assert stage.it.current() is token
+    assert stage.log.failed == [("refused", "credentials")]
+    served = 0
+    while stage.it.current() is token:
+        await stage.timers.advance(5)
+        while stage.endpoint.pending:
+            if stage.endpoint.asked[-1] == "new":
+                stage.endpoint.fail("refused")
+            else:
+                stage.endpoint.grant()
+            await settle()
+        assert stage.it.current() is not None
+        served += 1
+    assert served > 100
+    # The new pair is still tried first: it may be good one day.
+    assert stage.endpoint.asked[-2:] == ["new", "old"]
+    assert stage.it.status().last_error is not None
+    await stage.timers.advance(400)
+    assert stage.endpoint.asked[-1] == "new"
+    stage.endpoint.grant()
+    await settle()
+    assert stage.it.status().last_error is None
+
+
+async def test_credentials_that_change_during_a_flight_get_a_flight_of_their_own(stage: Stage) -> None:
+    stage.it.start()
+    await settle()
+    stage.it.change_credentials(ClientCredentials("new", "s"))
+    await settle()
+    assert stage.endpoint.asked == ["old"]
+    stage.endpoint.grant()
+    await settle()
+    assert stage.endpoint.asked == ["old", "new"]
+    stage.endpoint.grant()
+    await settle()
+    assert stage.log.obtained == ["start", "credentials"]
+
+
+async def test_five_hundred_401_cause_one_refresh_and_five_hundred_new_tokens(stage: Stage) -> None:
+    token = await stage.begin()
+    early = [stage.refused(token) for _ in range(250)]
+    await settle()
+    assert stage.state() is TokenState.SUSPECT
+    assert stage.waiter().token is token
+    stage.endpoint.grant()
+    await settle()
+    late = [stage.refused(token) for _ in range(250)]
+    assert {waiter.token for waiter in early + late} == {stage.it.current()}
+    assert stage.it.current() is not token
+    assert len(stage.endpoint.asked) == 2
+    assert stage.log.refused == 1
+
+
+async def test_a_spurious_401_with_the_endpoint_down_costs_that_call_alone(stage: Stage) -> None:
+    token = await stage.begin()
+    waiter = stage.refused(token)
+    await settle()
+    stage.endpoint.fail("connect")
+    await settle()
+    assert waiter.unavailable is not None
+    assert stage.waiter().token is token
+    assert stage.refused(token).unavailable is not None
+    assert len(stage.endpoint.asked) == 2
+
+
+async def test_a_401_to_a_token_that_has_ended_meanwhile_waits_like_any(stage: Stage) -> None:
+    token = await stage.begin(60)
+    await stage.timers.advance(49)
+    stage.endpoint.fail()
+    await settle()
+    stage.clock.advance(30)
+    waiter = stage.refused(token)
+    await settle()
+    stage.endpoint.grant()
+    await settle()
+    assert waiter.token is stage.it.current()
+
+
+async def test_after_hours_of_sleep_the_next_request_gets_a_new_token(stage: Stage) -> None:
+    token = await stage.begin()
+    # The loop's timers stood still; both clocks did not.
+    stage.clock.advance(6 * 3600)
+    assert stage.it.current() is None
+    waiter = stage.waiter()
+    await settle()
+    stage.endpoint.grant()
+    await settle()
+    assert waiter.token is not None
+    assert waiter.token is not token
+
+
+async def test_a_wall_clock_that_ran_ahead_refreshes_in_the_background(stage: Stage) -> None:
+    token = await stage.begin()
+    stage.clock.jump_wall(7200)
+    await stage.timers.advance(1.0)
+    assert len(stage.endpoint.pending) == 1
+    assert stage.waiter().token is token
+    stage.endpoint.grant()
+    await settle()
+    await stage.timers.advance(10)
+    assert stage.endpoint.pending == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), ValueError("boom")])
+async def test_an_exception_nobody_expected_does_not_end_the_tokens_life(
+    stage: Stage, error: Exception
+) -> None:
+    stage.it.start()
+    await settle()
+    stage.endpoint.crash(error)
+    await settle()
+    assert stage.log.crashes == [error]
+    await stage.timers.advance(3)
+    stage.endpoint.grant()
+    await settle()
+    assert stage.state() is TokenState.FRESH
+
+
+async def test_one_waiters_exception_is_not_the_others(stage: Stage) -> None:
+    class Clumsy(Waiter):
+        def token_ready(self, token: AccessToken) -> None:
+            raise RuntimeError("clumsy")
+
+    stage.it.start()
+    stage.it.acquire(Clumsy())
+    other = stage.waiter()
+    await settle()
+    stage.endpoint.grant()
+    await settle()
+    assert other.token is stage.it.current()
+    assert len(stage.log.crashes) == 1
+    await stage.timers.advance(0.8 * 3600, step=10)
+    assert len(stage.endpoint.pending) == 1
+
+
+async def test_closing_tells_who_waits_and_starts_nothing_more(stage: Stage) -> None:
+    stage.it.start()
+    waiter = stage.waiter()
+    await settle()
+    stage.it.close()
+    assert waiter.unavailable is not None
+    assert stage.waiter().unavailable is not None
+    await stage.timers.advance(100)
+    assert len(stage.endpoint.asked) == 1
+
+
+async def test_status_tells_instants_of_the_wall_clock(stage: Stage) -> None:
+    token = await stage.begin()
+    status = stage.it.status()
+    assert status.state is TokenState.FRESH
+    assert status.token is token
+    assert status.expires == token.issued_wall + 3570
+    assert token.issued_wall + 2520 <= status.next_refresh <= token.issued_wall + 2880
+    assert status.last_error is None
+    assert "token-1" not in repr(status)

@@ -1,0 +1,91 @@
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.auth import schedule
+from proxy.auth.tokens import AccessToken
+
+LIFETIMES = st.floats(min_value=0.5, max_value=86_400 * 30)
+SEEDS = st.integers(0, 2**32)
+
+
+def token(lifetime: float, issued_at: float = 1000.0) -> AccessToken:
+    return AccessToken(
+        "t",
+        issued_at=issued_at,
+        issued_wall=0.0,
+        lifetime=lifetime,
+        margin=schedule.safety_margin(lifetime),
+    )
+
+
+@given(LIFETIMES)
+def test_the_margin_is_30_s_and_at_most_a_tenth(lifetime: float) -> None:
+    assert schedule.safety_margin(lifetime) == pytest.approx(min(30.0, lifetime / 10))
+
+
+@given(LIFETIMES, SEEDS)
+def test_a_refresh_is_due_between_70_and_80_percent_and_before_the_end(lifetime: float, seed: int) -> None:
+    each = token(lifetime)
+    at = schedule.refresh_at(each, Random(seed))
+    assert 0.7 * lifetime - 1e-6 <= at - each.issued_at <= 0.8 * lifetime + 1e-6
+    assert at < each.expires_at
+
+
+def test_refreshes_of_a_fleet_are_spread_over_the_whole_window() -> None:
+    rng = Random(1)
+    moments = [schedule.refresh_at(token(3600), rng) - 1000 for _ in range(1000)]
+    in_tenths = [sum(2520 + 36 * n <= moment < 2556 + 36 * n for moment in moments) for n in range(10)]
+    assert sum(in_tenths) == 1000
+    assert all(70 <= count <= 130 for count in in_tenths)
+
+
+@given(st.integers(1, 10_000), SEEDS)
+def test_backoff_lies_between_1_s_and_a_bound_that_doubles_to_30(failures: int, seed: int) -> None:
+    delay = (
+        schedule.retry_at(now=50.0, failures=failures, retry_after=None, token=None, rng=Random(seed)) - 50.0
+    )
+    assert 1.0 <= delay <= min(30.0, 2.0 ** min(failures, 10))
+
+
+@given(st.integers(1, 20), st.floats(0, 1e9), SEEDS)
+def test_retry_after_is_waited_for_up_to_5_minutes(failures: int, retry_after: float, seed: int) -> None:
+    delay = schedule.retry_at(
+        now=0.0, failures=failures, retry_after=retry_after, token=None, rng=Random(seed)
+    )
+    assert min(retry_after, 300.0) <= delay <= min(retry_after, 300.0) + 30.0
+
+
+@given(LIFETIMES, st.floats(0, 1), st.integers(1, 20), st.none() | st.floats(0, 1e6), SEEDS)
+def test_no_valid_token_is_left_to_die_without_one_more_try(
+    lifetime: float, share: float, failures: int, retry_after: float | None, seed: int
+) -> None:
+    each = token(lifetime)
+    now = each.issued_at + share * lifetime
+    at = schedule.retry_at(now=now, failures=failures, retry_after=retry_after, token=each, rng=Random(seed))
+    assert at > now
+    lead = min(10.0, lifetime / 10)
+    if now + min(1.0, lead) <= each.expires_at - 2 * lead:
+        assert at <= each.expires_at - lead + 1e-6
+
+
+@given(LIFETIMES, st.floats(0, 2), st.integers(3, 50), SEEDS)
+def test_after_refusals_the_pace_is_a_quarter_of_what_is_left_and_at_most_5_minutes(
+    lifetime: float, share: float, refusals: int, seed: int
+) -> None:
+    each = token(lifetime)
+    now = each.issued_at + share * lifetime
+    delay = schedule.retry_refused_at(now=now, refusals=refusals, token=each, rng=Random(seed)) - now
+    left = each.expires_at - now
+    assert 1.0 - 1e-6 <= delay <= 300.0 + 1e-6
+    if left > 0:
+        assert delay <= max(1.0, left / 4) + 1e-6
+
+
+def test_without_a_token_the_pace_after_refusals_doubles_from_30_s_to_5_minutes() -> None:
+    rng = Random(7)
+    for refusals, pace in ((3, 30), (4, 60), (5, 120), (6, 240), (7, 300), (50, 300)):
+        delay = schedule.retry_refused_at(now=0.0, refusals=refusals, token=None, rng=rng)
+        assert 0.8 * pace <= delay <= pace
