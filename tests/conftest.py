@@ -1,6 +1,10 @@
-"""Options of the test run."""
+"""Options of the test run, and the fixture that many tests share."""
+
+from collections.abc import AsyncIterator
 
 import pytest
+
+from tests.fakes.bench import Bench, set_up
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -9,3 +13,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="8",
         help="how long the clients keep calling while short tokens come and go",
     )
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with set_up() as made:
+        yield made

@@ -104,16 +104,18 @@ class Gateway:
         await self._tasks.close()
 
     def _tick(self) -> None:
-        now = self._context.now = self._context.clock.now()
-        try:
-            for connection in list(self._clients.open):
-                connection.check(now)
-            self._context.pool.tick(now)
-            if self._draining:
-                self._close_idle()
-        except Exception as error:  # noqa: BLE001 - the ticker must go on, whatever one connection does
-            self._context.observer.crashed(error)
+        # First of all: whatever happens below, there is a next time.
         self._timer = self._loop.call_later(TICK, self._tick)
+        now = self._context.now = self._context.clock.now()
+        for connection in list(self._clients.open):
+            try:
+                connection.check(now)
+            except Exception as error:  # noqa: BLE001 - one connection's fault is not the others'
+                self._context.observer.crashed(error)
+                connection.abort()
+        self._context.pool.tick(now)
+        if self._draining:
+            self._close_idle()
 
     def _close_idle(self) -> None:
         for connection in list(self._clients.open):

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.conformance.conftest import Bench, set_up
+from tests.fakes.bench import Bench, set_up
 
 H = b"Host: localhost\r\n"
 FRAMING = "RFC 9112 6.3"

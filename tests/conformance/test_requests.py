@@ -7,7 +7,7 @@ import asyncio
 
 import pytest
 
-from tests.conformance.conftest import Bench, set_up
+from tests.fakes.bench import Bench, set_up
 from tests.fakes.recorder import TOKEN
 
 H = b"Host: localhost\r\n"

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from tests.conformance.conftest import Bench, set_up
+from tests.fakes.bench import Bench, set_up
 from tests.fakes.recorder import CUT
 
 H = b"Host: localhost\r\n"

@@ -34,6 +34,9 @@ class RawClient:
             self._writer.write(data)
             await self._writer.drain()
 
+    def leave(self) -> None:
+        self._writer.transport.abort()
+
     def end(self) -> None:
         self._writer.write_eof()
 
@@ -55,6 +58,11 @@ class RawClient:
         """Read up to `mark`."""
         async with asyncio.timeout(10):
             return await self._reader.readuntil(mark)
+
+    async def some(self) -> bytes:
+        """Read what is there, or comes next."""
+        async with asyncio.timeout(10):
+            return await self._reader.read(2**20)
 
     async def is_closed(self) -> bool:
         """Tell whether the proxy closes the connection, with nothing more in it."""

@@ -30,7 +30,13 @@ class Recorder:
         self.close_after = False
         self.answer_early = False
         """Answer before the body is read, and read it no more."""
-        self._held: asyncio.StreamWriter | None = None
+        self.read_bodies = True
+        """Whether to read the bodies; else `read_on` does, later."""
+        self._read_on: asyncio.Queue[tuple[bytes, int]] = asyncio.Queue()
+        self._writers: list[asyncio.StreamWriter] = []
+        self._open: list[asyncio.StreamWriter] = []
+        self._last: asyncio.StreamWriter
+        self._server: asyncio.Server
         self.connections = 0
         self.arrived = asyncio.Event()
         self.gone = asyncio.Event()
@@ -43,6 +49,7 @@ class Recorder:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         cut = True
+        self._writers.append(writer)
         try:
             cut = await self._converse(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -64,10 +71,18 @@ class Recorder:
                 writer.write(_TOKEN_ANSWER)
                 return False
             served += 1
-            self.connections += served == 1
+            if served == 1:
+                self.connections += 1
+                self._open.append(writer)
+            self._last = writer
             index = len(self.requests)
             self.requests.append((head, b""))
             self.arrived.set()
+            if not self.read_bodies:
+                answer, length = await self._read_on.get()
+                await reader.readexactly(length)
+                writer.write(answer)
+                continue
             if not self.answer_early:
                 self.requests[index] = (head, await _read_body(reader, head))
             for piece in self.script[min(index, len(self.script) - 1)]:
@@ -77,12 +92,25 @@ class Recorder:
                 await writer.drain()
             if self.close_after or self.answer_early:
                 return False
-            self._held = writer
 
     def push(self, data: bytes) -> None:
-        """Send more on the connection that was answered last."""
-        assert self._held is not None
-        self._held.write(data)
+        """Send more on the connection whose request came last."""
+        self._last.write(data)
+
+    def push_all(self, data: bytes) -> None:
+        """Send more on all connections that had a request."""
+        for writer in self._open:
+            writer.write(data)
+
+    def read_on(self, answer: bytes, length: int) -> None:
+        """Read the body that waits, of `length` bytes, then answer."""
+        self._read_on.put_nowait((answer, length))
+
+    def stop(self) -> None:
+        """Accept no more, and close what is open."""
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
 
 
 async def _read_body(reader: asyncio.StreamReader, head: bytes) -> bytes:
@@ -113,7 +141,7 @@ async def recording() -> AsyncIterator[Recorder]:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=2**20)
+    recorder._server = server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=2**20)
     recorder.port = server.sockets[0].getsockname()[1]
     try:
         yield recorder

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from config.credentials import CredentialSource
 from config.loading import load
 from config.log_setup import Redactor, configure
-from proxy.clock import SystemClock
+from proxy.clock import Clock, SystemClock
 from proxy.emulator.server import Emulator
 from proxy.sidecar import Sidecar
 from tests.fakes.commands import CLIENT_ID, CLIENT_SECRET, proxy_env
@@ -62,12 +62,16 @@ async def emulating(
 
 
 @contextlib.asynccontextmanager
-async def sidecar_for(api: str, log: io.StringIO, **env: str) -> AsyncIterator[Sidecar]:
-    """Serve a sidecar before `api`."""
+async def sidecar_for(
+    api: str, log: io.StringIO, clock: Clock | None = None, /, **env: str
+) -> AsyncIterator[Sidecar]:
+    """Serve a sidecar before `api`, on a clock of one's own if wanted."""
     redactor = Redactor()
     configure(level="debug", fmt="json", redactor=redactor, stream=log)
     settings = load(environ=proxy_env(api, **env), env_file=None, credentials_required=True).settings
-    sidecar = Sidecar(settings, credentials=CredentialSource.from_settings(settings), redactor=redactor)
+    sidecar = Sidecar(
+        settings, credentials=CredentialSource.from_settings(settings), redactor=redactor, clock=clock
+    )
     try:
         await sidecar.start()
         yield sidecar

@@ -4,12 +4,15 @@ import asyncio
 import base64
 import contextlib
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from proxy.emulator.server import Emulator
 from tests.fakes.clock import FakeClock
@@ -52,12 +55,18 @@ class Caller:
         async with self.session.request(method, path, **options) as answer:
             return Answer(answer.status, answer.headers, await answer.json())
 
-    async def ask_token(self, headers: dict[str, str] | None = None, **form: str) -> Answer:
-        form = {"grant_type": "client_credentials", **form}
+    async def ask_token(
+        self,
+        headers: dict[str, str] | None = None,
+        *,
+        grant_type: str = "client_credentials",
+        scope: str | None = None,
+    ) -> Answer:
+        form = {"grant_type": grant_type} | ({} if scope is None else {"scope": scope})
         return await self.send("POST", TOKEN, data=form, headers=basic() if headers is None else headers)
 
-    async def token(self, **form: str) -> str:
-        value: str = (await self.ask_token(**form)).members["access_token"]
+    async def token(self, *, scope: str | None = None) -> str:
+        value: str = (await self.ask_token(scope=scope)).members["access_token"]
         return value
 
     async def call(self, path: str, token: str | None, members: Any = None) -> Answer:
@@ -76,10 +85,10 @@ class Caller:
 
 
 @contextlib.asynccontextmanager
-async def serving(**settings: float) -> AsyncIterator[Caller]:
+async def serving(address: str = "127.0.0.1", **settings: float) -> AsyncIterator[Caller]:
     clock = FakeClock()
     emulator = Emulator(client_id=CLIENT_ID, client_secret=CLIENT_SECRET, clock=clock, **settings)
-    with socket.create_server(("127.0.0.1", 0)) as sock:
+    with socket.create_server((address, 0)) as sock:
         await emulator.start(sock)
         try:
             origin = f"http://127.0.0.1:{sock.getsockname()[1]}"
@@ -184,11 +193,11 @@ async def test_an_unexpired_token_serves_and_an_expired_one_does_not(caller: Cal
 
 @pytest.mark.parametrize("path", [USERINFO, CREATE, GET, ORGANIZATION])
 async def test_a_missing_and_a_wrong_token_are_challenged_everywhere(caller: Caller, path: str) -> None:
-    for token in (None, "wrong"):
+    # RFC 6750 section 3.1: who brings no token at all is told no error code in the challenge.
+    for token, challenge in ((None, "Bearer"), ("wrong", 'Bearer error="invalid_token"')):
         answer = await caller.call(path, token, APPLICATION)
         assert (answer.status, answer.members["error"]) == (401, "invalid_token")
-        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
-    assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
+        assert answer.headers["WWW-Authenticate"] == challenge
 
 
 async def test_the_basic_pair_is_no_token(caller: Caller) -> None:
@@ -233,5 +242,270 @@ async def test_the_owner_is_the_same_customer_every_time(caller: Caller) -> None
     answers = [(await caller.call(USERINFO, await caller.token())).members for _ in range(2)]
     assert answers[0] == answers[1]
     assert list(answers[0]) == ["customerId"]
-    pytest.importorskip  # noqa: B018
-    assert answers[0]["customerId"].startswith("bits:customer::")
+    assert re.fullmatch("bits:customer::" + UUID, answers[0]["customerId"])
+
+
+async def test_a_created_application_can_be_read_again(caller: Caller) -> None:
+    token = await caller.token()
+    made = (await caller.call(CREATE, token, {**APPLICATION, "extra": 1})).members
+    assert set(made) == {"id", "sessionToken"}
+    assert re.fullmatch("bits:application::" + UUID, made["id"])
+    assert (await caller.call(GET, token, {"applicationId": made["id"]})).members == {
+        "id": made["id"],
+        **APPLICATION,
+    }
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("workflowId", None),
+        ("workflowId", 7),
+        ("workflowId", "8abe317f-6d54-4949-8ecd-245efb4fa05d"),
+        ("workflowId", APPLICATION["workflowId"] + "\n"),
+        ("countryCode", "SWE"),
+        ("countryCode", "se"),
+        ("countryCode", "S1"),
+        ("redirectUrl", "/done"),
+        ("redirectUrl", "https:///done"),
+        ("redirectUrl", "javascript:alert(1)"),
+        ("redirectUrl", "http://[::1"),
+    ],
+)
+async def test_a_wrong_member_of_a_new_application_is_named(caller: Caller, member: str, value: Any) -> None:
+    answer = await caller.call(CREATE, await caller.token(), {**APPLICATION, member: value})
+    assert answer.status == 400
+    assert member in answer.members["message"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"text"', b"\xff", b"[" * 100_000])
+async def test_what_is_no_json_object_is_refused(caller: Caller, body: bytes) -> None:
+    headers = {"Authorization": f"Bearer {await caller.token()}", "Content-Type": "application/json"}
+    for path in (CREATE, GET):
+        assert (await caller.send("POST", path, headers=headers, data=body)).status == 400
+
+
+async def test_an_unknown_application_is_not_found_and_a_missing_id_is_wrong(caller: Caller) -> None:
+    token = await caller.token()
+    unknown = {"applicationId": "bits:application::8abe317f-6d54-4949-8ecd-245efb4fa05d"}
+    assert (await caller.call(GET, token, unknown)).status == 404
+    assert (await caller.call(GET, token, {})).status == 400
+
+
+# Faults
+
+
+async def test_the_lifetime_of_tokens_is_set_at_start_and_while_running() -> None:
+    async with serving(token_lifetime=4) as caller:
+        answer = await caller.ask_token()
+        assert answer.members["expires_in"] == 4
+        caller.clock.advance(4)
+        assert (await caller.call(USERINFO, answer.members["access_token"])).status == 401
+        await caller.control("faults", token_lifetime=9)
+        assert (await caller.ask_token()).members["expires_in"] == 9
+
+
+@pytest.mark.parametrize(("status", "retry_after"), [(400, None), (429, "7"), (500, None), (503, "7")])
+async def test_a_failing_token_endpoint_fails_until_told_otherwise(
+    caller: Caller, status: int, retry_after: str | None
+) -> None:
+    await caller.control("faults", token_mode="fail", token_status=status, retry_after=7)
+    answer = await caller.ask_token()
+    assert (answer.status, answer.headers.get("Retry-After")) == (status, retry_after)
+    await caller.control("faults", token_mode="ok")
+    assert (await caller.ask_token()).status == 200
+
+
+async def test_a_hanging_token_endpoint_answers_nobody_and_lets_go_within_a_second_at_the_end() -> None:
+    async with serving() as caller:
+        await caller.control("faults", token_mode="hang")
+        hanging = asyncio.ensure_future(caller.session.post(TOKEN, headers=basic()))
+        while (await caller.state())["counters"].get("token_requests") != 1:
+            pass
+        assert (await asyncio.wait({hanging}, timeout=0.1))[0] == set()
+        async with asyncio.timeout(1):
+            await caller.emulator.close()
+            with contextlib.suppress(aiohttp.ClientError):
+                (await hanging).release()
+
+
+async def test_a_slow_token_endpoint_and_latency_delay_what_they_name() -> None:
+    loop = asyncio.get_running_loop()
+    async with serving(token_delay=0.1, latency=0.2) as caller:
+        begun = loop.time()
+        token = await caller.token()
+        given = loop.time()
+        assert (await caller.call(USERINFO, token)).status == 200
+        assert given - begun >= 0.09
+        assert loop.time() - given >= 0.19
+
+
+@pytest.mark.parametrize("status", [401, 429, 500])
+async def test_the_next_calls_fail_as_often_as_asked_and_no_more(caller: Caller, status: int) -> None:
+    token = await caller.token()
+    await caller.control("faults", **{f"next_{status}": 2, "retry_after": 3})
+    answers = [await caller.call(USERINFO, token) for _ in range(3)]
+    assert [answer.status for answer in answers] == [status, status, 200]
+    assert answers[0].headers.get("Retry-After") == ("3" if status == 429 else None)
+
+
+async def test_a_cut_connection_ends_without_a_byte_of_an_answer(caller: Caller) -> None:
+    token = await caller.token()
+    await caller.control("faults", next_cut=1)
+    with pytest.raises((aiohttp.ServerDisconnectedError, ConnectionResetError)):
+        await caller.call(CREATE, token, APPLICATION)
+    assert (await caller.call(CREATE, token, APPLICATION)).status == 200
+
+
+async def test_faults_of_calls_spare_the_token_endpoint_and_the_controls(caller: Caller) -> None:
+    await caller.control("faults", next_500=1)
+    assert (await caller.ask_token()).status == 200
+    assert (await caller.state())["faults"]["next_500"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("no_such_fault", 1),
+        ("token_mode", "odd"),
+        ("token_status", 200),
+        ("token_status", 500.0),
+        ("token_lifetime", 0),
+        ("token_lifetime", float("nan")),
+        ("token_delay", -1),
+        ("latency", "1"),
+        ("next_401", True),
+        ("next_cut", 1.5),
+        ("retry_after", None),
+    ],
+)
+async def test_a_wrong_fault_is_named_and_nothing_is_changed(caller: Caller, name: str, value: Any) -> None:
+    before = await caller.state()
+    answer = await caller.send("POST", "/_emulator/faults", json={"next_429": 5, name: value})
+    assert answer.status == 400
+    assert name in answer.members["error"]
+    assert await caller.state() == before
+
+
+# Controls
+
+
+async def test_the_state_counts_requests_by_operation_and_reset_sets_back() -> None:
+    async with serving(latency=0.001) as caller:
+        token = await caller.token()
+        await caller.ask_token({})
+        await caller.call(CREATE, token, APPLICATION)
+        await caller.call(USERINFO, "wrong")
+        await caller.control("faults", next_401=1)
+        state = await caller.state()
+        assert state["counters"] == {
+            "token_requests": 2,
+            "tokens_issued": 1,
+            "applications.create": 1,
+            "userinfo": 1,
+        }
+        assert (state["faults"]["next_401"], state["faults"]["latency"]) == (1, 0.001)
+        faults = (await caller.control("reset"))["faults"]
+        assert (faults["next_401"], faults["latency"]) == (0, 0.001)
+        assert (await caller.state())["counters"].get("token_requests") is None
+
+
+async def test_a_rotated_secret_replaces_the_old_one_and_spares_tokens(caller: Caller) -> None:
+    token = await caller.token()
+    assert await caller.control("rotate", client_secret="new") == {"client_secret": "new"}
+    assert (await caller.ask_token()).status == 401
+    assert (await caller.ask_token(basic(client_secret="new"))).status == 200
+    made = (await caller.send("POST", "/_emulator/rotate")).members["client_secret"]
+    assert len(made) >= 16
+    assert (await caller.ask_token(basic(client_secret=made))).status == 200
+    assert (await caller.call(USERINFO, token)).status == 200
+
+
+@pytest.mark.parametrize("secret", ["", 7, []])
+async def test_a_secret_that_is_no_text_is_refused_and_the_old_one_stays(caller: Caller, secret: Any) -> None:
+    answer = await caller.send("POST", "/_emulator/rotate", json={"client_secret": secret})
+    assert answer.status == 400
+    assert "client_secret" in answer.members["error"]
+    assert (await caller.ask_token()).status == 200
+
+
+async def test_neither_state_nor_repr_shows_a_secret_or_a_token(caller: Caller) -> None:
+    token = await caller.token()
+    session = (await caller.call(CREATE, token, APPLICATION)).members["sessionToken"]
+    shown = json.dumps(await caller.state(), ensure_ascii=False) + repr(caller.emulator)
+    shown += repr(caller.emulator.app)
+    for hidden in (token, session, CLIENT_SECRET):
+        assert hidden not in shown
+
+
+# Who may reach what
+
+
+@pytest.mark.parametrize("what", ["state", "faults", "revoke", "rotate", "reset"])
+async def test_the_controls_answer_no_peer_but_loopback_ones(
+    caller: Caller, what: str, tmp_path: Path
+) -> None:
+    token = await caller.token()
+    runner = web.AppRunner(caller.emulator.app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    path = str(tmp_path / "emulator.sock")  # a peer without an address, everywhere to be had
+    try:
+        await web.UnixSite(runner, path).start()
+        async with aiohttp.ClientSession(
+            "http://localhost", connector=aiohttp.UnixConnector(path)
+        ) as session:
+            peer = Caller(session, caller.emulator, caller.clock)
+            method = "GET" if what == "state" else "POST"
+            assert (await peer.send(method, f"/_emulator/{what}")).status == 403
+            assert (await peer.call(USERINFO, token)).status == 200
+    finally:
+        await runner.cleanup()
+    assert (await caller.ask_token()).status == 200
+
+
+async def test_the_controls_answer_nothing_that_came_through_a_proxy(caller: Caller) -> None:
+    token = await caller.token()
+    answer = await caller.send("POST", "/_emulator/revoke", headers={"Via": "1.1 proxy"})
+    assert answer.status == 403
+    assert (await caller.call(USERINFO, token)).status == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+async def test_web_pages_of_others_get_nothing(caller: Caller, headers: dict[str, str]) -> None:
+    token = await caller.token()
+    assert (await caller.send("POST", "/_emulator/revoke", headers=headers)).status == 403
+    assert (await caller.send("POST", TOKEN, headers={**basic(), **headers})).status == 403
+    assert (await caller.call(USERINFO, token)).status == 200
+
+
+async def test_the_emulators_own_origin_and_requests_typed_by_hand_are_served(caller: Caller) -> None:
+    origin = str(caller.session._base_url).rstrip("/")
+    for headers in ({"Origin": origin, "Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}):
+        assert (await caller.send("GET", "/_emulator/state", headers=headers)).status == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "192.0.2.1", "localhost.evil"])
+async def test_a_host_that_is_no_loopback_name_is_misdirected(caller: Caller, host: str) -> None:
+    for method, path in (("POST", "/_emulator/revoke"), ("GET", USERINFO)):
+        assert (await caller.send(method, path, headers={"Host": host})).status == 421
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1", "127.8.9.1:1", "[::1]:80"])
+async def test_every_loopback_name_is_served(caller: Caller, host: str) -> None:
+    assert (await caller.send("GET", "/_emulator/state", headers={"Host": host})).status == 200
+
+
+async def test_on_all_addresses_any_host_reaches_the_api_and_still_none_the_controls() -> None:
+    async with serving(address="0.0.0.0") as caller:  # noqa: S104 - that is what is tested
+        headers = {"Host": "emulator.example"}
+        assert (await caller.send("POST", TOKEN, headers=headers)).status == 401
+        assert (await caller.send("GET", "/_emulator/state", headers=headers)).status == 421

@@ -1,0 +1,54 @@
+"""The real sidecar before an upstream that records."""
+
+import asyncio
+import contextlib
+import io
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple
+
+from config.addresses import TcpAddress
+from proxy.sidecar import Sidecar
+from tests.fakes.clock import FakeClock
+from tests.fakes.rawclient import RawClient, raw_client
+from tests.fakes.recorder import Recorder, recording
+from tests.fakes.stand import sidecar_for
+
+
+class Bench(NamedTuple):
+    """A recorder, the sidecar before it on a clock of its own, a way to connect, and the log."""
+
+    upstream: Recorder
+    sidecar: Sidecar
+    connect: Callable[[], AbstractAsyncContextManager[RawClient]]
+    log: io.StringIO
+    clock: FakeClock
+
+    def metrics(self) -> str:
+        return self.sidecar._telemetry.render("")[0].decode()
+
+    def in_flight(self) -> int:
+        (line,) = (
+            line for line in self.metrics().splitlines() if "requests_in_flight " in line and line[0] != "#"
+        )
+        return int(float(line.split()[1]))
+
+    async def seen(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition` holds: what leads to it is under way on sockets."""
+        async with asyncio.timeout(5):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def set_up(**env: str) -> AsyncIterator[Bench]:
+    """Serve both; the sidecar has a token."""
+    log = io.StringIO()
+    clock = FakeClock()
+    async with (
+        recording() as upstream,
+        sidecar_for(f"http://{upstream.authority}", log, clock, **env) as sidecar,
+    ):
+        address = sidecar.addresses[0]
+        where = (address.host, address.port) if isinstance(address, TcpAddress) else ("", 0)
+        yield Bench(upstream, sidecar, lambda: raw_client(where), log, clock)

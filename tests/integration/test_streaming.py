@@ -1,0 +1,81 @@
+"""Back-pressure: who is slow slows the other side down, and nothing piles up in between."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from tests.fakes.bench import Bench
+from tests.fakes.rawclient import RawClient
+from tests.fakes.recorder import OK_ANSWER
+
+GET = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
+PIECE = b"x" * 65_536
+# What the kernel's buffers on loopback may hold on top of ours, on both connections.
+KERNEL = 16 * 2**20
+
+
+@contextlib.asynccontextmanager
+async def streaming(length: int) -> AsyncIterator[tuple[str, list[int]]]:
+    """An upstream that sends `length` bytes as fast as they are taken; yields the count of what went."""
+    sent = [0]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length)
+            while sent[0] < length:
+                writer.write(PIECE)
+                await writer.drain()
+                sent[0] += len(PIECE)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", sent
+
+
+async def stalled(count: list[int]) -> int:
+    """Wait until `count` has not grown for a while."""
+    before = -1
+    async with asyncio.timeout(20):
+        while count[0] != before:
+            before = count[0]
+            await asyncio.sleep(0.3)
+    return before
+
+
+async def test_a_client_that_does_not_read_stops_the_api(bench: Bench) -> None:
+    length = 1024 * len(PIECE)
+    async with streaming(length) as (authority, sent), bench.connect() as client:
+        host, _, port = authority.partition(":")
+        bench.sidecar._pool._connector._host = host  # type: ignore[attr-defined] # the dialer's
+        bench.sidecar._pool._connector._port = int(port)  # type: ignore[attr-defined] # the dialer's
+        bench.sidecar._pool._idle.clear()
+        await client.send(GET)
+        await client.until(b"\r\n\r\n")
+        assert await stalled(sent) < KERNEL < length
+        # And it goes on when the client does.
+        taken = 0
+        while taken < length:
+            taken += len(await client.some())
+        assert taken == length
+
+
+async def test_an_api_that_does_not_read_stops_the_client(bench: Bench) -> None:
+    length = 1024 * len(PIECE)
+    bench.upstream.read_bodies = False
+    taken = [0]
+
+    async def feed(client: RawClient) -> None:
+        await client.send(b"POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % length)
+        while taken[0] < length:
+            await client.send(PIECE)
+            taken[0] += len(PIECE)
+
+    async with bench.connect() as client:
+        feeding = asyncio.ensure_future(feed(client))
+        assert await stalled(taken) < KERNEL < length
+        bench.upstream.read_on(OK_ANSWER, length)
+        async with asyncio.timeout(30):
+            await feeding
+        assert (await client.answer()).status == 200

@@ -1,0 +1,174 @@
+"""TLS with the API: who is trusted, and that a stream which was cut is never taken for whole."""
+
+import asyncio
+import contextlib
+import io
+import json
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import trustme
+
+from config.addresses import TcpAddress
+from tests.fakes.rawclient import Answer, RawClient, raw_client
+from tests.fakes.recorder import Recorder, recording
+from tests.fakes.stand import sidecar_for
+
+GET = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Tls:
+    """An authority, and servers with its certificates."""
+
+    def __init__(self, directory: Path) -> None:
+        self.authority = trustme.CA()
+        self.ca_file = directory / "ca.pem"
+        self.authority.cert_pem.write_to_path(self.ca_file)
+
+    def context(
+        self, *names: str, least: ssl.TLSVersion | None = None, most: ssl.TLSVersion | None = None
+    ) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.authority.issue_cert(*names).configure_cert(context)
+        if least is not None:
+            context.minimum_version = least
+        if most is not None:
+            context.maximum_version = most
+        return context
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Tls:
+    return Tls(tmp_path)
+
+
+@contextlib.asynccontextmanager
+async def proxied(
+    tls: Tls, context: ssl.SSLContext, serve: Serve, **env: str
+) -> AsyncIterator[tuple[RawClient, io.StringIO]]:
+    """A client of a proxy whose API is `serve` over TLS; the token comes over plain http."""
+    log = io.StringIO()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    async with server, recording() as tokens:
+        env = {
+            "BITS_TOKEN_URL": f"http://{tokens.authority}/v1/oauth2/token",
+            "BITS_UPSTREAM__CA_FILE": str(tls.ca_file),
+            **env,
+        }
+        async with sidecar_for(f"https://localhost:{port}", log, **env) as sidecar:
+            address = sidecar.addresses[0]
+            assert isinstance(address, TcpAddress)
+            async with raw_client((address.host, address.port)) as client:
+                yield client, log
+
+
+def answering(pieces: bytes, *, clean: bool) -> Serve:
+    """Answer with `pieces`; then end the stream with close_notify if `clean`, else cut it underneath TLS."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(pieces)
+            await writer.drain()
+            if clean:
+                writer.close()
+                await writer.wait_closed()
+        transport = writer.transport
+        # The socket's own end, as if a cable had been cut: no close_notify.
+        writer.transport.abort() if transport else None
+
+    return serve
+
+
+async def test_a_request_over_tls(tls: Tls) -> None:
+    recorder = Recorder()
+    async with proxied(tls, tls.context("localhost"), recorder.serve) as (client, _):
+        for _ in range(3):
+            await client.send(GET)
+            assert (await client.answer()).body == b"ok"
+    assert len(recorder.requests) == 3
+    assert recorder.connections == 1
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_tls_1_2_and_1_3(tls: Tls, version: ssl.TLSVersion) -> None:
+    context = tls.context("localhost", least=version, most=version)
+    async with proxied(tls, context, Recorder().serve) as (client, _):
+        await client.send(GET)
+        assert (await client.answer()).status == 200
+
+
+async def failed(tls: Tls, context: ssl.SSLContext, **env: str) -> tuple[Answer, str]:
+    async with proxied(tls, context, Recorder().serve, **env) as (client, log):
+        await client.send(GET)
+        answer = await client.answer()
+        return answer, log.getvalue()
+
+
+async def test_another_name_in_the_certificate_is_refused(tls: Tls) -> None:
+    answer, log = await failed(tls, tls.context("other.example"))
+    assert answer.status == 502
+    assert json.loads(answer.body)["code"] == "tls_certificate"
+    assert answer.field(b"Proxy-Status") == b"bits-auth-proxy; error=tls_certificate_error"
+    assert "ostname mismatch" in log
+
+
+async def test_another_authority_is_refused(tls: Tls, tmp_path: Path) -> None:
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(other)
+    answer, _ = await failed(tls, tls.context("localhost"), BITS_UPSTREAM__CA_FILE=str(other))
+    assert json.loads(answer.body)["code"] == "tls_certificate"
+
+
+async def test_a_server_that_speaks_no_tls_is_a_502() -> None:
+    async with recording() as upstream, recording() as tokens:
+        env = {"BITS_TOKEN_URL": f"http://{tokens.authority}/v1/oauth2/token"}
+        async with sidecar_for(f"https://{upstream.authority}", io.StringIO(), **env) as sidecar:
+            address = sidecar.addresses[0]
+            assert isinstance(address, TcpAddress)
+            async with raw_client((address.host, address.port)) as client:
+                await client.send(GET)
+                answer = await client.answer()
+    assert answer.status in (502, 504)
+    assert upstream.requests == []
+
+
+async def test_a_close_delimited_answer_is_whole_only_after_close_notify(tls: Tls) -> None:
+    pieces = b"HTTP/1.1 200 OK\r\n\r\nhalf or whole"
+    for clean in (True, False):
+        async with proxied(tls, tls.context("localhost"), answering(pieces, clean=clean)) as (client, _):
+            await client.send(GET)
+            answer = await client.answer()
+            assert answer.status in (200, 502)
+            assert (answer.status == 200 and answer.whole) is clean
+
+
+async def test_large_bodies_pass_over_tls(tls: Tls) -> None:
+    big = bytes(range(256)) * 8192
+    recorder = Recorder()
+    recorder.script = [(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(big), big)]
+    async with proxied(tls, tls.context("localhost"), recorder.serve) as (client, _):
+        await client.send(
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(big) + big
+        )
+        assert (await client.answer()).body == big
+    assert recorder.requests[0][1] == big
+
+
+async def test_the_client_certificate_is_presented(tls: Tls, tmp_path: Path) -> None:
+    mine = tls.authority.issue_cert("the-proxy")
+    mine.private_key_and_cert_chain_pem.write_to_path(tmp_path / "mine.pem")
+    context = tls.context("localhost")
+    tls.authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    async with proxied(
+        tls, context, Recorder().serve, BITS_UPSTREAM__CLIENT_CERT=str(tmp_path / "mine.pem")
+    ) as (client, _):
+        await client.send(GET)
+        assert (await client.answer()).status == 200
+    answer, _ = await failed(tls, context)
+    assert answer.status == 502

@@ -1,0 +1,121 @@
+"""Whatever a client or the API sends: what must go goes, nothing else is lost or changed."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.forward.headers import ClientAuthorization, RequestRules, ResponseRules, request_id_of
+from proxy.http1.messages import RequestHead
+from proxy.http1.parsing import RequestParser, ResponseParser
+from tests import strategies as make
+
+OURS = b"Authorization: Bearer ours\r\n"
+DROPPED = {name.lower() for name in make.HOP_BY_HOP + make.PRIVATE}
+REWRITTEN = {b"host", b"authorization", b"via", b"x-request-id", b"content-length", b"transfer-encoding"}
+
+
+def rules(
+    mode: ClientAuthorization = ClientAuthorization.REPLACE, *, forwarded: bool = False
+) -> RequestRules:
+    return RequestRules(authority=b"api.bits.bi", pseudonym=b"us-1", authorization=mode, forwarded=forwarded)
+
+
+def parse(raw: bytes) -> RequestHead:
+    head = RequestParser(max_line=8192, max_head=65_536, max_fields=500).feed(raw)
+    assert head is not None
+    return head
+
+
+def rewritten(raw: bytes, mode: ClientAuthorization = ClientAuthorization.REPLACE) -> RequestHead:
+    """What the API reads of `raw` after our rules; our own parser must take it."""
+    head = parse(raw)
+    its = rules(mode)
+    line = OURS if its.injects(head) else b""
+    return parse(
+        its.rewrite(
+            head,
+            target=head.target,
+            authorization_line=line,
+            request_id=request_id_of(head) or b"r-1",
+            peer="::1",
+        )
+    )
+
+
+special = st.sampled_from([*make.HOP_BY_HOP, *make.PRIVATE, b"Authorization"]).flatmap(make.spell)
+hostile_fields = st.lists(
+    st.tuples(special, make.values) | st.tuples(make.names, make.values), max_size=16
+).map(lambda lines: [line for line in lines if line[0].lower() != b"connection"])
+nominated = st.lists(
+    special | make.names | st.sampled_from([b"Host", b"Via", b"X-Request-ID", b"Content-Length"]), max_size=4
+)
+
+
+@given(make.methods, make.targets, hostile_fields, nominated)
+def test_requests(method: bytes, target: bytes, lines: list[tuple[bytes, bytes]], named: list[bytes]) -> None:
+    connection = [(b"Connection", b", ".join(named))] if named else []
+    raw = make.raw_head(method, target, [*lines, *connection, (b"Content-Length", b"0")])
+    seen = rewritten(raw)
+    keys = [key for key, _, _ in seen.fields]
+    assert (seen.method, seen.target, seen.host) == (method, target, b"api.bits.bi")
+    gone = DROPPED | {name.lower() for name in named}
+    assert not (set(keys) & gone) - REWRITTEN
+    for once in (b"host", b"authorization", b"x-request-id", b"content-length"):
+        assert keys.count(once) == 1
+    assert seen.notable[b"authorization"] == b"Bearer ours"
+    assert seen.notable[b"via"].endswith(b"1.1 us-1")
+    assert seen.length == 0
+    expected = [
+        (name, value)
+        for name, value in lines
+        if name.lower() not in gone | REWRITTEN and not name.lower().startswith(b"x-forwarded-")
+    ]
+    got = [(name, value) for key, name, value in seen.fields if key not in REWRITTEN]
+    assert got == expected
+
+
+@given(make.values.filter(bool), st.sampled_from([b"Connection: Authorization\r\n", b""]))
+def test_kept_credentials_go_up_unless_the_client_itself_takes_them_back(
+    value: bytes, nominates: bytes
+) -> None:
+    raw = b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: " + value + b"\r\n" + nominates + b"\r\n"
+    seen = rewritten(raw, ClientAuthorization.KEEP)
+    expected = b"Bearer ours" if nominates else value
+    assert [v for key, _, v in seen.fields if key == b"authorization"] == [expected]
+
+
+def test_without_its_own_the_clients_request_gets_ours_in_every_mode() -> None:
+    for mode in ClientAuthorization:
+        seen = rewritten(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", mode)
+        assert seen.notable[b"authorization"] == b"Bearer ours"
+
+
+def test_reject_refuses_who_brings_an_authorization() -> None:
+    bringing = parse(b"GET / HTTP/1.1\r\nHost: a\r\nauthorization: x\r\n\r\n")
+    assert rules(ClientAuthorization.REJECT).refuses(bringing)
+    assert not rules(ClientAuthorization.REPLACE).refuses(bringing)
+    assert not rules(ClientAuthorization.REJECT).refuses(parse(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"))
+
+
+@given(st.integers(200, 599), hostile_fields, nominated)
+def test_responses(status: int, lines: list[tuple[bytes, bytes]], named: list[bytes]) -> None:
+    lines = [line for line in lines if line[0].lower() not in (b"location", b"keep-alive")]
+    text = b"".join(b"%b: %b\r\n" % line for line in [*lines, (b"Connection", b", ".join(named))] if line[1])
+    raw = b"HTTP/1.1 %d R\r\n%bContent-Length: 0\r\n\r\n" % (status, text)
+    head = ResponseParser(max_line=8192, max_head=65_536, max_fields=500).feed(raw)
+    assert head is not None
+    its = ResponseRules(origin=b"https://api.bits.bi")
+    out = its.rewrite(head, chunked=False, connection=b"", request_id=b"r-1")
+    seen = ResponseParser(max_line=8192, max_head=65_536, max_fields=500).feed(out)
+    assert seen is not None
+    hop = {name.lower() for name in make.HOP_BY_HOP} - {b"trailer"}
+    gone = hop | {name.lower() for name in named} - {b"content-length"}
+    got = [
+        (name, value) for key, name, value in seen.fields if key not in (b"content-length", b"x-request-id")
+    ]
+    expected = [
+        (name, value) for name, value in lines if value and name.lower() not in gone | {b"x-request-id"}
+    ]
+    assert got == expected
+    ids = [value for key, _, value in seen.fields if key == b"x-request-id"]
+    theirs = [value for name, value in lines if value and name.lower() == b"x-request-id"]
+    assert ids == (theirs if theirs and b"x-request-id" not in gone else [b"r-1"])
