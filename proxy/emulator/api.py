@@ -16,7 +16,7 @@ from proxy.emulator.tokens import (
     Tokens,
 )
 
-_READERS: Final = (APPLICATION, APPLICATION_READ, APPLICATION_SESSION)
+_READERS: Final = (APPLICATION, APPLICATION_READ)
 
 
 class Api:
@@ -57,7 +57,7 @@ class Api:
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/applications.get`."""
-        grant = await self._admit(request, "applications.get", _READERS)
+        grant = await self._admit(request, "applications.get", (*_READERS, APPLICATION_SESSION))
         application_id = (await _json_object(request)).get("applicationId")
         if not isinstance(application_id, str):
             raise _error(web.HTTPBadRequest, "invalid_argument", "applicationId is missing or wrong")
@@ -70,7 +70,7 @@ class Api:
 
     async def organization(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/applications.organization.get`."""
-        await self._admit(request, "applications.organization.get", (APPLICATION, APPLICATION_READ))
+        await self._admit(request, "applications.organization.get", _READERS)
         return web.json_response({"customerId": self._customer, "name": "Acme AB", "countryCode": "SE"})
 
     async def _admit(self, request: web.Request, operation: str, scopes: tuple[str, ...]) -> Grant:
@@ -103,7 +103,7 @@ class Api:
 async def _json_object(request: web.Request) -> dict[str, Any]:
     try:
         members = await request.json()
-    except (ValueError, RecursionError):
+    except (ValueError, LookupError, RecursionError):  # LookupError: an unknown charset
         members = None
     if not isinstance(members, dict):
         raise _error(web.HTTPBadRequest, "invalid_argument", "the body must be a JSON object")

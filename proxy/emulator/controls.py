@@ -45,14 +45,15 @@ class Controls:
                 secret = (await _json_object(request)).get("client_secret")
             except ValueError as error:
                 return web.json_response({"error": str(error)}, status=400)
-            if secret is not None and (not isinstance(secret, str) or not secret):
-                return web.json_response({"error": "client_secret must be a text"}, status=400)
+            if secret is not None and not (isinstance(secret, str) and secret and secret.isprintable()):
+                return web.json_response({"error": "client_secret must be a printable text"}, status=400)
         return web.json_response({"client_secret": self._oauth.rotate(secret)})
 
     async def reset(self, _: web.Request) -> web.Response:
         """Set all faults and counters back."""
         self._faults.change(self._initial)
         self._counters.clear()
+        self._tokens.issued = 0
         return self._state()
 
     def _state(self) -> web.Response:
@@ -63,7 +64,7 @@ class Controls:
 async def _json_object(request: web.Request) -> dict[str, Any]:
     try:
         members = await request.json()
-    except (ValueError, RecursionError):
+    except (ValueError, LookupError, RecursionError):  # LookupError: an unknown charset
         members = None
     if not isinstance(members, dict):
         raise ValueError("a JSON object")  # noqa: TRY004 - of the request, not of the code

@@ -69,11 +69,12 @@ class OAuth:
         if not asked <= {APPLICATION, APPLICATION_READ}:
             return _refusal("invalid_scope", f"the scopes are {APPLICATION} and {APPLICATION_READ}")
         scope = APPLICATION_READ if asked == {APPLICATION_READ} else " ".join(sorted(asked)) or APPLICATION
-        self._tokens.lifetime = faults.token_lifetime
+        lifetime = round(float(faults.token_lifetime), 3)
+        self._tokens.lifetime = lifetime
         answer = {
             "type": "Bearer",
             "access_token": self._tokens.issue(scope),
-            "expires_in": round(faults.token_lifetime, 3),
+            "expires_in": int(lifetime) if lifetime.is_integer() else lifetime,
             "scope": scope,
         }
         return web.json_response(answer, headers=_NO_STORE)

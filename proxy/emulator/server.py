@@ -102,13 +102,20 @@ class Emulator:
         control = request.path.startswith("/_emulator")
         if control and (not _is_loopback(request.remote or "") or "Via" in request.headers):
             return _refusal(403, "The controls answer to this machine only, and not through a proxy.")
-        if (control or self._loopback_only) and not _is_loopback(request.url.host or ""):
+        if (control or self._loopback_only) and not _is_loopback(_host(request)):
             return _refusal(421, "This Host is not served here.")
         origin = request.headers.get("Origin")
         foreign = origin is not None and origin != f"{request.scheme}://{request.host}"
         if foreign or request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
             return _refusal(403, "Web pages of other sites are refused.")
         return await handler(request)
+
+
+def _host(request: web.Request) -> str:
+    try:
+        return request.url.host or ""
+    except ValueError:  # a Host that is no authority
+        return ""
 
 
 def _is_loopback(host: str) -> bool:
