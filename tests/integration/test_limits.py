@@ -150,7 +150,7 @@ async def test_a_refused_client_that_stays_is_cut_after_two_seconds(bench: Bench
         await client.send(b"BREW /" + HEAD + b"\r\n")
         assert (await client.answer()).status == 501
         bench.clock.advance(2.5)
-        await bench.seen(lambda: bench.sidecar._clients.gone.is_set())
+        await bench.seen(bench.sidecar._clients.gone.is_set)
 
 
 async def test_one_connections_fault_does_not_stop_the_others_deadlines(

@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import io
 from collections.abc import AsyncIterator
 
+from config.addresses import TcpAddress
 from tests.fakes.bench import Bench
-from tests.fakes.rawclient import RawClient
-from tests.fakes.recorder import OK_ANSWER
+from tests.fakes.rawclient import RawClient, raw_client
+from tests.fakes.recorder import OK_ANSWER, recording
+from tests.fakes.stand import sidecar_for
 
 GET = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 PIECE = b"x" * 65_536
@@ -27,6 +30,8 @@ async def streaming(length: int) -> AsyncIterator[tuple[str, list[int]]]:
                 writer.write(PIECE)
                 await writer.drain()
                 sent[0] += len(PIECE)
+            writer.close()
+            await writer.wait_closed()
         writer.transport.abort()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -44,21 +49,22 @@ async def stalled(count: list[int]) -> int:
     return before
 
 
-async def test_a_client_that_does_not_read_stops_the_api(bench: Bench) -> None:
+async def test_a_client_that_does_not_read_stops_the_api() -> None:
     length = 1024 * len(PIECE)
-    async with streaming(length) as (authority, sent), bench.connect() as client:
-        host, _, port = authority.partition(":")
-        bench.sidecar._pool._connector._host = host  # type: ignore[attr-defined] # the dialer's
-        bench.sidecar._pool._connector._port = int(port)  # type: ignore[attr-defined] # the dialer's
-        bench.sidecar._pool._idle.clear()
-        await client.send(GET)
-        await client.until(b"\r\n\r\n")
-        assert await stalled(sent) < KERNEL < length
-        # And it goes on when the client does.
-        taken = 0
-        while taken < length:
-            taken += len(await client.some())
-        assert taken == length
+    async with streaming(length) as (authority, sent), recording() as tokens:
+        token_url = f"http://{tokens.authority}/v1/oauth2/token"
+        async with sidecar_for(f"http://{authority}", io.StringIO(), BITS_TOKEN_URL=token_url) as sidecar:
+            address = sidecar.addresses[0]
+            assert isinstance(address, TcpAddress)
+            async with raw_client((address.host, address.port)) as client:
+                await client.send(GET)
+                await client.until(b"\r\n\r\n")
+                assert await stalled(sent) < KERNEL < length
+                # And it goes on when the client does.
+                taken = 0
+                while taken < length:
+                    taken += len(await client.some())
+                assert taken == length
 
 
 async def test_an_api_that_does_not_read_stops_the_client(bench: Bench) -> None:

@@ -77,9 +77,8 @@ def answering(pieces: bytes, *, clean: bool) -> Serve:
             if clean:
                 writer.close()
                 await writer.wait_closed()
-        transport = writer.transport
         # The socket's own end, as if a cable had been cut: no close_notify.
-        writer.transport.abort() if transport else None
+        writer.transport.abort()
 
     return serve
 
