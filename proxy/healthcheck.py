@@ -25,8 +25,8 @@ def check(address: str | None, config: str | None) -> tuple[bool, str]:
         answer = _ask(address)
     except (OSError, ValueError) as error:
         return False, f"not healthy: {address}: {error}"
-    status, _, rest = answer.partition(b"\r\n")
-    reason = rest.partition(b"\r\n\r\n")[2].decode("latin-1").strip()
+    status = answer.partition(b"\r\n")[0]
+    reason = answer.partition(b"\r\n\r\n")[2].decode("latin-1").strip()
     if status.split(b" ")[1:2] == [b"200"]:
         return True, f"healthy: {reason}"
     return False, f"not healthy: {reason or status.decode('latin-1')}"

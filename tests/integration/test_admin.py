@@ -1,0 +1,193 @@
+"""The admin listener: probes, metrics and status, and who gets them."""
+
+import json
+import subprocess
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from proxy.admin.app import build_app
+from proxy.admin.health import Health
+from proxy.admin.server import AdminServer
+from proxy.forward.listener import bind
+from tests.fakes.bench import Bench
+from tests.fakes.clock import FakeClock
+from tests.fakes.stand import standing
+
+PAGES = ("/livez", "/startupz", "/readyz", "/metrics", "/status")
+
+
+class Admin(NamedTuple):
+    """A served admin application over a state that the test sets."""
+
+    origin: str
+    clock: FakeClock
+    health: Health
+    token: list[bool]
+
+
+async def serve(*, loopback: bool) -> tuple[AdminServer, Admin]:
+    clock, token = FakeClock(), [False]
+    health = Health(clock=clock, has_token=lambda: token[0], startup_grace=30.0)
+    app: web.Application = build_app(
+        health=health,
+        metrics=lambda accept: (f"for {accept}".encode(), "text/plain; version=0.0.4"),
+        status=lambda: {"token": {"state": "fresh"}},
+        loopback=loopback,
+    )
+    server = AdminServer()
+    sock = bind(("127.0.0.1", 0))
+    await server.serve(sock, app)
+    return server, Admin(f"http://127.0.0.1:{sock.getsockname()[1]}", clock, health, token)
+
+
+@pytest.fixture(params=[True])
+async def admin(request: pytest.FixtureRequest) -> AsyncIterator[Admin]:
+    server, made = await serve(loopback=request.param)
+    yield made
+    await server.close()
+
+
+async def get(origin: str, path: str, **headers: str) -> tuple[int, str]:
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with aiohttp.ClientSession() as session, session.get(origin + path, headers=fields) as answer:
+        assert answer.status >= 400 or answer.headers["Cache-Control"] == "no-store"
+        return answer.status, await answer.text()
+
+
+async def test_start_up_is_over_with_a_token_or_after_the_grace(admin: Admin) -> None:
+    waiting = (503, "waiting for the first token\n")
+    assert await get(admin.origin, "/startupz") == await get(admin.origin, "/readyz") == waiting
+    assert await get(admin.origin, "/livez") == (200, "alive\n")
+    admin.clock.advance(29.9)
+    assert await get(admin.origin, "/startupz") == waiting
+    admin.clock.advance(0.2)
+    assert await get(admin.origin, "/startupz") == (200, "started without a token\n")
+    admin.token[0] = True
+    assert await get(admin.origin, "/startupz") == (200, "started\n")
+    # Once over, start-up stays over: an outage of the token endpoint takes no pod away.
+    admin.token[0] = False
+    assert await get(admin.origin, "/readyz") == (200, "started\n")
+
+
+async def test_draining_ends_readiness_and_nothing_else(admin: Admin) -> None:
+    admin.token[0] = True
+    assert (await get(admin.origin, "/readyz"))[0] == 200
+    admin.health.drain()
+    assert await get(admin.origin, "/readyz") == (503, "draining\n")
+    assert (await get(admin.origin, "/livez"))[0] == 200
+    assert (await get(admin.origin, "/startupz"))[0] == 200
+
+
+async def test_metrics_come_in_the_format_that_is_asked_for(admin: Admin) -> None:
+    assert await get(admin.origin, "/metrics", Accept="application/openmetrics-text") == (
+        200,
+        "for application/openmetrics-text",
+    )
+
+
+@pytest.mark.parametrize("admin", [False], indirect=True)
+async def test_where_others_can_reach_it_there_are_probes_and_metrics_alone(admin: Admin) -> None:
+    admin.token[0] = True
+    # Probes come by the pod's address, so any Host will do.
+    found = {path: (await get(admin.origin, path, Host="10.0.0.7"))[0] for path in PAGES}
+    assert found == {**dict.fromkeys(PAGES, 200), "/status": 404}
+
+
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Sec_Fetch_Site": "cross-site"}, 403),
+        ({"Sec_Fetch_Site": "same-site"}, 403),
+        ({"Host": "rebound.evil.example"}, 421),
+        ({"Host": "127.0.0.1.evil.example:9090"}, 421),
+    ],
+)
+async def test_web_pages_get_nothing(admin: Admin, path: str, headers: dict[str, str], status: int) -> None:
+    admin.token[0] = True
+    assert (await get(admin.origin, path, **headers))[0] == status
+
+
+async def test_its_own_page_may_ask(admin: Admin) -> None:
+    admin.token[0] = True
+    own = {"Origin": admin.origin, "Sec_Fetch_Site": "same-origin"}
+    assert (await get(admin.origin, "/status", **own))[0] == 200
+    assert (await get(admin.origin, "/status", Host="localhost:9090"))[0] == 200
+
+
+async def test_status_and_metrics_of_a_whole_stand_tell_the_same() -> None:
+    async with standing() as stand, aiohttp.ClientSession(stand.url) as client:
+        async with client.get("/oauth2/userinfo") as answer:
+            assert answer.status == 200
+        status = json.loads((await get(stand.admin, "/status"))[1])
+        metrics = (await get(stand.admin, "/metrics"))[1]
+        token = stand.sidecar._refresher.current()
+        assert token is not None
+    values = {
+        line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
+        for line in metrics.splitlines()
+        if not line.startswith("#")
+    }
+    told = status["token"]
+    assert told["state"] == "fresh"
+    assert values['bits_proxy_token_state{state="fresh"}'] == 1
+    assert sum(value for name, value in values.items() if name.startswith("bits_proxy_token_state{")) == 1
+    for name in ("issued", "expires", "next_refresh"):
+        assert values[f"bits_proxy_token_{name}_timestamp_seconds"] == pytest.approx(
+            told[f"{name}_timestamp_seconds"], abs=2
+        )
+    assert told["expires_timestamp_seconds"] - told["issued_timestamp_seconds"] == pytest.approx(3570)
+    assert values['bits_proxy_upstream_connections{state="idle"}'] == status["upstream_connections"]["idle"]
+    assert values['bits_proxy_requests_total{method="GET",operation="userinfo",status="200"}'] == 1
+    for shown in (metrics, json.dumps(status)):
+        assert token.reveal() not in shown
+
+
+async def test_hostile_paths_make_no_new_series(bench: Bench) -> None:
+    # Errors earn no label, and successes a hundred at most.
+    bench.upstream.script = [(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n",)]
+    async with bench.connect() as client:
+        before = 0
+        for number in range(300):
+            await client.send(b"GET /v1/x%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % number)
+            assert (await client.answer()).status == 404
+            before = before or bench.metrics().count("\n")
+        assert bench.metrics().count("\n") == before
+        bench.upstream.script = [(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",)]
+        for number in range(300):
+            await client.send(b"GET /v1/x%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % number)
+            assert (await client.answer()).status == 200
+    operations = {
+        line for line in bench.metrics().splitlines() if line.startswith("bits_proxy_requests_total{")
+    }
+    assert len(operations) <= 102
+    assert 'operation="other",status="200"' in "".join(operations)
+
+
+def test_the_health_check_loads_the_standard_library_alone() -> None:
+    program = (
+        "import sys; from proxy import healthcheck; "
+        "print([name for name in sys.modules if name.partition('.')[0] in %r])"
+    )
+    heavy = (
+        "aiohttp",
+        "pydantic",
+        "structlog",
+        "prometheus_client",
+        "uvloop",
+        "asyncio",
+        "config",
+        "tomllib",
+        "ssl",
+    )
+    found = subprocess.run(
+        ["python", "-S", "-c", program % (heavy,)], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "[]"

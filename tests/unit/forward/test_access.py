@@ -1,0 +1,360 @@
+"""Who may call what: no spelling of a path gets past the rules that its plain form would meet."""
+
+import re
+from collections.abc import Sequence
+from urllib.parse import unquote_to_bytes
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from proxy.forward import problems
+from proxy.forward.access import (
+    LOOPBACK_HOSTS,
+    AccessRules,
+    HostRule,
+    SiteRule,
+    is_ambiguous,
+    split_target,
+)
+from proxy.forward.problems import Problem
+from proxy.http1.messages import RequestHead
+from proxy.http1.parsing import RequestParser
+from tests import strategies as make
+
+SAFE = ("*.get", "*.list")
+
+
+def rules(*allow: str) -> AccessRules:
+    return AccessRules(allow=allow, safe_operations=SAFE)
+
+
+def head_of(method: bytes, target: bytes, *lines: bytes) -> RequestHead:
+    raw = b"\r\n".join((b"%b %b HTTP/1.1" % (method, target), b"Host: localhost", *lines)) + b"\r\n\r\n"
+    head = RequestParser(max_line=8192, max_head=65_536, max_fields=100).feed(raw)
+    assert head is not None
+    return head
+
+
+def decide(method: bytes, target: bytes, allow: Sequence[str] = ()) -> Problem | None:
+    """What becomes of a request target, of whatever form."""
+    _, path = split_target(head_of(method, target))
+    return rules(*allow).decide(method, path.partition(b"?")[0]).refusal
+
+
+TOKEN_PATHS = [
+    b"/v1/oauth2/token",
+    b"/V1/OAUTH2/TOKEN",
+    b"/v1/oAuth2/Token",
+    b"/v1/oauth2/token/",
+    b"/v1/oauth2/token?grant_type=x",
+    b"/v1/oauth2/token??",
+    b"/v1/oauth2//token",
+    b"//v1/oauth2/token",
+    b"/v1/%6fauth2/token",
+    b"/v1/%6Fauth2/token",
+    b"/v1/oauth%32/token",
+    b"/v1/%256fauth2/token",
+    b"/v1/oauth2%2ftoken",
+    b"/v1/oauth2%2Ftoken",
+    b"/v1%2foauth2/token",
+    b"/v1/oauth2%5ctoken",
+    b"/v1/oauth2\\token",
+    b"/v1/oauth2%252ftoken",
+    b"/v1/./oauth2/token",
+    b"/v1/x/../oauth2/token",
+    b"/v1/oauth2/x/../token",
+    b"/v1/%2e/oauth2/token",
+    b"/v1/x/%2e%2e/oauth2/token",
+    b"/v1/x/.%2E/oauth2/token",
+    b"/v1/oauth2;x/token",
+    b"/v1/oauth2;/token",
+    b"/v1/oauth2%3b/token",
+    b"/v1/oauth2/token;x=1",
+    b"/v1/oauth2/token%00",
+    b"/v1/oauth2%00/token",
+    b"/v1/oauth2%0a/token",
+    b"/v1/oauth2%7f/token",
+    b"/v1/oauth2%/token",
+    b"/v1/oauth2%u002ftoken",
+    b"/oauth2/token",
+    b"/v2/oauth2/token",
+    b"/v1/oauth2/revoke",
+    b"/v1/oauth2/oauth2/token",
+    b"/oauth2/userinfo/",
+    b"/oauth2/UserInfo",
+    b"/v1/oauth2/userinfo",
+    b"http://localhost/v1/oauth2/token",
+    b"HTTP://localhost/v1/OAUTH2/token",
+    b"https://api.bits.bi/v1/%6fauth2/token",
+    b"http://localhost//v1/oauth2/token",
+]
+
+
+@pytest.mark.parametrize("target", TOKEN_PATHS)
+@pytest.mark.parametrize("method", [b"GET", b"POST", b"OPTIONS"])
+@pytest.mark.parametrize("allow", [(), ("* /*",), ("POST /v1/*", "GET *")])
+def test_no_spelling_of_the_token_endpoint_passes_a_wildcard(
+    target: bytes, method: bytes, allow: tuple[str, ...]
+) -> None:
+    assert decide(method, target, allow) in (problems.DENIED, problems.AMBIGUOUS_PATH)
+
+
+def as_a_lenient_server_reads(path: bytes) -> bytes:
+    """`path` as the most forgiving reader could take it: decoded again and again, then normalised."""
+    while (decoded := unquote_to_bytes(path)) != path:
+        path = decoded
+    out: list[bytes] = []
+    for segment in re.split(rb"[/\\]", path.lower()):
+        plain = re.sub(rb"[\x00-\x1f\x7f]", b"", segment.partition(b";")[0])
+        if plain == b"..":
+            out = out[:-1]
+        elif plain not in (b"", b"."):
+            out.append(plain)
+    return b"/" + b"/".join(out)
+
+
+PIECES = [
+    b"/", b"//", b"\\", b"oauth2", b"OAuth2", b"%6fauth2", b"oauth%32", b"oauth", b"2", b"token", b"v1", b"x",
+    b".", b"..", b"%2e", b"%2E.", b"%2f", b"%5C", b"%252f", b"%25", b"%", b";", b"%3b", b"%00", b"%0d", b"%7F",
+    b"userinfo", b"%20", b"%C3%A9",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=9).map(lambda parts: b"/" + b"".join(parts)))
+@example(b"/v1/oauth2/token")
+def test_what_any_reader_could_take_for_the_token_endpoint_is_refused(path: bytes) -> None:
+    meant = as_a_lenient_server_reads(path)
+    refusal = rules("* /*").decide(b"POST", path).refusal
+    if re.search(rb"(?:\A|/)oauth2/.", meant):
+        assert refusal is not None
+    elif refusal is None:
+        # What passes means the same to everyone.
+        assert as_a_lenient_server_reads(path).rstrip(b"/") == unquote_to_bytes(path).lower().rstrip(b"/")
+
+
+@pytest.mark.parametrize(
+    "path", [b"/v1/oauth2", b"/v1/oauth2/", b"/v1/oauth2.x", b"/v1/myoauth2/x", b"/v1/oauth22/x"]
+)
+def test_only_what_lies_behind_the_segment_is_sensitive(path: bytes) -> None:
+    assert decide(b"POST", path) is None
+
+
+def test_the_owner_can_be_asked_for_but_only_that_way() -> None:
+    assert decide(b"GET", b"/oauth2/userinfo") is None
+    assert decide(b"GET", b"/oauth2/userinfo?x=1") is None
+    assert decide(b"POST", b"/oauth2/userinfo") is problems.DENIED
+    assert decide(b"HEAD", b"/oauth2/userinfo") is problems.DENIED
+
+
+def test_the_token_endpoint_opens_to_a_rule_with_its_name_and_to_no_other_spelling() -> None:
+    allow = ("POST /v1/oauth2/token",)
+    assert decide(b"POST", b"/v1/oauth2/token", allow) is None
+    assert decide(b"GET", b"/v1/oauth2/token", allow) is problems.DENIED
+    assert decide(b"POST", b"/v1/oauth2/revoke", allow) is problems.DENIED
+    assert decide(b"POST", b"/v1/OAuth2/token", allow) is problems.DENIED
+    assert decide(b"POST", b"/v1/%6fauth2/token", allow) is problems.AMBIGUOUS_PATH
+
+
+@pytest.mark.parametrize(
+    ("allow", "method", "path", "passes"),
+    [
+        ("POST /v1/applications.*", b"POST", b"/v1/applications.get", True),
+        ("POST /v1/applications.*", b"POST", b"/v1/applications.organization.get", True),
+        ("POST /v1/applications.*", b"GET", b"/v1/applications.get", False),
+        ("POST /v1/applications.*", b"POST", b"/v1/applicationsXget", False),
+        ("POST /v1/applications.*", b"POST", b"/v1/Applications.get", False),
+        ("POST /v1/applications.get", b"POST", b"/v1/applications.get/", False),
+        ("POST /v1/applications.get", b"POST", b"/x/v1/applications.get", False),
+        ("* /v1/*", b"DELETE", b"/v1/a/b", True),
+        ("GET *.list", b"GET", b"/v1/flows.list", True),
+        ("GET /v1/(a|b)", b"GET", b"/v1/a", False),
+        ("GET /v1/[a]", b"GET", b"/v1/a", False),
+    ],
+)
+def test_the_allow_list_matches_whole_paths_and_only_the_star_is_special(
+    allow: str, method: bytes, path: bytes, passes: bool
+) -> None:
+    assert decide(method, path, (allow,)) is (None if passes else problems.DENIED)
+
+
+@given(make.targets)
+def test_paths_without_tricks_pass(path: bytes) -> None:
+    tricky = b"//" in path or any(segment in (b".", b"..") for segment in path.split(b"/")) or b";" in path
+    assert is_ambiguous(path) == tricky
+
+
+@given(st.integers(0, 255), st.booleans())
+def test_encoding_is_accepted_only_where_it_is_needed(byte: int, upper: bool) -> None:
+    code = b"%%%02X" % byte if upper else b"%%%02x" % byte
+    plain = bytes([byte])
+    needless = plain.isalnum() or plain in b"-._~/\\%;" or byte < 0x20 or byte == 0x7F
+    assert is_ambiguous(b"/v1/a" + code) == needless
+
+
+@pytest.mark.parametrize("path", [b"", b"v1/x", b"/%", b"/%4", b"/%zz", b"/a%2"])
+def test_broken_paths_are_ambiguous(path: bytes) -> None:
+    assert is_ambiguous(path)
+
+
+@pytest.mark.parametrize("method", [b"CONNECT", b"TRACE"])
+@pytest.mark.parametrize("path", [b"/", b"*", b"api.bits.bi:443"])
+def test_connect_and_trace_go_nowhere(method: bytes, path: bytes) -> None:
+    assert rules("* /*").decide(method, path).refusal is problems.METHOD_NOT_ALLOWED
+
+
+def test_the_asterisk_is_for_options() -> None:
+    assert rules().decide(b"OPTIONS", b"*").refusal is None
+    assert rules().decide(b"GET", b"*").refusal is problems.BAD_TARGET
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "operation", "repeatable"),
+    [
+        (b"POST", b"/v1/applications.create", "applications.create", False),
+        (b"POST", b"/v1/applications.get", "applications.get", True),
+        (b"POST", b"/v1/applications.organization.get", "applications.organization.get", True),
+        (b"POST", b"/applications.list", "applications.list", True),
+        (b"POST", b"/v1/applications.get/", "other", False),
+        (b"POST", b"/v1/applications.getx", "applications.getx", False),
+        (b"PATCH", b"/v1/x", "x", False),
+        (b"PUT", b"/v1/x", "x", True),
+        (b"DELETE", b"/v1/x", "x", True),
+        (b"GET", b"/", "other", True),
+        (b"POST", b"/v1/9", "other", False),
+        (b"POST", b"/v1/a%20b.get", "other", True),
+    ],
+)
+def test_operation_and_repeatability(method: bytes, path: bytes, operation: str, repeatable: bool) -> None:
+    decision = rules().decide(method, path)
+    assert (decision.refusal, decision.operation, decision.repeatable) == (None, operation, repeatable)
+
+
+def test_decisions_are_remembered_a_bounded_number_of_them_and_by_method() -> None:
+    its = rules("GET /v1/*")
+    first = its.decide(b"GET", b"/v1/x")
+    assert its.decide(b"GET", b"/v1/x") is first
+    assert its.decide(b"POST", b"/v1/x").refusal is problems.DENIED
+    for i in range(5000):
+        its.decide(b"GET", b"/v1/%d" % i)
+    assert len(its._cache) <= 1024
+    assert its.decide(b"GET", b"/v1/x").refusal is None
+    assert its.decide(b"POST", b"/v1/x").refusal is problems.DENIED
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "authority", "path"),
+    [
+        (b"GET", b"/v1/x?y=/", None, b"/v1/x?y=/"),
+        (b"GET", b"http://localhost:8080/v1/x?y", b"localhost:8080", b"/v1/x?y"),
+        (b"GET", b"HTTPS://Api.bits.bi", b"Api.bits.bi", b"/"),
+        (b"GET", b"http://localhost?y=http://b/", b"localhost", b"/?y=http://b/"),
+        (b"OPTIONS", b"http://localhost", b"localhost", b"*"),
+        (b"OPTIONS", b"*", None, b"*"),
+        (b"CONNECT", b"a:443", None, b"a:443"),
+    ],
+)
+def test_targets_are_split(method: bytes, target: bytes, authority: bytes | None, path: bytes) -> None:
+    assert split_target(RequestHead(method, target, 1, [], {})) == (authority, path)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/v1/x#y",
+        b"http://localhost/#y",
+        b"ftp://localhost/",
+        b"ws://localhost/",
+        b"localhost:8080",
+        b"v1/x",
+        b"",
+        b"http:///v1/x",
+        b"http://",
+        b"http://localhost@evil.example/",
+        b"http://user:password@localhost/",
+        b"http:/v1/x",
+    ],
+)
+def test_other_targets_are_refused(target: bytes) -> None:
+    with pytest.raises(ValueError, match="request target"):
+        split_target(RequestHead(b"GET", target, 1, [], {}))
+
+
+LOOPBACK = [name.decode() for name in LOOPBACK_HOSTS]
+
+
+def test_on_loopback_only_loopback_names_are_served_whatever_the_port() -> None:
+    rule = HostRule(allowed=LOOPBACK, upstream=b"api.bits.bi")
+    for host in (b"localhost", b"LOCALHOST:8080", b"127.0.0.1:1", b"[::1]", b"[::1]:8080", None):
+        assert rule.accepts(host)
+    for host in (
+        b"evil.example",
+        b"localhost.evil.example",
+        b"evil.example:8080",
+        b"localhost:",
+        b"api.bits.bi",
+        b"localhost:8080:1",
+        b"",
+    ):
+        assert not rule.accepts(host)
+
+
+def test_an_accepted_host_does_not_open_the_door_to_the_next() -> None:
+    rule = HostRule(allowed=["app:8080"], upstream=b"api.bits.bi")
+    assert rule.accepts(b"app:8080")
+    assert not rule.accepts(b"app:9090")
+    assert not rule.accepts(b"app")
+    assert rule.accepts(b"APP:8080")
+
+
+def test_without_a_list_any_host_is_served_but_no_foreign_authority() -> None:
+    rule = HostRule(allowed=None, upstream=b"API.bits.bi")
+    assert rule.accepts(b"anything:1")
+    assert rule.accepts_authority(b"api.BITS.bi")
+    assert not rule.accepts_authority(b"anything:1")
+
+
+def test_with_a_list_the_authority_meets_it_or_is_the_apis() -> None:
+    rule = HostRule(allowed=["app"], upstream=b"api.bits.bi")
+    assert rule.accepts_authority(b"app:8080")
+    assert rule.accepts_authority(b"api.bits.bi")
+    assert not rule.accepts_authority(b"evil.example")
+    assert not rule.accepts(b"api.bits.bi")
+
+
+def test_the_decision_cache_covers_neither_host_nor_origin() -> None:
+    its = rules()
+    assert its.decide(b"GET", b"/v1/x").refusal is None
+    host = HostRule(allowed=LOOPBACK, upstream=b"api.bits.bi")
+    site = SiteRule(allowed_origins=())
+    for _ in range(2):
+        assert host.accepts(b"localhost")
+        assert not host.accepts(b"evil.example")
+        assert site.accepts(head_of(b"GET", b"/v1/x"))
+        assert not site.accepts(head_of(b"GET", b"/v1/x", b"Origin: https://evil.example"))
+        assert its.decide(b"GET", b"/v1/x").refusal is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "passes"),
+    [
+        ((), True),
+        ((b"Sec-Fetch-Site: none",), True),
+        ((b"Sec-Fetch-Site: same-origin",), True),
+        ((b"Sec-Fetch-Site: Cross-Site",), False),
+        ((b"Sec-Fetch-Site: same-site",), False),
+        ((b"Origin: null",), False),
+        ((b"Origin:",), False),
+        ((b"Origin: http://localhost:8080",), False),
+        ((b"Origin: https://evil.example", b"Sec-Fetch-Site: none"), False),
+        ((b"Origin: https://app.example", b"Sec-Fetch-Site: cross-site"), True),
+        ((b"Origin: HTTPS://App.example:443",), True),
+        ((b"Origin: https://app.example:8443",), False),
+        ((b"Origin: http://app.example",), False),
+        ((b"Origin: https://app.example.evil.example",), False),
+        ((b"Origin: https://app.example, https://evil.example",), False),
+    ],
+)
+def test_pages_of_other_sites_get_nothing(lines: tuple[bytes, ...], passes: bool) -> None:
+    rule = SiteRule(allowed_origins=["https://app.example"])
+    assert rule.accepts(head_of(b"GET", b"/", *lines)) == passes

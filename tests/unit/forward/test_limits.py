@@ -1,0 +1,49 @@
+"""Bounds that hold, and places that come back."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.forward.limits import ConnectionLimit, ReplayBudget
+
+
+def test_places_are_taken_until_none_is_left_and_come_back() -> None:
+    limit = ConnectionLimit(2)
+    assert [limit.take() for _ in range(3)] == [True, True, False]
+    limit.give()
+    assert [limit.take() for _ in range(2)] == [True, False]
+
+
+def test_who_waits_is_woken_once_and_may_wait_again() -> None:
+    limit = ConnectionLimit(1)
+    woken: list[bool] = []
+
+    def try_again() -> None:
+        woken.append(limit.take())
+        if not woken[-1]:
+            limit.wake_when_free(try_again)
+
+    assert limit.take()
+    limit.wake_when_free(try_again)
+    limit.wake_when_free(try_again)
+    assert woken == []
+    limit.give()
+    assert woken == [True, False]
+    limit.give()
+    assert woken == [True, False, True]
+    limit.give()
+    assert woken == [True, False, True]
+
+
+@given(st.integers(0, 100), st.lists(st.integers(0, 60)))
+def test_the_budget_is_never_overdrawn_and_whole_in_the_end(total: int, sizes: list[int]) -> None:
+    budget = ReplayBudget(total)
+    held = []
+    for size in sizes:
+        fits = sum(held) + size <= total
+        assert budget.take(size) == fits
+        if fits:
+            held.append(size)
+    for size in held:
+        budget.give(size)
+    assert budget.take(total)
+    assert not budget.take(1)
