@@ -7,9 +7,12 @@ import signal
 from pathlib import Path
 
 import aiohttp
+import pytest
 from aiohttp import web
 
+from proxy.forward.exchange import Exchange
 from tests.fakes.commands import CLIENT_ID, CLIENT_SECRET, Command, command, proxy_env
+from tests.fakes.stand import standing
 
 TOKENS = [f"canary-token-{number}-Zx81" for number in range(8)]
 CREATE = "/v1/applications.create"
@@ -157,3 +160,27 @@ async def test_neither_secret_nor_token_shows_anywhere(tmp_path: Path) -> None:
     basic = base64.b64encode(f"{CLIENT_ID}:{CLIENT_SECRET}".encode()).decode()
     for secret in (CLIENT_SECRET, json.dumps(CLIENT_SECRET)[1:-1], basic, *TOKENS):
         assert secret not in shown + cmdline
+
+
+async def test_an_exception_that_quotes_a_token_is_logged_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with standing() as stand:
+        token = stand.sidecar._refresher.current()
+        while token is None:
+            assert await statuses_of(stand.url, b"{}") == [400]
+            token = stand.sidecar._refresher.current()
+        value = token.reveal()
+
+        def crash(self: object) -> None:
+            raise RuntimeError(f"a bug that quotes {value!r} and {CLIENT_SECRET}")
+
+        monkeypatch.setattr(Exchange, "start", crash)
+        with pytest.raises(aiohttp.ClientError):
+            await statuses_of(stand.url, b"{}")
+        # The process lives, and the others with it.
+        monkeypatch.undo()
+        assert await statuses_of(stand.url, b"{}") == [400]
+    log = stand.log.getvalue()
+    assert "a bug that quotes '[redacted]' and [redacted]" in log
+    assert "Traceback (most recent call last)" in log
+    assert value not in log
+    assert CLIENT_SECRET not in log
