@@ -11,7 +11,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lock bench clean
+.PHONY: help demo test check lock soak bench clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,9 @@ check: $(VENV)/.dev ## Lint, format check, types, import contracts, YAML
 lock: $(VENV)/.dev ## Lock the dependencies anew; ARGS=--upgrade takes the newest of each
 	$(COMPILE) $(ARGS) pyproject.toml --output-file requirements.lock
 	$(COMPILE) $(ARGS) --constraint requirements.lock pyproject.toml --group dev --output-file requirements-dev.lock
+
+soak: $(VENV)/.dev ## Ten minutes of short tokens, faults and rotations: no answer fails because of the token
+	@exec $(BIN)/python -m tests.soak $(ARGS)
 
 bench: $(VENV)/.dev ## Measure CPU per request beside other proxies; needs Linux, wrk and nginx
 	@exec $(BIN)/python -m benchmarks.cpu_per_request $(ARGS)

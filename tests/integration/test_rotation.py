@@ -11,23 +11,10 @@ import aiohttp
 import pytest
 
 from tests.fakes.commands import CLIENT_ID, CLIENT_SECRET, Command, command, proxy_env
+from tests.fakes.credentials import mount
 from tests.fakes.stand import APPLICATION, CREATE, emulating
 
 NEW_SECRET = "rotated-secret-51c8"
-
-
-def mount(directory: Path, secret: str) -> None:
-    """Write the pair as kubelet does: a new directory, then one rename of the link to it."""
-    version = directory / f"..{len(list(directory.iterdir()))}"
-    version.mkdir()
-    (version / "client_id").write_text(CLIENT_ID, "utf-8")
-    (version / "client_secret").write_text(secret + "\n", "utf-8")
-    link = directory / "..data_tmp"
-    link.symlink_to(version.name)
-    link.rename(directory / "..data")
-    for name in ("client_id", "client_secret"):
-        if not (directory / name).is_symlink():
-            (directory / name).symlink_to(Path("..data") / name)
 
 
 class Traffic:
