@@ -190,9 +190,13 @@ class ResponseRules:
 
     def _localise(self, location: bytes) -> bytes:
         """Return a reference into the API's origin as path-absolute, so that the client comes back here."""
-        scheme, separator, rest = location.partition(b"://")
-        if not separator:
-            return location
+        if location.startswith(b"//"):
+            # A network-path reference has the scheme of the API, not of this proxy (RFC 3986 section 4.2).
+            scheme, rest = self._origin.partition(b":")[0], location[2:]
+        else:
+            scheme, separator, rest = location.partition(b"://")
+            if not separator:
+                return location
         end = min(
             (i for i in (rest.find(b"/"), rest.find(b"?"), rest.find(b"#")) if i >= 0), default=len(rest)
         )

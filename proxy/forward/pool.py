@@ -141,10 +141,12 @@ class Pool:
     def release(self, connection: UpstreamConnection) -> None:
         """Take back a connection that can serve again."""
         now = self._clock.now()
-        if self._closed or now - connection.created > self._max_age:
+        if now - connection.created > self._max_age:
             connection.close()
         elif self._waiters:
             self._waiters.popleft().connection_ready(connection)
+        elif self._closed:
+            connection.close()
         else:
             self._park(connection, now)
 
@@ -167,7 +169,9 @@ class Pool:
             elif now < connection.renew_at:
                 fresh += 1
         wanted = self._warm if now - self._last_used < self._warm_for else 0
-        if fresh + self._dialing < wanted and not self._closed and now >= self._warm_not_before:
+        # At the limit a spare may take the place of an idle connection only if that one is due for renewal.
+        has_place = self._has_room or fresh < len(self._idle)
+        if fresh + self._dialing < wanted and has_place and not self._closed and now >= self._warm_not_before:
             self._dial()
 
     def counts(self) -> dict[str, int]:
@@ -190,6 +194,10 @@ class Pool:
 
     # Within.
 
+    @property
+    def _has_room(self) -> bool:
+        return len(self._all) + self._dialing < self._max_connections
+
     def _park(self, connection: UpstreamConnection, now: float) -> None:
         span = self._idle_timeout
         if connection.keep_alive_timeout is not None:
@@ -208,7 +216,7 @@ class Pool:
     def _dial(self) -> bool:
         if self._closed and not self._waiters:
             return False
-        if len(self._all) + self._dialing >= self._max_connections:
+        if not self._has_room:
             if not self._idle:
                 return False
             # Who waits although there are idle connections has just seen one of them fail.

@@ -37,7 +37,7 @@ def test_who_waits_is_woken_once_and_may_wait_again() -> None:
 @given(st.integers(0, 100), st.lists(st.integers(0, 60)))
 def test_the_budget_is_never_overdrawn_and_whole_in_the_end(total: int, sizes: list[int]) -> None:
     budget = ReplayBudget(total)
-    held = []
+    held: list[int] = []
     for size in sizes:
         fits = sum(held) + size <= total
         assert budget.take(size) == fits
