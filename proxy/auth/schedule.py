@@ -39,14 +39,13 @@ def retry_at(
 ) -> float:
     """Return when to try again after the `failures`-th failure in a row.
 
-    The delay is drawn from 1 s up to a bound that doubles to 30 s (exponential backoff with full jitter),
-    and is `retry_after` at least, as far as that is believed. But no valid token is left to die without
-    one more try.
+    The delay is drawn from 1 s up to a bound that doubles to 30 s (exponential backoff with full jitter).
+    `retry_after`, as far as it is believed, comes on top of it, and lifts the bound to its quarter: all who
+    were told the same instant come back spread out. But no valid token is left to die without one more try.
     """
-    delay = rng.uniform(MIN_DELAY, min(MAX_BACKOFF, 2.0 ** min(failures, _MAX_DOUBLINGS)))
-    if retry_after is not None:
-        # Not all at the same moment: whoever was told the same comes back spread out.
-        delay += min(retry_after, MAX_RETRY_AFTER)
+    asked = 0.0 if retry_after is None else min(retry_after, MAX_RETRY_AFTER)
+    bound = min(MAX_BACKOFF, max(2.0 ** min(failures, _MAX_DOUBLINGS), asked / 4))
+    delay = asked + rng.uniform(MIN_DELAY, bound)
     return _not_past_the_last_chance(now + delay, now=now, token=token, rng=rng)
 
 

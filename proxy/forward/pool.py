@@ -187,7 +187,8 @@ class Pool:
             connection.close()
 
     def abort(self) -> None:
-        """Drop every connection at once."""
+        """Drop every connection at once. Who still waits will not hear of it: end the exchanges first."""
+        self._waiters.clear()
         self.close_idle()
         for connection in list(self._all):
             connection.abandon()
