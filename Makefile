@@ -11,10 +11,10 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lock soak bench clean
+.PHONY: help demo test check lock soak simulation bench clean
 
 help: ## List the verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo '  ARGS="…" is passed on; PYTHON=python3.12 VENV=.venv-3.12 chooses an interpreter and where it is set up.'
 
 demo: $(VENV)/.runtime ## Run the proxy against the embedded Bits API emulator; needs no credentials
@@ -39,6 +39,9 @@ lock: $(VENV)/.dev ## Lock the dependencies anew; ARGS=--upgrade takes the newes
 
 soak: $(VENV)/.dev ## Ten minutes of short tokens, faults and rotations: no answer fails because of the token
 	@exec $(BIN)/python -m tests.soak $(ARGS)
+
+simulation: $(VENV)/.dev ## What 10,000 proxies ask of the token endpoint in two days; ARGS="--chart FILE" draws it
+	@exec $(BIN)/python -m tests.simulation $(ARGS)
 
 bench: $(VENV)/.dev ## Measure CPU per request beside other proxies; needs Linux, wrk and nginx
 	@exec $(BIN)/python -m benchmarks.cpu_per_request $(ARGS)

@@ -6,9 +6,11 @@
                                      ▼        ▼
                                    LINGERING / CLOSING ──▶ gone
 
+An exchange may become a tunnel: then what the client sends is the tunnel's, and a FIN ends its half.
+
 Requests that arrive while an exchange runs stay unparsed, up to a bound; past it the client has to wait.
 Until then we keep reading, because a transport that is paused reports neither FIN nor RST, and a client
-that leaves should not keep the API busy. A FIN means that the client has left.
+that leaves should not keep the API busy. A FIN outside a tunnel means that the client has left.
 """
 
 import asyncio
@@ -23,7 +25,7 @@ from proxy.forward.exchange import Exchange
 from proxy.forward.frontend import Frontend
 from proxy.forward.headers import request_id_of
 from proxy.forward.problems import Problem
-from proxy.http1.bodies import BodyReader, open_body
+from proxy.http1.bodies import BodyReader, CloseReader, open_body
 from proxy.http1.messages import MalformedMessage, RequestHead
 from proxy.http1.parsing import RequestParser
 
@@ -59,6 +61,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         "_ahead",
         "_body",
         "_deadline",
+        "_ended",
         "_exchange",
         "_frontend",
         "_lingered",
@@ -68,6 +71,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         "_receiving",
         "_request_done",
         "_transport",
+        "_tunnel",
         "blocked",
         "peer",
     )
@@ -86,6 +90,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._request_done = False
         self._ahead = b""
         self._receiving = False
+        self._tunnel = self._ended = False
         self._lingered = 0
         self.blocked = False
         self.peer = "unix"
@@ -117,8 +122,13 @@ class ClientConnection(asyncio.BufferedProtocol):
         else:
             self._receive(data)
 
-    def eof_received(self) -> None:  # noqa: D102
+    def eof_received(self) -> bool:  # noqa: D102
+        if self._tunnel and self._exchange is not None:
+            self._ended = True
+            self._pass_end(self._exchange)
+            return True
         self._leave()
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002, D102
         self._leave()
@@ -157,6 +167,26 @@ class ClientConnection(asyncio.BufferedProtocol):
             data, self._ahead = self._ahead, b""
             self._receive(data)
         self._resume_reading()
+        if self._ended and self._exchange is not None:
+            self._pass_end(self._exchange)
+
+    def open_tunnel(self) -> None:
+        """Take everything from here on for the tunnel's, what has arrived already included."""
+        self._tunnel = True
+        self._request_done = False
+        self._body = CloseReader()
+        self.resume_request()
+
+    def send_eof(self) -> None:
+        """End our half of the tunnel."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        self._outbox.flush()
+        if transport.can_write_eof():
+            transport.write_eof()
+        else:
+            self._close(unread=False)
 
     def exchange_over(self, *, keep_alive: bool) -> None:
         """Close, or go on with the next request, which may have arrived already."""
@@ -255,7 +285,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         content = body.feed(data)
         self._request_done = done = body.done
         limit = self._frontend.max_body
-        if limit is not None and exchange.request_bytes + len(content) > limit:
+        if limit is not None and not self._tunnel and exchange.request_bytes + len(content) > limit:
             exchange.fail(problems.BODY_TOO_LARGE)
             return b""
         exchange.request_data(content, done=done)
@@ -324,6 +354,12 @@ class ClientConnection(asyncio.BufferedProtocol):
         )
         self._close(unread=True)
 
+    def _pass_end(self, exchange: Exchange) -> None:
+        """End the client's half of the tunnel, once all that came before has been passed on."""
+        if not self._ahead and not self._request_done:
+            self._request_done = True
+            exchange.request_data(b"", done=True)
+
     def _keep(self, data: bytes) -> None:
         """Hold bytes that can't be used yet; past the bound, let the client wait."""
         self._ahead += data
@@ -336,6 +372,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         if (
             transport is not None
             and len(self._ahead) < _READ_AHEAD
+            and not self._ended
             and not transport.is_closing()
             and not transport.is_reading()
         ):

@@ -2,8 +2,9 @@
 
     start ─▶ AWAITING_TOKEN ─▶ AWAITING_CONNECTION ─▶ AWAITING_RESPONSE ─▶ RELAYING ─▶ OVER
                    ▲                  ▲                  │        │
-                   │                  └─ lost, repeatable┘        ▼
-                   └────────────── another token ────────────  REFUSED ─▶ RELAYING (the 401 itself)
+                   │                  └─ lost, repeatable┘│       ▼
+                   └────────────── another token ─────────│──  REFUSED ─▶ RELAYING (the 401 itself)
+                                                          └─▶ TUNNEL ─▶ OVER
 
 The request's body streams through all of these; `_request_done` tells when it has ended. Rules:
 
@@ -13,6 +14,7 @@ The request's body streams through all of these; `_request_done` tells when it h
 - A request is sent again in two cases only. The connection it was sent on, which had served before, died
   without a byte of an answer, and the request may be repeated. Or the API answered 401 to our token and
   another one is at hand now. Each happens once, and only while the body so far is still held.
+- A 101 to a request for a WebSocket makes it a tunnel: bytes pass both ways, either side may end first.
 - Nothing is sent to the client before the API's final head is accepted, so a failure until then is
   answered with a problem. After that, a failure cuts the client's connection: never a clean end.
 """
@@ -44,6 +46,7 @@ class State(Enum):
     AWAITING_RESPONSE = auto()
     REFUSED = auto()
     RELAYING = auto()
+    TUNNEL = auto()
     OVER = auto()
 
 
@@ -53,9 +56,11 @@ _AWAITING_CONNECTION: Final = State.AWAITING_CONNECTION
 _AWAITING_RESPONSE: Final = State.AWAITING_RESPONSE
 _REFUSED: Final = State.REFUSED
 _RELAYING: Final = State.RELAYING
+_TUNNEL: Final = State.TUNNEL
 _OVER: Final = State.OVER
 _UNAUTHORIZED: Final = int(HTTPStatus.UNAUTHORIZED)
 _CONTINUE_STATUS: Final = int(HTTPStatus.CONTINUE)
+_SWITCHING_PROTOCOLS: Final = int(HTTPStatus.SWITCHING_PROTOCOLS)
 
 
 class Client(Protocol):
@@ -81,6 +86,14 @@ class Client(Protocol):
 
     def resume_request(self) -> None:
         """The exchange takes more of the request's body again."""
+        ...
+
+    def open_tunnel(self) -> None:
+        """From now on all bytes are the tunnel's: the request goes on until the client ends its half."""
+        ...
+
+    def send_eof(self) -> None:
+        """The API has ended its half of the tunnel."""
         ...
 
     def exchange_over(self, *, keep_alive: bool) -> None:
@@ -212,14 +225,19 @@ class Exchange:
             if self._holding:
                 self._hold(content)
         upstream = self._upstream
-        if upstream is None or self._response_done:
+        if upstream is None or (self._response_done and self.state is not _TUNNEL):
             return
         if self.head.length == CHUNKED:
             content = _as_chunks(content, done=done)
         if content:
             upstream.send(content)
         context = self._context
-        self._deadline = context.now + (context.response_timeout if done else context.idle_stream_timeout)
+        if self.state is _TUNNEL:
+            self._deadline = context.now + context.idle_stream_timeout
+            if done:
+                self._end_our_half(upstream)
+        else:
+            self._deadline = context.now + (context.response_timeout if done else context.idle_stream_timeout)
 
     def client_blocked(self) -> None:
         """The client does not keep up: let the API wait."""
@@ -235,6 +253,8 @@ class Exchange:
 
     def client_gone(self) -> None:
         """The client has left: so ends what was done for it."""
+        if self.state is _OVER:
+            return
         if not self.status:
             self.status = CLIENT_CLOSED_REQUEST
         self.problem = "client_gone"
@@ -255,7 +275,7 @@ class Exchange:
         elif state is _AWAITING_RESPONSE:
             api_stalls = self._request_done or self._upstream is None or self._upstream.blocked
             self.fail(problems.RESPONSE_TIMEOUT if api_stalls else problems.REQUEST_TIMEOUT)
-        elif state is _RELAYING:
+        elif state is _RELAYING or state is _TUNNEL:
             self._check_relay(now)
 
     def fail(self, problem: Problem, *, detail: str | None = None, retry_after: float | None = None) -> None:
@@ -323,7 +343,7 @@ class Exchange:
             return
         self._upstream = connection
         self.state = _AWAITING_RESPONSE
-        connection.begin(self, self.method)
+        connection.begin(self, self.method, upgrading=self.head.websocket)
         data = context.request_rules.rewrite(
             self.head,
             target=self._target,
@@ -359,7 +379,9 @@ class Exchange:
         self.answered = self._context.clock.now()
         self._response, self._response_length = head, length
         token = self._token
-        if head.status != _UNAUTHORIZED or token is None:
+        if head.status == _SWITCHING_PROTOCOLS:
+            self._switch(head)
+        elif head.status != _UNAUTHORIZED or token is None:
             self._relay(head)
         elif self._holding and not self._token_replaced:
             self.state = _REFUSED
@@ -386,13 +408,17 @@ class Exchange:
             self._ask_for_another_token()
             return
         client, out = self._client, self._out
+        relaying = self.state is _RELAYING or self.state is _TUNNEL
         if out:
-            self._answering = self.state is _RELAYING
+            self._answering = relaying
             client.send(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
         if self._response_done:
-            self._complete()
-        elif self.state is _RELAYING:
+            if self.state is _TUNNEL and not self._request_done:
+                client.send_eof()
+            else:
+                self._complete()
+        elif relaying:
             self._deadline = self._context.now + self._context.idle_stream_timeout
 
     def upstream_lost(self, problem: Problem, *, answered: bool) -> None:
@@ -482,6 +508,20 @@ class Exchange:
                 head, chunked=self._chunked, connection=connection, request_id=self.request_id
             )
         )
+
+    def _switch(self, head: ResponseHead) -> None:
+        self._release_body()
+        self.state = _TUNNEL
+        self.status = head.status
+        self._request_done = False
+        self._out.append(self._context.response_rules.interim(head))
+        self._client.open_tunnel()
+
+    def _end_our_half(self, upstream: UpstreamConnection) -> None:
+        if self._response_done:
+            self._complete()
+        else:
+            upstream.send_eof()
 
     def _ask_for_another_token(self) -> None:
         context = self._context

@@ -65,6 +65,7 @@ _TRAILERS_DROPPED: Final = _HOP_BY_HOP | frozenset(
         b"www-authenticate",
     )
 )
+_UPGRADE_LINES: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 _MAX_REQUEST_ID: Final = 200
 
 
@@ -75,6 +76,7 @@ def request_id_of(head: RequestHead) -> bytes | None:
 
 
 _NO_CONTENT: Final = int(HTTPStatus.NO_CONTENT)
+_SWITCHING_PROTOCOLS: Final = int(HTTPStatus.SWITCHING_PROTOCOLS)
 
 
 class RequestRules:
@@ -131,6 +133,8 @@ class RequestRules:
             lines.append(b"Transfer-Encoding: chunked\r\n")
         elif head.length != NO_BODY or b"content-length" in head.notable:
             lines.append(b"Content-Length: %d\r\n" % head.length)
+        if head.websocket:
+            lines.append(_UPGRADE_LINES)
         if self._forwarded:
             lines.append(b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\n" % peer.encode())
             if head.host is not None:
@@ -179,8 +183,10 @@ class ResponseRules:
         return b"".join(lines)
 
     def interim(self, head: ResponseHead) -> bytes:
-        """Return a 1xx response to pass on (RFC 9110 section 15.2)."""
+        """Return a 1xx response to pass on (RFC 9110 section 15.2); a 101 switches to WebSocket."""
         lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
+        if head.status == _SWITCHING_PROTOCOLS:
+            lines.append(_UPGRADE_LINES)
         nominated = head.connection
         for key, name, value in head.fields:
             if key not in _RESPONSE_DROPPED and key not in nominated and key != b"content-length":

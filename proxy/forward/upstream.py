@@ -1,7 +1,7 @@
 """One connection to the Bits API: requests out, responses in, one exchange at a time.
 
     connecting ──ready──▶ idle ──begin──▶ busy ──finish──▶ idle
-                           │                │
+                           │                ├──101──▶ tunnel ──both ends──▶ closed
                            └── any byte, EOF, reset, bad response ──▶ closed
 
 Bytes that arrive on an idle connection, or behind a complete response, belong to no request: they end
@@ -18,7 +18,7 @@ from proxy.forward.problems import Problem
 from proxy.forward.tls import TlsChannel
 from proxy.http1.bodies import BodyReader, CloseReader, open_body
 from proxy.http1.control import response_length
-from proxy.http1.messages import NO_BODY, Field, MalformedMessage, ResponseHead
+from proxy.http1.messages import NO_BODY, UNTIL_CLOSE, Field, MalformedMessage, ResponseHead
 from proxy.http1.parsing import ResponseParser
 
 MAX_STATUS_LINE: Final = 8 * 1024
@@ -97,6 +97,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "_sink",
         "_tls",
         "_transport",
+        "_tunnel",
+        "_upgrading",
         "blocked",
         "created",
         "idle_until",
@@ -131,6 +133,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._complete = False
         self._keep_alive = True
         self._interims = 0
+        self._upgrading = self._tunnel = False
         self.blocked = False
         self.created = now
         self.served = 0
@@ -159,9 +162,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     # The exchange's side.
 
-    def begin(self, sink: ResponseSink, method: bytes) -> None:
-        """Serve `sink`'s request, made with `method`."""
+    def begin(self, sink: ResponseSink, method: bytes, *, upgrading: bool = False) -> None:
+        """Serve `sink`'s request, made with `method`; `upgrading`: it may be answered by a 101."""
         self._sink = sink
+        self._upgrading = upgrading
         self._method = method
         self._body = None
         self._answered = self._complete = False
@@ -174,6 +178,16 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if transport is not None:
             self._outbox.write(transport, data if self._tls is None else self._tls.send(data))
 
+    def send_eof(self) -> None:
+        """End our half of a tunnel."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if self._tls is not None:
+            self._outbox.write(transport, self._tls.close())
+        self._outbox.flush()
+        transport.write_eof()
+
     def pause_reading(self) -> None:
         """Let the API wait: the client does not keep up."""
         if self._transport is not None and self._transport.is_reading():
@@ -181,7 +195,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def resume_reading(self) -> None:
         """Read again."""
-        if self.is_open and self._transport is not None and not self._transport.is_reading():
+        at_end = self._tunnel and self._complete
+        if self.is_open and self._transport is not None and not self._transport.is_reading() and not at_end:
             self._transport.resume_reading()
 
     def finish(self) -> None:
@@ -240,10 +255,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if tls.closed_cleanly:
             self._end_of_stream()
 
-    def eof_received(self) -> None:  # noqa: D102
+    def eof_received(self) -> bool:  # noqa: D102
         # Without close_notify an attacker may have cut the stream: then it is lost, not ended.
         if self._tls is None or self._tls.closed_cleanly:
             self._end_of_stream()
+            return self._tunnel
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
         self._fail(exc or ConnectionResetError("closed by the peer"), problems.CONNECTION_LOST)
@@ -307,12 +324,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             data = self._parser.rest
             if head.status >= _FIRST_FINAL_STATUS:
                 break
+            if head.status == _SWITCHING_PROTOCOLS:
+                return self._switch(sink, head, data)
             self._interims += 1
-            if head.status == _SWITCHING_PROTOCOLS or self._interims > _MAX_INTERIM:
-                self._fail(
-                    None,
-                    problems.UPGRADE_FAILED if head.status == _SWITCHING_PROTOCOLS else problems.BAD_RESPONSE,
-                )
+            if self._interims > _MAX_INTERIM:
+                self._fail(None, problems.BAD_RESPONSE)
                 return b""
             sink.response_interim(head)
             if not data:
@@ -324,6 +340,17 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         sink.response_head(head, length)
         if length == NO_BODY and self._sink is sink:
             self._end(sink, data, [])
+        return data
+
+    def _switch(self, sink: ResponseSink, head: ResponseHead, data: bytes) -> bytes:
+        """Become a tunnel, if that was asked for; return `data`, which follows the head."""
+        if not self._upgrading:
+            self._fail(None, problems.UPGRADE_FAILED)
+            return b""
+        self._tunnel = True
+        self._keep_alive = False
+        self._body = CloseReader()
+        sink.response_head(head, UNTIL_CLOSE)
         return data
 
     def _end(self, sink: ResponseSink, rest: bytes, trailers: list[Field]) -> None:
@@ -339,7 +366,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._keep_alive = False
             self._end(sink, b"", [])
             sink.response_flush()
-        if self._transport is not None:
+        if self._transport is not None and not self._tunnel:
             self._transport.close()
 
     def _fail(self, error: BaseException | None, problem: Problem) -> None:

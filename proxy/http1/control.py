@@ -73,8 +73,13 @@ def apply_request_control(head: RequestHead) -> None:
     if b"connection" in notable:
         head.connection = _tokens(notable[b"connection"])
         head.keep_alive = _keep_alive(head.connection, head.minor_version)
-        if b"upgrade" in head.connection and b"upgrade" in notable:
-            head.upgrade = notable[b"upgrade"].lower()
+        head.websocket = (
+            b"upgrade" in head.connection
+            and notable.get(b"upgrade", b"").lower() == b"websocket"
+            and head.method == b"GET"
+            and head.minor_version == 1
+            and head.length == NO_BODY
+        )
     if b"expect" in notable:
         if notable[b"expect"].lower() != b"100-continue":
             raise MalformedMessage("unknown_expectation", "only 100-continue can be expected")

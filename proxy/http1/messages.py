@@ -24,7 +24,8 @@ class RequestHead:
     """A request line and header section that passed all checks of RFC 9112.
 
     `length` is the body's: a number of bytes, or CHUNKED. `connection` holds the names nominated in
-    Connection, in lower case. `upgrade` is the lower-case Upgrade value of a message that asks for one.
+    Connection, in lower case. `websocket` tells whether the request opens a WebSocket (RFC 6455 section 4.1);
+    no other upgrade is known.
     `notable` holds those of `fields` that decide something (see `control.REQUEST_NOTABLE`) by lower-case
     name, so that no rule needs to walk them all.
     """
@@ -40,7 +41,7 @@ class RequestHead:
         "minor_version",
         "notable",
         "target",
-        "upgrade",
+        "websocket",
     )
 
     def __init__(
@@ -61,7 +62,7 @@ class RequestHead:
         self.keep_alive = minor_version == 1
         self.connection: tuple[bytes, ...] = ()
         self.expects_continue = False
-        self.upgrade: bytes | None = None
+        self.websocket = False
 
 
 class ResponseHead:

@@ -33,6 +33,11 @@ class Bench(NamedTuple):
         )
         return int(float(line.split()[1]))
 
+    async def pass_time(self, seconds: float) -> None:
+        """Let time pass, and the ticker see it."""
+        self.clock.advance(seconds)
+        await self.seen(lambda: self.sidecar._context.now >= self.clock.now())
+
     async def seen(self, condition: Callable[[], bool]) -> None:
         """Wait until `condition` holds: what leads to it is under way on sockets."""
         async with asyncio.timeout(5):
@@ -51,4 +56,7 @@ async def set_up(**env: str) -> AsyncIterator[Bench]:
     ):
         address = sidecar.addresses[0]
         where = (address.host, address.port) if isinstance(address, TcpAddress) else ("", 0)
-        yield Bench(upstream, sidecar, lambda: raw_client(where), log, clock)
+        bench = Bench(upstream, sidecar, lambda: raw_client(where), log, clock)
+        yield bench
+        # Whatever a test does, each exchange is counted in and out, once.
+        await bench.seen(lambda: bench.in_flight() == 0)
