@@ -54,7 +54,7 @@ def retry_refused_at(*, now: float, refusals: int, token: AccessToken | None, rn
 
     With a valid token: 5 min, or a quarter of what it still lives. Without: 30 s, doubling up to 5 min.
     """
-    if token is not None and token.expires_at > now:
+    if token is not None:
         pace = min(REFUSED_PACE, (token.expires_at - now) / 4)
     else:
         pace = min(REFUSED_PACE, MAX_BACKOFF * 2.0 ** min(max(0, refusals - 3), _MAX_DOUBLINGS))

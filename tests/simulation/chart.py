@@ -6,6 +6,7 @@ from typing import Final
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from tests.simulation.endpoint import ModelledEndpoint
 from tests.simulation.scenarios import HOUR, MINUTE
@@ -40,7 +41,8 @@ def draw(
         axes.set_ylabel("token requests per second,\nbusiest second of each minute")
         axes.set_yscale("symlog", linthresh=10)
         axes.set_ylim(bottom=0)
-        axes.legend(frameon=False, ncols=4, loc="upper right")
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1.0, 1.0))
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None, "Creator": None})
 

@@ -11,6 +11,20 @@ LIFETIMES = st.floats(min_value=0.5, max_value=86_400 * 30)
 SEEDS = st.integers(0, 2**32)
 
 
+class Edge(Random):
+    """Draws always the one end of what it may."""
+
+    def __init__(self, *, upper: bool) -> None:
+        super().__init__(0)
+        self._upper = upper
+
+    def uniform(self, a: float, b: float) -> float:
+        return b if self._upper else a
+
+
+LOWER, UPPER = Edge(upper=False), Edge(upper=True)
+
+
 def token(lifetime: float, issued_at: float = 1000.0) -> AccessToken:
     return AccessToken(
         "t",
@@ -50,6 +64,59 @@ def test_backoff_lies_between_1_s_and_a_bound_that_doubles_to_30(failures: int, 
     assert 1.0 <= delay <= min(30.0, 2.0 ** min(failures, 10))
 
 
+@pytest.mark.parametrize(
+    ("failures", "retry_after", "least", "most"),
+    [
+        (1, None, 1, 2),
+        (2, None, 1, 4),
+        (3, None, 1, 8),
+        (4, None, 1, 16),
+        (5, None, 1, 30),
+        (2000, None, 1, 30),
+        (1, 0.0, 1, 2),
+        (1, 4.0, 5, 6),
+        (4, 4.0, 5, 20),
+        # The quarter of what was asked for: a fleet that was told the same instant comes back spread out.
+        (1, 100.0, 101, 125),
+        (1, 300.0, 301, 330),
+        (1, 1e9, 301, 330),
+    ],
+)
+def test_the_bounds_of_the_delay(failures: int, retry_after: float | None, least: float, most: float) -> None:
+    found = [
+        schedule.retry_at(now=50.0, failures=failures, retry_after=retry_after, token=None, rng=rng) - 50.0
+        for rng in (LOWER, UPPER)
+    ]
+    assert found == [least, most]
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "left", "at_left"),
+    [
+        # With 3600 s: 20 to 10 s before the end, and 1 s from now at least.
+        (3600, 300, (20, 10)),
+        (3600, 21, (20, 10)),
+        (3600, 20.5, (None, 10)),
+        (3600, 11, (None, 10)),
+        (3600, 10.5, None),
+        # Short tokens: a fifth to a tenth of the lifetime before the end.
+        (50, 40, (10, 5)),
+        (2, 1.5, (0.4, 0.2)),
+    ],
+)
+def test_the_last_chance_is_taken_10_to_20_s_before_the_end(
+    lifetime: float, left: float, at_left: tuple[float | None, float | None] | None
+) -> None:
+    each = token(lifetime)
+    now = each.expires_at - left
+    for rng, expected in zip((UPPER, LOWER), at_left or (None, None), strict=True):
+        at = schedule.retry_at(now=now, failures=1, retry_after=300.0, token=each, rng=rng)
+        if expected is None:
+            assert at > each.expires_at
+        else:
+            assert each.expires_at - at == pytest.approx(expected)
+
+
 @given(st.integers(1, 20), st.floats(0, 1e9), SEEDS)
 def test_retry_after_is_waited_for_up_to_5_minutes(failures: int, retry_after: float, seed: int) -> None:
     delay = schedule.retry_at(
@@ -84,8 +151,19 @@ def test_after_refusals_the_pace_is_a_quarter_of_what_is_left_and_at_most_5_minu
         assert delay <= max(1.0, left / 4) + 1e-6
 
 
+@pytest.mark.parametrize(("left", "pace"), [(3000, 300), (1200, 300), (400, 100), (40, 10), (2, 1), (-5, 1)])
+def test_the_pace_after_refusals_with_a_token(left: float, pace: float) -> None:
+    each = token(3600)
+    now = each.expires_at - left
+    found = [
+        schedule.retry_refused_at(now=now, refusals=9, token=each, rng=rng) - now for rng in (LOWER, UPPER)
+    ]
+    assert found == [pytest.approx(max(1.0, 0.8 * pace)), pytest.approx(pace)]
+
+
 def test_without_a_token_the_pace_after_refusals_doubles_from_30_s_to_5_minutes() -> None:
     rng = Random(7)
-    for refusals, pace in ((3, 30), (4, 60), (5, 120), (6, 240), (7, 300), (50, 300)):
+    for refusals, pace in ((1, 30), (2, 30), (3, 30), (4, 60), (5, 120), (6, 240), (7, 300), (50, 300)):
         delay = schedule.retry_refused_at(now=0.0, refusals=refusals, token=None, rng=rng)
         assert 0.8 * pace <= delay <= pace
+    assert schedule.retry_refused_at(now=0.0, refusals=10_000, token=None, rng=UPPER) == 300.0
