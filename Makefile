@@ -7,11 +7,13 @@ VENV ?= .venv
 ARGS ?=
 
 BIN := $(VENV)/bin
+# Where the tests' authorization server comes from npm.
+OAUTH_SERVERS := tests/integration/oauth_servers
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lock soak simulation bench clean
+.PHONY: help demo test check lock differential soak simulation bench clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +39,9 @@ lock: $(VENV)/.dev ## Lock the dependencies anew; ARGS=--upgrade takes the newes
 	$(COMPILE) $(ARGS) pyproject.toml --output-file requirements.lock
 	$(COMPILE) $(ARGS) --constraint requirements.lock pyproject.toml --group dev --output-file requirements-dev.lock
 
+differential: $(VENV)/.dev ## The same requests through nginx and through the proxy; needs nginx
+	$(BIN)/python -m pytest tests/system/differential $(ARGS)
+
 soak: $(VENV)/.dev ## Ten minutes of short tokens, faults and rotations: no answer fails because of the token
 	@exec $(BIN)/python -m tests.soak $(ARGS)
 
@@ -48,7 +53,7 @@ bench: $(VENV)/.dev ## Measure CPU per request beside other proxies; needs Linux
 
 clean: ## Remove all that the other verbs made, the virtual environment included
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* \
-		.hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+		.hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache $(OAUTH_SERVERS)/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip comes last into a new environment: with it, the environment is whole.
@@ -63,7 +68,8 @@ $(VENV)/.runtime: requirements.lock | $(BIN)/pip
 	@$(PIP_INSTALL) --require-hashes --requirement requirements.lock
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.lock pyproject.toml $(VENV)/.runtime
+$(VENV)/.dev: requirements-dev.lock pyproject.toml $(OAUTH_SERVERS)/package-lock.json $(VENV)/.runtime
 	@$(PIP_INSTALL) --require-hashes --requirement requirements-dev.lock
 	@$(PIP_INSTALL) --no-build-isolation --editable .
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/npm ci --silent --no-audit --no-fund --ignore-scripts --prefix $(OAUTH_SERVERS)
 	@touch $@

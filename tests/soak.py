@@ -124,7 +124,6 @@ async def standing(rng: random.Random) -> AsyncIterator[Soak]:
         mount(Path(directory), CLIENT_SECRET)
         async with emulating(token_lifetime=LIFETIME) as (_, api):
             env = proxy_env(api, BITS_CREDENTIALS_DIR=directory, BITS_ACCESS_LOG="off")
-            del env["BITS_CLIENT_ID"], env["BITS_CLIENT_SECRET"]
             async with command("run", env=env) as running:
                 yield Soak(api, running, Path(directory), rng)
                 running.send_signal(signal.SIGTERM)

