@@ -68,6 +68,6 @@ def test_the_effective_settings_mask_secrets_and_name_origins() -> None:
     assert SECRET not in str(rows)
 
 
-def test_the_readme_holds_the_present_table() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-    assert reference.as_markdown_table() in readme, "print it anew with the command above the table"
+def test_the_documentation_holds_the_present_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text("utf-8")
+    assert reference.as_markdown_table() in page, "print it anew with the command above the table"
