@@ -13,6 +13,9 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 REDACTED: Final = "[redacted]"
+LOGGER: Final = "bits_auth_proxy"
+"""The name of our own log; the standard library's logger of that name keeps its level."""
+LEVELS: Final = ("debug", "info", "warning", "error")
 _TOKENS_REMEMBERED: Final = 16
 _MIN_LENGTH: Final = 4
 """Shorter secrets are not looked for: every second word would be one."""
@@ -66,7 +69,6 @@ def _forms_of(secret: str) -> set[str]:
 
 def configure(*, level: str, fmt: str, redactor: Redactor, stream: TextIO) -> None:
     """Set up all logging of this process: `level` and above, as `json` or `console`, to `stream`."""
-    least = logging.getLevelNamesMapping()[level.upper()]
     renderers: list[Processor] = [structlog.processors.format_exc_info, _render_json, redactor]
     if fmt == "console":
         renderers = [
@@ -80,8 +82,8 @@ def configure(*, level: str, fmt: str, redactor: Redactor, stream: TextIO) -> No
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     structlog.configure(
-        processors=[*shared, *renderers],
-        wrapper_class=structlog.make_filtering_bound_logger(least),
+        processors=[_filter_by_level, *shared, *renderers],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.WriteLoggerFactory(file=stream),
         cache_logger_on_first_use=True,
     )
@@ -94,12 +96,30 @@ def configure(*, level: str, fmt: str, redactor: Redactor, stream: TextIO) -> No
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Others' chatter is not our users' concern, unless they look for something.
-    root.setLevel(least if least <= logging.DEBUG else max(least, logging.WARNING))
+    set_level(level)
     logging.captureWarnings(capture=True)
     # A logging call that fails prints its arguments to standard error, unredacted.
     logging.raiseExceptions = False
     sys.excepthook = _excepthook
+
+
+def set_level(level: str) -> None:
+    """Log `level` (one of LEVELS) and above from now on."""
+    least = logging.getLevelNamesMapping()[level.upper()]
+    logging.getLogger(LOGGER).setLevel(least)
+    # Others' chatter is not our users' concern, unless they look for something.
+    logging.getLogger().setLevel(least if least <= logging.DEBUG else max(least, logging.WARNING))
+
+
+def get_level() -> str:
+    """Return the least level that is logged."""
+    return logging.getLevelName(logging.getLogger(LOGGER).level).lower()
+
+
+def _filter_by_level(logger: WrappedLogger, name: str, event_dict: EventDict) -> EventDict:  # noqa: ARG001
+    if logging.getLevelNamesMapping()[name.upper()] < logging.getLogger(LOGGER).level:
+        raise structlog.DropEvent
+    return event_dict
 
 
 def _render_json(logger: WrappedLogger, name: str, event_dict: EventDict) -> str:  # noqa: ARG001 - a processor

@@ -15,9 +15,10 @@ from yarl import URL
 
 from config.addresses import ListenAddress, TcpAddress, is_loopback
 from config.credentials import CredentialSource
-from config.log_setup import Redactor
+from config.log_setup import LEVELS, Redactor, get_level, set_level
 from config.settings import Settings
 from proxy import __version__, telemetry
+from proxy.admin.actions import Actions
 from proxy.admin.app import build_app
 from proxy.admin.health import Health
 from proxy.admin.server import AdminServer
@@ -136,11 +137,15 @@ class Sidecar:
         self._bind()
         self._refresher.start()
         self._gateway.start()
+        actions = Actions(
+            refresh=self._refresher.refresh, levels=LEVELS, get_level=get_level, set_level=self._set_log_level
+        )
         for address, sock in self._admin_sockets:
             app = build_app(
                 health=self._health,
                 metrics=self._telemetry.render,
                 status=self._status,
+                actions=actions,
                 loopback=is_loopback(address),
             )
             await self._admin.serve(sock, app)
@@ -307,7 +312,14 @@ class Sidecar:
         self.reload()
         self._poll_timer = self._loop.call_later(CREDENTIALS_POLL, self._poll_credentials)
 
-    # What is told.
+    # What is told, and how much.
+
+    def _set_log_level(self, level: str) -> None:
+        before = get_level()
+        # Told while the lower of the two holds.
+        set_level(min(before, level, key=LEVELS.index))
+        self._log.warning(telemetry.LOG_LEVEL_CHANGED, before=before, now=level)
+        set_level(level)
 
     def _status(self) -> dict[str, Any]:
         status = self._refresher.status()

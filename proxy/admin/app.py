@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from proxy.admin.actions import Actions, add_routes
 from proxy.admin.health import Health, Verdict
 
 LOOPBACK_NAMES: Final = frozenset(("localhost", "127.0.0.1", "::1"))
@@ -23,6 +24,7 @@ def build_app(
     health: Health,
     metrics: Callable[[str], tuple[bytes, str]],
     status: Callable[[], Mapping[str, Any]],
+    actions: Actions,
     loopback: bool,
 ) -> web.Application:
     """Return the application of one listener.
@@ -54,6 +56,7 @@ def build_app(
     app.router.add_get("/metrics", expose)
     if loopback:
         app.router.add_get("/status", show_status)
+        add_routes(app.router, actions)
     return app
 
 

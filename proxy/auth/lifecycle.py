@@ -17,6 +17,7 @@ Its rules:
    doubling up to 1 h while that goes on. A 401 to an earlier token concerns nobody.
 8. New credentials are tried at once. Refused, they stay a candidate, tried before the old ones that
    still serve.
+9. An operator may ask for a flight: it keeps the pace of rule 6, whatever the token's state.
 
 Instants are seconds of `Clock.now()`, but for `wall`: seconds since the Unix epoch.
 """
@@ -43,6 +44,8 @@ class Reason(Enum):
     REFUSED = "refused"
     """The API answered 401 to the token in hand."""
     CREDENTIALS = "credentials"
+    REQUESTED = "requested"
+    """An operator asked for it."""
 
 
 class Answer(Enum):
@@ -68,6 +71,7 @@ class Lifecycle:
         "_last_start",
         "_not_before",
         "_refresh_at",
+        "_requested",
         "_rng",
         "_suspect",
         "_token",
@@ -87,6 +91,7 @@ class Lifecycle:
         self._forced_at = float("-inf")
         self._forced_pace = FORCED_PACE
         self._credentials_changed = False
+        self._requested = False
         self._last_start = float("-inf")
         self._not_before = float("-inf")
         self.attempt_at = now
@@ -127,7 +132,7 @@ class Lifecycle:
         if self.in_flight:
             return None
         valid = self.current(now) is not None
-        pulled = wanted and not valid and now >= max(self._last_start + schedule.MIN_DELAY, self._not_before)
+        pulled = wanted and not valid and now >= self._soonest
         ran_ahead = self.failures == 0 and self._wall_due(wall)
         if now < self.attempt_at and not pulled and not ran_ahead:
             return None
@@ -139,6 +144,8 @@ class Lifecycle:
             return Reason.EXPIRED
         if self._forced:
             return Reason.REFUSED
+        if self._requested:
+            return Reason.REQUESTED
         return Reason.RETRY if self.failures else Reason.SCHEDULED
 
     def flight_started(self, now: float) -> None:
@@ -147,6 +154,7 @@ class Lifecycle:
         self._last_start = now
         self._credentials_changed = False
         self._forced = False
+        self._requested = False
 
     def obtained(self, token: AccessToken, now: float, *, candidate_refused: bool = False) -> None:
         """The flight brought `token`. `candidate_refused`: but only by the old credentials."""
@@ -210,6 +218,14 @@ class Lifecycle:
         self.attempt_at = now
         return Answer.WAIT
 
+    def requested(self, now: float) -> float:
+        """An operator asks for a flight; return when it begins. One that is under way will do."""
+        if self.in_flight:
+            return now
+        self._requested = True
+        self.attempt_at = min(self.attempt_at, max(now, self._soonest))
+        return self.attempt_at
+
     def credentials_changed(self, now: float) -> None:
         """Other credentials are there to be tried."""
         self.refusals = 0
@@ -220,6 +236,10 @@ class Lifecycle:
         if self._credentials_changed:
             self.refusals = 0
             self.attempt_at = now
+
+    @property
+    def _soonest(self) -> float:
+        return max(self._last_start + schedule.MIN_DELAY, self._not_before)
 
     def _wall_due(self, wall: float) -> bool:
         token = self._token

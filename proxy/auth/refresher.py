@@ -132,6 +132,13 @@ class Refresher:
         self._life.credentials_changed(self._clock.now())
         self._proceed()
 
+    def refresh(self) -> float:
+        """Ask for another token as soon as the pace allows; return in how many seconds that is."""
+        now = self._clock.now()
+        at = self._life.requested(now)
+        self._proceed()
+        return max(0.0, at - now)
+
     def status(self) -> RefresherStatus:
         """Return how the token does now."""
         now, wall = self._clock.now(), self._clock.wall()

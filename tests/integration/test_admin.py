@@ -1,5 +1,6 @@
 """The admin listener: probes, metrics and status, and who gets them."""
 
+import asyncio
 import json
 import subprocess
 from collections.abc import AsyncIterator
@@ -9,13 +10,14 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from proxy.admin.actions import Actions
 from proxy.admin.app import build_app
 from proxy.admin.health import Health
 from proxy.admin.server import AdminServer
 from proxy.forward.listener import bind
 from tests.fakes.bench import Bench
 from tests.fakes.clock import FakeClock
-from tests.fakes.stand import standing
+from tests.fakes.stand import Stand, standing
 
 PAGES = ("/livez", "/startupz", "/readyz", "/metrics", "/status")
 
@@ -27,21 +29,33 @@ class Admin(NamedTuple):
     clock: FakeClock
     health: Health
     token: list[bool]
+    done: list[str]
 
 
 async def serve(*, loopback: bool) -> tuple[AdminServer, Admin]:
-    clock, token = FakeClock(), [False]
+    clock, token, done = FakeClock(), [False], ["info"]
+
+    def refresh() -> float:
+        done.append("refresh")
+        return 0.25
+
     health = Health(clock=clock, has_token=lambda: token[0], startup_grace=30.0)
     app: web.Application = build_app(
         health=health,
         metrics=lambda accept: (f"for {accept}".encode(), "text/plain; version=0.0.4"),
         status=lambda: {"token": {"state": "fresh"}},
+        actions=Actions(
+            refresh=refresh,
+            levels=("debug", "info"),
+            get_level=lambda: done[-1],
+            set_level=done.append,
+        ),
         loopback=loopback,
     )
     server = AdminServer()
     sock = bind(("127.0.0.1", 0))
     await server.serve(sock, app)
-    return server, Admin(f"http://127.0.0.1:{sock.getsockname()[1]}", clock, health, token)
+    return server, Admin(f"http://127.0.0.1:{sock.getsockname()[1]}", clock, health, token, done)
 
 
 @pytest.fixture(params=[True])
@@ -55,6 +69,15 @@ async def get(origin: str, path: str, **headers: str) -> tuple[int, str]:
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     async with aiohttp.ClientSession() as session, session.get(origin + path, headers=fields) as answer:
         assert answer.status >= 400 or answer.headers["Cache-Control"] == "no-store"
+        return answer.status, await answer.text()
+
+
+async def post(origin: str, path: str, /, body: str = "", **headers: str) -> tuple[int, str]:
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(origin + path, headers=fields, data=body.encode()) as answer,
+    ):
         return answer.status, await answer.text()
 
 
@@ -120,6 +143,95 @@ async def test_its_own_page_may_ask(admin: Admin) -> None:
     own = {"Origin": admin.origin, "Sec_Fetch_Site": "same-origin"}
     assert (await get(admin.origin, "/status", **own))[0] == 200
     assert (await get(admin.origin, "/status", Host="localhost:9090"))[0] == 200
+
+
+@pytest.mark.parametrize("own", [{"X_Requested_With": "curl"}, {"Origin": ""}])
+async def test_an_operator_or_the_own_page_may_act(admin: Admin, own: dict[str, str]) -> None:
+    headers = {name: value or admin.origin for name, value in own.items()}
+    assert await post(admin.origin, "/refresh", **headers) == (202, '{"starts_in_seconds": 0.25}')
+    assert admin.done == ["info", "refresh"]
+    assert (await post(admin.origin, "/log-level?level=debug", **headers))[0] == 200
+    assert await post(admin.origin, "/log-level", '{"level":"info"}', **headers) == (
+        200,
+        '{"level": "info", "before": "debug"}',
+    )
+    assert await get(admin.origin, "/log-level") == (200, '{"level": "info"}')
+    assert admin.done[2:] == ["debug", "info"]
+
+
+@pytest.mark.parametrize("path", ["/refresh", "/log-level?level=debug"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Sec_Fetch_Site": "cross-site", "X_Requested_With": "x"},
+        {"Origin": "https://evil.example", "X_Requested_With": "x"},
+        {"Origin": "null", "X_Requested_With": "x"},
+        {"Host": "rebound.evil.example", "X_Requested_With": "x"},
+    ],
+)
+async def test_nobody_else_may_act(admin: Admin, path: str, headers: dict[str, str]) -> None:
+    assert (await post(admin.origin, path, **headers))[0] in (403, 421)
+    assert (await get(admin.origin, "/refresh", X_Requested_With="x"))[0] == 405
+    assert admin.done == ["info"]
+
+
+@pytest.mark.parametrize("admin", [False], indirect=True)
+async def test_where_others_can_reach_it_nobody_may_act(admin: Admin) -> None:
+    for path in ("/refresh", "/log-level?level=debug"):
+        assert (await post(admin.origin, path, X_Requested_With="x"))[0] == 404
+    assert admin.done == ["info"]
+
+
+@pytest.mark.parametrize("body", ["", "{", "[]", '{"level":3}', '{"level":"loud"}', "x" * 5000])
+async def test_a_level_that_there_is_not_changes_nothing(admin: Admin, body: str) -> None:
+    status, text = await post(admin.origin, "/log-level", body, X_Requested_With="x")
+    assert (status, text.endswith("which is one of debug, info.\n")) == (400, True)
+    assert admin.done == ["info"]
+
+
+async def test_a_refresh_that_was_asked_for_brings_another_token() -> None:
+    async with standing() as stand:
+        before = await has_token(stand)
+        # The start's token request is less than a second old, so this one waits its turn.
+        status, text = await post(stand.admin, "/refresh", X_Requested_With="x")
+        assert status == 202
+        assert 0 <= json.loads(text)["starts_in_seconds"] <= 1
+        async with asyncio.timeout(5):
+            while await has_token(stand) == before:
+                pass
+        metrics = (await get(stand.admin, "/metrics"))[1]
+        assert 'token_refreshes_total{outcome="success",reason="requested"} 1.0' in metrics
+
+
+async def test_the_log_level_changes_while_it_runs() -> None:
+    async with standing(BITS_ACCESS_LOG="all") as stand, aiohttp.ClientSession(stand.url) as client:
+
+        async def seen() -> list[tuple[str, str]]:
+            stand.log.seek(0)
+            stand.log.truncate()
+            async with client.get("/oauth2/userinfo") as answer:
+                assert answer.status == 200
+            found = (json.loads(line) for line in stand.log.getvalue().splitlines())
+            return [
+                (event["event"], event["level"]) for event in found if event["event"] != "token_refreshed"
+            ]
+
+        assert await seen() == [("request", "info")]
+        for level, lines in {"warning": [], "info": [("request", "info")]}.items():
+            status, _ = await post(stand.admin, f"/log-level?level={level}", X_Requested_With="x")
+            assert status == 200
+            assert "log_level_changed" in stand.log.getvalue()
+            assert await seen() == lines
+
+
+async def has_token(stand: Stand) -> str:
+    """Wait for a token; return its fingerprint."""
+    async with asyncio.timeout(5):
+        while True:
+            fingerprint = json.loads((await get(stand.admin, "/status"))[1])["token"]["fingerprint"]
+            if fingerprint is not None:
+                return str(fingerprint)
 
 
 async def test_status_and_metrics_of_a_whole_stand_tell_the_same() -> None:

@@ -14,7 +14,8 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.log_setup import REDACTED, Redactor, configure
+from config.log_setup import LEVELS, REDACTED, Redactor, configure, get_level, set_level
+from config.settings import Settings
 
 AWKWARD = ["pa\"ss\\wo'rd", "schlüssel-ключ", "back\\slash\\n", "emoji-🔑-key", "tab\there", "plain-secret"]
 BOTH = pytest.mark.parametrize("fmt", ["json", "console"])
@@ -120,6 +121,22 @@ def test_less_than_the_level_is_not_logged() -> None:
     structlog.get_logger().info("quiet")
     structlog.get_logger().warning("loud")
     assert [line["event"] for line in lines(stream)] == ["loud"]
+
+
+def test_the_level_can_be_changed_for_loggers_in_use() -> None:
+    stream = log_to(Redactor(), level="error")
+    log = structlog.get_logger()
+    for level in LEVELS:
+        set_level(level)
+        assert get_level() == level
+        for each in LEVELS:
+            getattr(log, each)(f"{each} at {level}")
+    expected = [f"{each} at {level}" for i, level in enumerate(LEVELS) for each in LEVELS[i:]]
+    assert [line["event"] for line in lines(stream)] == expected
+
+
+def test_the_levels_are_those_of_the_setting() -> None:
+    assert tuple(Settings.model_json_schema()["properties"]["log_level"]["enum"]) == LEVELS
 
 
 def test_libraries_are_heard_from_warning_on_and_in_full_at_debug() -> None:

@@ -292,6 +292,32 @@ def test_suspend_for_hours_ends_in_a_refresh_before_anything_is_served() -> None
     assert life.due(wanted=True) is Reason.EXPIRED
 
 
+def test_an_operator_gets_a_flight_at_once_but_not_two() -> None:
+    life = Life()
+    life.obtain()
+    life.clock.advance(10)
+    assert life.it.requested(life.clock.now()) == life.clock.now()
+    assert life.due() is Reason.REQUESTED
+    life.fly()
+    assert life.it.requested(life.clock.now()) == life.clock.now()
+    life.land()
+    assert life.due() is None
+    assert life.it.requested(life.clock.now()) == life.clock.now() + schedule.MIN_DELAY
+    assert life.due() is None
+    life.to_next_attempt()
+    assert life.due() is Reason.REQUESTED
+
+
+def test_an_operators_wish_does_not_break_retry_after() -> None:
+    life = Life()
+    life.obtain()
+    life.clock.advance(3000)
+    life.fly()
+    life.fail(retry_after=60)
+    now = life.clock.now()
+    assert life.it.requested(now) == now + 60
+
+
 class AnyLife(RuleBasedStateMachine):
     """Whatever happens, in whatever order."""
 
@@ -330,6 +356,11 @@ class AnyLife(RuleBasedStateMachine):
     @rule()
     def credentials_change(self) -> None:
         self.life.it.credentials_changed(self.life.clock.now())
+
+    @rule()
+    def an_operator_asks(self) -> None:
+        at = self.life.it.requested(self.life.clock.now())
+        assert self.life.it.in_flight or self.life.it.attempt_at <= at
 
     @precondition(lambda self: self.tokens)
     @rule(data=st.data())
