@@ -1,0 +1,181 @@
+"""The documentation is true: links lead somewhere, the tests it names exist, and its commands work.
+
+Commands of the proxy and of curl are run here against a demo. What needs other programs is run elsewhere:
+`ELSEWHERE` says where, and that place must hold it.
+"""
+
+import ast
+import asyncio
+import contextlib
+import os
+import re
+import shlex
+import signal
+import sys
+from collections.abc import AsyncIterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from proxy.forward import problems
+from tests.fakes.commands import Command, command, proxy_env, run
+from tests.fakes.stand import emulating
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    page
+    for page in (
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("benchmarks/*.md"),
+        *ROOT.glob("helm/**/*.md"),
+    )
+    if page.name != "CHANGELOG.md"
+)
+# The beginning of a command → the file that runs it, and a word of it that stands there.
+ELSEWHERE: dict[str, tuple[str, str]] = {
+    "pip install .": ("Makefile", "--editable ."),
+}
+SERVING = ("run", "demo", "emulator")
+PORTS = {"8080": "BITS_LISTEN", "9090": "BITS_ADMIN_LISTEN", "8090": "BITS_EMULATOR__LISTEN"}
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def commands_of(page: Path) -> list[str]:
+    """Return the commands of a page's `sh` blocks, comments and line ends taken away."""
+    found = []
+    for block in re.findall(r"^```sh\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE):
+        for line in block.replace("\\\n", " ").splitlines():
+            bare = re.sub(r"(^|\s+)#\s.*$", "", line).strip()
+            if bare:
+                found.append(re.sub(r"\s+", " ", bare))
+    return found
+
+
+ALL_COMMANDS = [(page, line) for page in PAGES for line in commands_of(page)]
+
+
+@cache
+def functions_in(path: Path) -> frozenset[str]:
+    tree = ast.parse(path.read_text("utf-8"))
+    return frozenset(
+        node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8"))
+    broken = [
+        target
+        for target in targets
+        if not target.startswith(("http://", "https://", "#", "mailto:"))
+        and not (page.parent / target.partition("#")[0]).exists()
+    ]
+    assert broken == []
+
+
+def test_the_tests_that_are_named_exist() -> None:
+    names = [
+        (path, test)
+        for page in PAGES
+        for path, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text("utf-8"))
+    ]
+    assert len(names) >= 20
+    assert [name for name in names if name[1] not in functions_in(ROOT / name[0])] == []
+
+
+def test_every_problem_is_documented() -> None:
+    rows = "\n".join(
+        f"| {problem.status} | `{problem.code}` | {problem.title} |"
+        for problem in vars(problems).values()
+        if isinstance(problem, problems.Problem)
+    )
+    assert rows in (ROOT / "docs" / "how-it-works.md").read_text("utf-8")
+
+
+def test_commands_are_found() -> None:
+    assert len(ALL_COMMANDS) >= 15
+
+
+@pytest.mark.parametrize(
+    ("page", "line"), ALL_COMMANDS, ids=lambda part: part if isinstance(part, str) else named(part)
+)
+async def test_the_command_works(page: Path, line: str, tmp_path: Path) -> None:
+    words = shlex.split(line)
+    if words[0] == "make":
+        # The verbs themselves are what runs this test, or steps of .ci/run.
+        assert await shell(shlex.join(["make", "-n", *words[1:]]), cwd=ROOT) == 0
+    elif words[0] == "curl":
+        async with demonstrating() as ports:
+            assert await shell(moved(line, ports)) == 0
+    elif words[0] == "export":
+        assert all("=" in word for word in words[1:])
+    elif "bits-auth-proxy" in words[0]:
+        await the_proxy_takes(words[1:], tmp_path)
+    else:
+        where = next((place for start, place in ELSEWHERE.items() if line.startswith(start)), None)
+        assert where is not None, f"no test runs this: {line}"
+        file, word = where
+        assert word in (ROOT / file).read_text("utf-8")
+
+
+async def the_proxy_takes(arguments: list[str], directory: Path) -> None:
+    (directory / "bits.toml").write_text("[upstream]\nmax_connections = 20\n", "utf-8")
+    if arguments[0] in SERVING:
+        async with (
+            emulating() as (_, api),
+            command(*arguments, env=settings(api), cwd=directory) as running,
+        ):
+            await served(running)
+            running.send_signal(signal.SIGTERM)
+            assert await running.ended() == 0
+        return
+    async with emulating() as (_, api):
+        code, _, stderr = await run(*arguments, env=settings(api), cwd=directory)
+    assert code == 0, stderr
+
+
+def settings(api: str) -> dict[str, str]:
+    return {**proxy_env(api), "BITS_EMULATOR__LISTEN": "127.0.0.1:0"}
+
+
+async def served(running: Command) -> None:
+    async with asyncio.timeout(20):
+        while '"started"' not in running.output and "is ready at" not in running.output:
+            await running.grown()
+
+
+@contextlib.asynccontextmanager
+async def demonstrating() -> AsyncIterator[dict[str, str]]:
+    """Run a demo on free ports; yield which port stands for which of the documentation's."""
+    free = {**dict.fromkeys(PORTS.values(), "127.0.0.1:0"), "BITS_LOG_FORMAT": "json"}
+    async with command("demo", env=free) as running:
+        started = await running.event("started")
+        printed = await running.text("_emulator/revoke\n")
+        emulator = re.findall(r"127\.0\.0\.1:(\d+)/_emulator", printed)[0]
+        yield {
+            "8080": started["listen"][0].rpartition(":")[2],
+            "9090": started["admin"][0].rpartition(":")[2],
+            "8090": emulator,
+        }
+
+
+def moved(line: str, ports: dict[str, str]) -> str:
+    return re.sub(r"(localhost|127\.0\.0\.1):(\d+)", lambda found: f"{found[1]}:{ports[found[2]]}", line)
+
+
+async def shell(line: str, cwd: Path | None = None) -> int:
+    """Run a command line as a user's shell does; a pipe fails as its first part does."""
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    if line.startswith("curl"):
+        line = line.replace("curl ", "curl --fail ", 1)
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-o", "pipefail", "-c", line, cwd=cwd, env=env, stdout=asyncio.subprocess.DEVNULL
+    )
+    async with asyncio.timeout(30):
+        return await process.wait()
