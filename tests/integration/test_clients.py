@@ -32,34 +32,6 @@ async def output_of(*command: str) -> str:
     return stdout.decode()
 
 
-def curl(url: str, *options: str) -> tuple[str, ...]:
-    body = json.dumps(APPLICATION)
-    return ("curl", "-sS", *options, "-X", "POST", url, "-H", "content-type: application/json", "-d", body)
-
-
-async def test_curl() -> None:
-    async with standing() as stand:
-        answer = json.loads(await output_of(*curl(stand.url + CREATE)))
-        assert answer["id"].startswith(ID_PREFIX)
-        assert answer["sessionToken"]
-
-
-async def test_curl_expecting_100_continue_with_a_body_of_1_mib() -> None:
-    async with standing() as stand:
-        padded = json.dumps({**APPLICATION, "note": "x" * 2**20})
-        process = await asyncio.create_subprocess_exec(
-            *curl(stand.url + CREATE)[:-1],
-            "@-",
-            "-H",
-            "Expect: 100-continue",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        async with asyncio.timeout(20):
-            stdout, _ = await process.communicate(padded.encode())
-        assert json.loads(stdout)["id"].startswith(ID_PREFIX)
-
-
 async def test_httpx() -> None:
     async with standing() as stand, httpx.AsyncClient(base_url=stand.url) as client:
         for _ in range(2):
@@ -104,15 +76,6 @@ async def test_node_fetch() -> None:
         status, answer = json.loads(output)
         assert status == 200
         assert answer["id"].startswith(ID_PREFIX)
-
-
-async def test_curl_over_a_unix_socket(tmp_path: Path) -> None:
-    listen, path = unix_address(tmp_path)
-    async with standing(BITS_LISTEN=listen):
-        assert Path(path).stat().st_mode & 0o777 == 0o600
-        answer = json.loads(await output_of(*curl("http://localhost" + CREATE, "--unix-socket", path)))
-        assert answer["id"].startswith(ID_PREFIX)
-    assert not Path(path).exists()
 
 
 async def test_httpx_over_a_unix_socket(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shlex
 import signal
 import socket
 from pathlib import Path
@@ -19,32 +18,6 @@ FREE_PORTS = {
     "BITS_ADMIN_LISTEN": "127.0.0.1:0",
     "BITS_EMULATOR__LISTEN": "127.0.0.1:0",
 }
-
-
-async def curl(command_line: str) -> str:
-    process = await asyncio.create_subprocess_exec(*shlex.split(command_line), stdout=asyncio.subprocess.PIPE)
-    async with asyncio.timeout(20):
-        stdout, _ = await process.communicate()
-    assert process.returncode == 0
-    return stdout.decode()
-
-
-async def test_demo_prints_commands_that_work() -> None:
-    async with command("demo", env=FREE_PORTS) as running:
-        printed = await running.text("_emulator/revoke\n")
-        create, owner = (line for line in printed.splitlines() if "curl" in line and "localhost" in line)
-        assert json.loads(await curl(create))["id"].startswith("bits:application::")
-        assert json.loads(await curl(owner))["customerId"].startswith("bits:customer::")
-        metrics, status = (line for line in printed.splitlines() if "/metrics" in line or "/status" in line)
-        exposed = await curl(metrics.partition("|")[0])
-        assert 'bits_proxy_token_refreshes_total{outcome="success",reason="start"} 1.0' in exposed
-        assert "bits_proxy_token_expires_timestamp_seconds" in exposed
-        assert json.loads(await curl(status))["token"]["state"] == "fresh"
-        # All tokens are revoked, and the next call does not notice.
-        await curl(next(line for line in printed.splitlines() if "/revoke" in line))
-        assert json.loads(await curl(create))["id"].startswith("bits:application::")
-        running.send_signal(signal.SIGINT)
-        assert await running.ended() == 0
 
 
 async def test_emulator_serves_alone_and_says_where() -> None:

@@ -1,10 +1,9 @@
-"""The documentation is true: links lead somewhere, the tests it names exist, and its commands work.
+"""Every command of the documentation works, with a user's shell and curl.
 
-Commands of the proxy and of curl are run here against a demo. What needs other programs is run elsewhere:
+Those of the proxy and of curl are run here, against an emulator. What needs other programs is run elsewhere:
 `ELSEWHERE` says where, and that place must hold it.
 """
 
-import ast
 import asyncio
 import contextlib
 import os
@@ -13,89 +12,21 @@ import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator
-from functools import cache
 from pathlib import Path
 
 import pytest
 
-from proxy.forward import problems
-from tests.fakes.commands import Command, command, proxy_env, run
+from tests.fakes.commands import ROOT, Command, command, proxy_env, run
+from tests.fakes.documentation import PAGES, commands_of, named
 from tests.fakes.stand import emulating
 
-ROOT = Path(__file__).parents[2]
-PAGES = sorted(
-    page
-    for page in (
-        *ROOT.glob("*.md"),
-        *ROOT.glob("docs/**/*.md"),
-        *ROOT.glob("benchmarks/*.md"),
-        *ROOT.glob("helm/**/*.md"),
-    )
-    if page.name != "CHANGELOG.md"
-)
 # The beginning of a command → the file that runs it, and a word of it that stands there.
 ELSEWHERE: dict[str, tuple[str, str]] = {
     "pip install .": ("Makefile", "--editable ."),
 }
 SERVING = ("run", "demo", "emulator")
 PORTS = {"8080": "BITS_LISTEN", "9090": "BITS_ADMIN_LISTEN", "8090": "BITS_EMULATOR__LISTEN"}
-
-
-def named(page: Path) -> str:
-    return str(page.relative_to(ROOT))
-
-
-def commands_of(page: Path) -> list[str]:
-    """Return the commands of a page's `sh` blocks, comments and line ends taken away."""
-    found = []
-    for block in re.findall(r"^```sh\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE):
-        for line in block.replace("\\\n", " ").splitlines():
-            bare = re.sub(r"(^|\s+)#\s.*$", "", line).strip()
-            if bare:
-                found.append(re.sub(r"\s+", " ", bare))
-    return found
-
-
 ALL_COMMANDS = [(page, line) for page in PAGES for line in commands_of(page)]
-
-
-@cache
-def functions_in(path: Path) -> frozenset[str]:
-    tree = ast.parse(path.read_text("utf-8"))
-    return frozenset(
-        node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    )
-
-
-@pytest.mark.parametrize("page", PAGES, ids=named)
-def test_links_lead_somewhere(page: Path) -> None:
-    targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8"))
-    broken = [
-        target
-        for target in targets
-        if not target.startswith(("http://", "https://", "#", "mailto:"))
-        and not (page.parent / target.partition("#")[0]).exists()
-    ]
-    assert broken == []
-
-
-def test_the_tests_that_are_named_exist() -> None:
-    names = [
-        (path, test)
-        for page in PAGES
-        for path, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text("utf-8"))
-    ]
-    assert len(names) >= 20
-    assert [name for name in names if name[1] not in functions_in(ROOT / name[0])] == []
-
-
-def test_every_problem_is_documented() -> None:
-    rows = "\n".join(
-        f"| {problem.status} | `{problem.code}` | {problem.title} |"
-        for problem in vars(problems).values()
-        if isinstance(problem, problems.Problem)
-    )
-    assert rows in (ROOT / "docs" / "how-it-works.md").read_text("utf-8")
 
 
 def test_commands_are_found() -> None:
