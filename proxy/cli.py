@@ -5,20 +5,30 @@ Exit codes: 0, 1 failure, 64 bad usage or settings (EX_USAGE of sysexits.h).
 
 import argparse
 import asyncio
+import shutil
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from proxy import __version__
 
 if TYPE_CHECKING:
     from config.loading import Loaded
     from config.log_setup import Redactor
+    from proxy.live import LiveView
 
 OK: Final = 0
 FAILURE: Final = 1
 USAGE: Final = 64
 PROGRAM: Final = "bits-auth-proxy"
+
+
+class _Ground(NamedTuple):
+    """What a command's main coroutine stands on."""
+
+    loaded: "Loaded"
+    redactor: "Redactor"
+    view: "LiveView | None"
 
 
 class _UsageError(Exception):
@@ -165,7 +175,7 @@ def _load(known: argparse.Namespace, *, credentials_required: bool) -> "Loaded |
 def _with_settings(
     command: str,
     options: Sequence[str],
-    action: "Callable[[Loaded, Redactor], Coroutine[Any, Any, bool]]",
+    action: Callable[[_Ground], Coroutine[Any, Any, bool]],
     *,
     credentials_required: bool,
 ) -> int:
@@ -182,19 +192,39 @@ def _with_settings(
 
     settings = loaded.settings
     redactor = Redactor()
+    view = _live_view(command, loaded)
     # The log is what `run` prints; the other commands print something for people.
-    stream = sys.stdout if command == "run" else sys.stderr
+    stream: Any = sys.stdout if command == "run" else sys.stderr
+    if view is not None and stream.isatty():
+        stream = view
     fmt = settings.log_format or ("console" if stream.isatty() else "json")
     configure(level=settings.log_level, fmt=fmt, redactor=redactor, stream=stream)
     for warning in loaded.warnings:
         structlog.get_logger("bits_auth_proxy").warning("setting_unknown", detail=warning)
     try:
-        clean = _in_event_loop(action(loaded, redactor))
+        clean = _in_event_loop(action(_Ground(loaded, redactor, view)))
     except CredentialsError as error:
         return _complain(USAGE, str(error))
     except OperatorError as error:
         return _complain(FAILURE, str(error))
     return OK if clean else FAILURE
+
+
+def _live_view(command: str, loaded: "Loaded") -> "LiveView | None":
+    """Return the live view where there is a terminal for it, and nobody asked for log lines."""
+    from config.settings import environment  # noqa: PLC0415
+
+    terminal = environment().get("TERM", "dumb")
+    plain = command not in ("run", "demo") or "log_format" in loaded.origins or terminal == "dumb"
+    if plain or not sys.stdout.isatty():
+        return None
+    from proxy.live import LiveView  # noqa: PLC0415
+
+    return LiveView(
+        terminal=sys.stdout,
+        color="NO_COLOR" not in environment(),
+        size=shutil.get_terminal_size,
+    )
 
 
 def _in_event_loop(main_coroutine: Coroutine[Any, Any, bool]) -> bool:
@@ -213,32 +243,51 @@ def _complain(code: int, text: str) -> int:
 # The commands' main coroutines; each returns whether all went well.
 
 
-async def _serve(loaded: "Loaded", redactor: "Redactor") -> bool:
+async def _serve(ground: _Ground) -> bool:
     from config.credentials import CredentialSource  # noqa: PLC0415
     from proxy import sidecar  # noqa: PLC0415
 
-    credentials = CredentialSource.from_settings(loaded.settings)
-    return await sidecar.serve(loaded.settings, credentials=credentials, redactor=redactor)
+    settings, view = ground.loaded.settings, ground.view
+    try:
+        return await sidecar.serve(
+            settings,
+            credentials=CredentialSource.from_settings(settings),
+            redactor=ground.redactor,
+            started=None if view is None else lambda running: view.start(running.activity),
+        )
+    finally:
+        if view is not None:
+            view.stop()
 
 
-async def _serve_demo(loaded: "Loaded", redactor: "Redactor") -> bool:
+async def _serve_demo(ground: _Ground) -> bool:
     from proxy import demo  # noqa: PLC0415
 
-    return await demo.serve(loaded, redactor=redactor, say=print)
+    view = ground.view
+    try:
+        return await demo.serve(
+            ground.loaded,
+            redactor=ground.redactor,
+            say=print,
+            watch=None if view is None else lambda running: view.start(running.activity),
+        )
+    finally:
+        if view is not None:
+            view.stop()
 
 
-async def _serve_emulator(loaded: "Loaded", redactor: "Redactor") -> bool:
+async def _serve_emulator(ground: _Ground) -> bool:
     from proxy import demo  # noqa: PLC0415
 
-    return await demo.serve_emulator(loaded.settings, redactor=redactor, say=print)
+    return await demo.serve_emulator(ground.loaded.settings, redactor=ground.redactor, say=print)
 
 
-async def _examine(loaded: "Loaded", redactor: "Redactor") -> bool:
+async def _examine(ground: _Ground) -> bool:
     from config.credentials import CredentialSource  # noqa: PLC0415
     from proxy import assembly, check  # noqa: PLC0415
     from proxy.clock import SystemClock  # noqa: PLC0415
 
-    settings = loaded.settings
+    settings, redactor = ground.loaded.settings, ground.redactor
     clock = SystemClock()
     credentials = assembly.concealed(CredentialSource.from_settings(settings).read(), redactor)
     print("ok    settings  complete")

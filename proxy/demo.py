@@ -24,15 +24,30 @@ _BODY: Final = (
 )
 
 
-async def serve(loaded: Loaded, *, redactor: Redactor, say: Callable[[str], None]) -> bool:
-    """Run the emulator and a proxy before it until SIGTERM or SIGINT; tell what to try with `say`."""
+async def serve(
+    loaded: Loaded,
+    *,
+    redactor: Redactor,
+    say: Callable[[str], None],
+    watch: Callable[[sidecar.Sidecar], None] | None = None,
+) -> bool:
+    """Run the emulator and a proxy before it until SIGTERM or SIGINT; tell what to try with `say`.
+
+    `watch` shows the running proxy and its requests; without it they are logged.
+    """
+
+    def started(running: sidecar.Sidecar) -> None:
+        say(_what_to_try(running, address))
+        if watch is not None:
+            watch(running)
+
     async with _emulating(loaded.settings.emulator, redactor) as address:
-        settings = _against(address, loaded)
+        settings = _against(address, loaded, access_log="errors" if watch else "all")
         return await sidecar.serve(
             settings,
             credentials=CredentialSource.from_settings(settings),
             redactor=redactor,
-            started=lambda running: say(_what_to_try(running, address)),
+            started=started,
         )
 
 
@@ -77,8 +92,8 @@ async def _emulating(settings: EmulatorSettings, redactor: Redactor) -> AsyncIte
         sock.close()
 
 
-def _against(address: ListenAddress, loaded: Loaded) -> Settings:
-    """Return the settings turned to the emulator: its address, its credentials, every request logged."""
+def _against(address: ListenAddress, loaded: Loaded, *, access_log: str) -> Settings:
+    """Return the settings turned to the emulator: its address, its credentials, another default."""
     settings = loaded.settings
     asked_for_log = loaded.origins.get("access_log", "default") != "default"
     return settings.model_copy(
@@ -90,7 +105,7 @@ def _against(address: ListenAddress, loaded: Loaded) -> Settings:
             "client_id_file": None,
             "client_secret_file": None,
             "credentials_dir": None,
-            "access_log": settings.access_log if asked_for_log else "all",
+            "access_log": settings.access_log if asked_for_log else access_log,
         }
     )
 

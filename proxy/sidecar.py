@@ -45,6 +45,7 @@ from proxy.forward.headers import ClientAuthorization, RequestRules, ResponseRul
 from proxy.forward.limits import ConnectionLimit, ReplayBudget
 from proxy.forward.outbox import Outbox
 from proxy.forward.pool import Pool
+from proxy.journal import Journal
 from proxy.process import guard_memory, on_signals, raise_descriptor_limit
 from proxy.tasks import TaskOwner
 from proxy.telemetry import Telemetry
@@ -83,12 +84,14 @@ class Sidecar:
         self._admin = AdminServer()
         self._sockets: list[tuple[ListenAddress, socket.socket]] = []
         self._admin_sockets: list[tuple[ListenAddress, socket.socket]] = []
+        self._journal = Journal(self._clock)
         self._telemetry = Telemetry(
             clock=self._clock,
             access_log=settings.access_log,
             token_status=lambda: self._refresher.status(),  # noqa: PLW0108 - made further down
             connections=lambda: self._pool.counts(),  # noqa: PLW0108 - made further down
             conceal=redactor.add,
+            journal=self._journal,
         )
         # Apart, because the token must outlive the exchanges that are drained.
         self._token_tasks = TaskOwner(self._telemetry.crashed)
@@ -320,6 +323,19 @@ class Sidecar:
         set_level(min(before, level, key=LEVELS.index))
         self._log.warning(telemetry.LOG_LEVEL_CHANGED, before=before, now=level)
         set_level(level)
+
+    def activity(self) -> dict[str, Any]:
+        """Return how the proxy does and what happened lately, the newest first: JSON-ready, no secrets."""
+        return {
+            "timestamp_seconds": self._clock.wall(),
+            "listen": [str(address) for address in self.addresses],
+            "admin": [str(address) for address in self.admin_addresses],
+            **self._status(),
+            "totals": self._telemetry.totals(),
+            "exchanges": self._journal.exchanges(),
+            "rejections": self._journal.rejections(),
+            "refreshes": self._journal.refreshes(),
+        }
 
     def _status(self) -> dict[str, Any]:
         status = self._refresher.status()

@@ -23,6 +23,7 @@ from proxy.auth.refresher import RefresherStatus
 from proxy.auth.tokens import AccessToken, TokenState
 from proxy.clock import Clock
 from proxy.forward.observer import ExchangeRecord
+from proxy.journal import Journal
 
 MAX_OPERATIONS: Final = 100
 OTHER: Final = "other"
@@ -87,10 +88,12 @@ class Telemetry(Collector):
         token_status: Callable[[], RefresherStatus],
         connections: Callable[[], Mapping[str, int]],
         conceal: Callable[[str], None],
+        journal: Journal,
     ) -> None:
         """Set the access log's mode (`all`, `errors`, `off`) and where to read gauges at the scrape.
 
-        `conceal` hears every new token, before anything is logged that could hold it.
+        `conceal` hears every new token, before anything is logged that could hold it; `journal` keeps
+        what happened lately.
         """
         self._clock = clock
         self._log = structlog.get_logger(LOGGER)
@@ -99,6 +102,7 @@ class Telemetry(Collector):
         self._token_status = token_status
         self._connections = connections
         self._conceal = conceal
+        self._journal = journal
         self._operations = {OTHER}
         self._requests: Counter[tuple[str, bytes, int]] = Counter()
         self._durations = {OTHER: _Histogram()}
@@ -136,12 +140,14 @@ class Telemetry(Collector):
         self._durations[operation].observe(record.ended - record.started)
         if record.answered:
             self._upstream_durations[operation].observe(record.answered - record.sent)
+        self._journal.exchange(record)
         if self._log_all or (self._log_errors and (status >= _FIRST_ERROR or record.problem)):
             self._log_request(record)
 
     def request_rejected(self, reason: str, peer: str) -> None:
         """Count and log a request that was refused."""
         self._rejected[reason] += 1
+        self._journal.rejection(reason, peer)
         if self._log_errors:
             self._log.info(REQUEST_REJECTED, reason=reason, peer=peer)
 
@@ -166,6 +172,8 @@ class Telemetry(Collector):
         self._conceal(token.reveal())
         self._refreshes["success", reason] += 1
         self._refresh_duration.observe(duration)
+        detail = f"{token.fingerprint}, lives {token.lifetime:g} s"
+        self._journal.refresh(outcome="success", reason=reason, duration=duration, detail=detail)
         if assumed:
             self._log.warning(LIFETIME_ASSUMED, lifetime=token.lifetime)
         self._log.info(
@@ -182,6 +190,7 @@ class Telemetry(Collector):
         self._refreshes["failure", reason] += 1
         self._refresh_failures[error.kind] += 1
         self._refresh_duration.observe(duration)
+        self._journal.refresh(outcome="failure", reason=reason, duration=duration, detail=error.detail)
         status = self._token_status()
         level = self._log.error if error.refused or status.state not in _USABLE else self._log.warning
         level(
@@ -229,6 +238,24 @@ class Telemetry(Collector):
         level(REQUEST, **fields)
 
     # Of the scrape.
+
+    def totals(self) -> dict[str, int]:
+        """Return the sums of what is counted, for people."""
+        return {
+            "requests": self._requests.total(),
+            "failed_requests": sum(
+                count for (_, _, status), count in self._requests.items() if status >= _SERVER_ERROR
+            ),
+            "requests_in_flight": self._in_flight,
+            "rejected_requests": self._rejected.total(),
+            "retries": self._retries.total(),
+            "request_bytes": self._request_bytes,
+            "response_bytes": self._response_bytes,
+            "token_refreshes": sum(
+                count for (outcome, _), count in self._refreshes.items() if outcome == "success"
+            ),
+            "token_refresh_failures": self._refresh_failures.total(),
+        }
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics in the format that `accept` prefers, and its content type."""

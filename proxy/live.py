@@ -1,0 +1,183 @@
+"""The live view of `run` and `demo` on a terminal: a few lines at its bottom; what is logged scrolls above.
+
+`render` is pure: what the proxy tells of itself in, lines out. `LiveView` keeps them on the screen, and is
+the stream that the log writes to, so that neither overwrites the other.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from os import terminal_size
+from typing import Any, Final, TextIO, TypeAlias
+
+TICK: Final = 0.5
+"""Seconds between looks at what has changed."""
+MAX_ROWS: Final = 8
+_FIXED_LINES: Final = 4
+_MINUTE: Final = 60
+_HOUR: Final = 3600
+_SERVER_ERROR: Final = 500
+_CLIENT_ERROR: Final = 400
+
+_PLAIN: Final = ""
+_BOLD: Final = "1"
+_DIM: Final = "2"
+_RED: Final = "31"
+_GREEN: Final = "32"
+_YELLOW: Final = "33"
+_STATE_STYLES: Final = {"fresh": _GREEN, "stale": _YELLOW, "suspect": _YELLOW}
+
+_BEGIN: Final = "\x1b[?2026h"
+_END: Final = "\x1b[?2026l"
+"""Terminals that know these show all in between at once; others ignore them."""
+
+Spans: TypeAlias = Sequence[tuple[str, str]]
+"""Pieces of a line, each with its style: parameters of SGR (ECMA-48), empty for none."""
+
+
+def render(activity: Mapping[str, Any], *, rows: int) -> list[Spans]:
+    """Return the lines that show `activity` (see `Sidecar.activity`), with the last `rows` requests."""
+    now = activity["timestamp_seconds"]
+    totals = activity["totals"]
+    failed = totals["failed_requests"]
+    lines: list[Spans] = [
+        [(f"── bits-auth-proxy {activity['version']} ", _BOLD), ("─" * 200, _DIM)],
+        [("token    ", _DIM), *_token(activity["token"], now)],
+        [
+            ("traffic  ", _DIM),
+            (f"{totals['requests']} requests · {totals['requests_in_flight']} in flight · ", _PLAIN),
+            (f"{failed} failed", _RED if failed else _PLAIN),
+            (f" · {totals['rejected_requests']} refused", _PLAIN),
+        ],
+        [("serving  ", _DIM), *_serving(activity)],
+    ]
+    events = [(each["timestamp_seconds"], _exchange(each)) for each in activity["exchanges"]]
+    events += [(each["timestamp_seconds"], _rejection(each)) for each in activity["rejections"]]
+    events.sort(key=lambda event: event[0])
+    for at, spans in events[-rows:] if rows > 0 else ():
+        lines.append([(time.strftime("%H:%M:%S ", time.localtime(at)), _DIM), *spans])
+    return lines
+
+
+def _token(token: Mapping[str, Any], now: float) -> Spans:
+    state = token["state"]
+    spans = [(state, _STATE_STYLES.get(state, _RED))]
+    if token["refresh_in_flight"]:
+        spans.append((" · refreshing", _PLAIN))
+    else:
+        spans.append((f" · refresh in {_countdown(token['next_refresh_timestamp_seconds'] - now)}", _PLAIN))
+    if token["expires_timestamp_seconds"] is not None:
+        spans.append((f" · expires in {_countdown(token['expires_timestamp_seconds'] - now)}", _PLAIN))
+    if token["last_error"]:
+        spans.append((f" · {token['last_error']}", _RED))
+    return spans
+
+
+def _serving(activity: Mapping[str, Any]) -> Spans:
+    ready = activity["ready"]
+    where = f"{', '.join(activity['listen'])} → {activity['api']}"
+    page = f" · see http://{activity['admin'][0]}/" if activity["admin"] else ""
+    return [(where + page, _PLAIN)] if ready["ok"] else [(f"{ready['reason']} · ", _YELLOW), (where, _PLAIN)]
+
+
+def _exchange(exchange: Mapping[str, Any]) -> Spans:
+    status = exchange["status"]
+    style = _RED if status >= _SERVER_ERROR else _YELLOW if status >= _CLIENT_ERROR else _GREEN
+    return [
+        (f" {exchange['method']:<6} {exchange['operation']:<28} ", _PLAIN),
+        (str(status), style),
+        (f" {duration_text(exchange['duration_seconds']):>8}", _PLAIN),
+        (f"  {exchange['problem']}" if exchange["problem"] else "", _RED),
+    ]
+
+
+def _rejection(rejection: Mapping[str, Any]) -> Spans:
+    return [(" refused", _YELLOW), (f" {rejection['reason']} from {rejection['peer']}", _PLAIN)]
+
+
+def _countdown(seconds: float) -> str:
+    left = max(0, round(seconds))
+    if left >= _HOUR:
+        return f"{left // _HOUR}h {left % _HOUR // _MINUTE:02}m"
+    return f"{left // _MINUTE}m {left % _MINUTE:02}s" if left >= _MINUTE else f"{left}s"
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration with three digits at most."""
+    return f"{seconds * 1000:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"  # noqa: PLR2004 - 1 s, rounded
+
+
+class LiveView:
+    """The lower end of a terminal. A stream for log lines: `write`, `flush`, `isatty`."""
+
+    def __init__(self, *, terminal: TextIO, color: bool, size: Callable[[], terminal_size]) -> None:
+        """Show nothing yet: lines pass through until `start`. `size` tells the terminal's."""
+        self._terminal = terminal
+        self._color = color
+        self._size = size
+        self._activity: Callable[[], Mapping[str, Any]] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._partial = ""
+        self._shown: list[str] = []
+        self._lengths: list[int] = []
+
+    def start(self, activity: Callable[[], Mapping[str, Any]]) -> None:
+        """Show `activity()` from now on, in the running loop."""
+        self._activity = activity
+        self._tick()
+
+    def stop(self) -> None:
+        """Take the view off the screen; lines go on passing through."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._activity = None
+        if self._shown:
+            self._put("", [], [])
+
+    # The stream.
+
+    def write(self, text: str) -> int:
+        """Put whole lines above the view; what has no line's end yet waits for it."""
+        whole, _, self._partial = (self._partial + text).rpartition("\n")
+        if whole or text.endswith("\n"):
+            self._put(f"{whole}\n", self._shown, self._lengths)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing waits but a line without its end."""
+
+    def isatty(self) -> bool:
+        """A view is on a terminal, else it would not be."""
+        return self._color
+
+    # Within.
+
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
+        if self._activity is None:
+            return
+        width, height = self._size()
+        lines = render(self._activity(), rows=min(MAX_ROWS, height - _FIXED_LINES - 2))
+        painted = [self._paint(line, width - 1) for line in lines[: max(1, height - 2)]]
+        shown = [text for text, _ in painted]
+        if shown != self._shown:
+            self._put("", shown, [length for _, length in painted])
+
+    def _put(self, above: str, shown: list[str], lengths: list[int]) -> None:
+        """Replace the view, with lines above it, in one write."""
+        width = max(1, self._size()[0])
+        # Lines that were drawn before the terminal became narrower take more than one row now.
+        rows = sum(max(1, -(-length // width)) for length in self._lengths)
+        erase = f"\r\x1b[{rows}A\x1b[J" if rows else ""
+        self._shown, self._lengths = shown, lengths
+        self._terminal.write(_BEGIN + erase + above + "".join(f"{line}\n" for line in shown) + _END)
+        self._terminal.flush()
+
+    def _paint(self, spans: Spans, width: int) -> tuple[str, int]:
+        """Return a line that fits into `width` columns, and how many it takes."""
+        pieces, used = [], 0
+        for text, style in spans:
+            visible = text[: width - used]
+            used += len(visible)
+            pieces.append(f"\x1b[{style}m{visible}\x1b[m" if style and self._color and visible else visible)
+        return "".join(pieces), used

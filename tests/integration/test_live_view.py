@@ -1,0 +1,81 @@
+"""The live view of the real command on a real terminal, and where there is none."""
+
+import asyncio
+import re
+
+import aiohttp
+import pytest
+
+from tests.fakes.stand import APPLICATION, CREATE
+from tests.fakes.terminal import Terminal, on_terminal
+
+PORTS = {
+    "BITS_LISTEN": "127.0.0.1:0",
+    "BITS_ADMIN_LISTEN": "127.0.0.1:0",
+    "BITS_EMULATOR__LISTEN": "127.0.0.1:0",
+}
+
+
+def view_of(lines: list[str]) -> list[str]:
+    """Return the lines of the view: from its rule on."""
+    start = next((index for index, line in enumerate(lines) if line.startswith("── bits-auth-proxy")), None)
+    return [] if start is None else lines[start:]
+
+
+def token_is_fresh(lines: list[str]) -> bool:
+    view = view_of(lines)
+    return len(view) > 3 and "fresh · refresh in" in view[1]
+
+
+async def origins(terminal: Terminal) -> tuple[str, str]:
+    """Return where the proxy and where the emulator are, as the view tells."""
+    found = re.search(r"serving +(\S+) → (\S+)", "\n".join(await terminal.shows(token_is_fresh)))
+    assert found is not None
+    return f"http://{found[1]}", found[2]
+
+
+async def test_the_demo_shows_its_token_and_requests_and_the_log_above() -> None:
+    async with on_terminal("demo", env=PORTS, columns=250) as terminal, aiohttp.ClientSession() as client:
+        url, emulator = await origins(terminal)
+        assert any("_emulator/revoke" in line for line in terminal.lines)
+        async with client.post(url + CREATE, json=APPLICATION) as answer:
+            assert answer.status == 200
+        await terminal.shows(lambda lines: "applications.create          200" in view_of(lines)[-1])
+        async with client.post(f"{emulator}/_emulator/faults", json={"next_500": 1}):
+            pass
+        async with client.post(url + CREATE, json=APPLICATION) as answer:
+            assert answer.status == 500
+        lines = await terminal.shows(lambda lines: "applications.create          500" in view_of(lines)[-1])
+        above = "\n".join(lines[: -len(view_of(lines))])
+        # The failure is logged, above; the success is in the view alone; there is one view.
+        assert "status=500" in above
+        assert "status=200" not in above
+        assert "\n".join(lines).count("── bits-auth-proxy") == 1
+        assert "2 requests · 0 in flight · 1 failed · 0 refused" in view_of(lines)[2]
+        first = view_of(lines)[1]
+        await terminal.shows(lambda lines: view_of(lines)[1] != first)  # the countdown moves
+        terminal.type("\x03")
+        assert await terminal.process.wait() == 0
+        assert view_of(await terminal.shows(lambda lines: "stopped" in "\n".join(lines))) == []
+
+
+async def test_it_follows_the_terminals_size() -> None:
+    async with on_terminal("demo", env=PORTS) as terminal:
+        await terminal.shows(token_is_fresh)
+        terminal.resize(50, 20)
+        await terminal.shows(lambda lines: bool(view_of(lines)) and len(view_of(lines)[0]) == 49)
+
+
+async def test_colors_can_be_turned_off() -> None:
+    async with on_terminal("demo", env={**PORTS, "NO_COLOR": "1"}) as terminal:
+        await terminal.shows(token_is_fresh)
+        assert re.search(rb"\x1b\[[0-9;]*m", terminal.raw) is None
+
+
+@pytest.mark.parametrize(("more", "term"), [({"BITS_LOG_FORMAT": "console"}, "xterm"), ({}, "dumb")])
+async def test_who_wants_plain_lines_gets_them(more: dict[str, str], term: str) -> None:
+    async with on_terminal("demo", env={**PORTS, **more}, term=term) as terminal:
+        await terminal.shows(lambda lines: "token_refreshed" in "\n".join(lines))
+        await asyncio.sleep(0.6)  # longer than the view takes to come
+        assert view_of(terminal.lines) == []
+        assert b"\x1b[J" not in terminal.raw

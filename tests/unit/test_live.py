@@ -1,0 +1,175 @@
+"""The live view: what its lines say, and how it shares a terminal with the log."""
+
+import io
+from os import terminal_size
+from typing import Any
+
+import pyte
+import pytest
+
+from proxy.live import LiveView, duration_text, render
+
+NOW = 1_700_000_000.0
+
+
+def activity(**changes: Any) -> dict[str, Any]:
+    token = {
+        "state": "fresh",
+        "refresh_in_flight": False,
+        "next_refresh_timestamp_seconds": NOW + 2592,
+        "expires_timestamp_seconds": NOW + 3570,
+        "last_error": None,
+    }
+    return {
+        "timestamp_seconds": NOW,
+        "version": "1.2.3",
+        "ready": {"ok": True, "reason": "started"},
+        "listen": ["127.0.0.1:8080"],
+        "admin": ["127.0.0.1:9090"],
+        "api": "https://api.bits.bi",
+        "totals": {"requests": 7, "requests_in_flight": 1, "failed_requests": 2, "rejected_requests": 3},
+        "exchanges": [],
+        "rejections": [],
+        **changes,
+        "token": token | changes.get("token", {}),
+    }
+
+
+def exchange(number: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "timestamp_seconds": NOW - number,
+        "operation": f"applications.op{number}",
+        "method": "POST",
+        "status": 200,
+        "problem": "",
+        "duration_seconds": 0.0412,
+        **changes,
+    }
+
+
+def text(*, rows: int = 8, **changes: Any) -> list[str]:
+    return ["".join(piece for piece, _ in spans) for spans in render(activity(**changes), rows=rows)]
+
+
+def test_it_tells_the_token_and_what_is_to_come() -> None:
+    assert text()[1:] == [
+        "token    fresh · refresh in 43m 12s · expires in 59m 30s",
+        "traffic  7 requests · 1 in flight · 2 failed · 3 refused",
+        "serving  127.0.0.1:8080 → https://api.bits.bi · see http://127.0.0.1:9090/",
+    ]
+    assert text()[0].startswith("── bits-auth-proxy 1.2.3 ─")
+
+
+@pytest.mark.parametrize(
+    ("token", "line"),
+    [
+        (
+            {"state": "absent", "expires_timestamp_seconds": None, "next_refresh_timestamp_seconds": NOW + 9},
+            "token    absent · refresh in 9s",
+        ),
+        ({"refresh_in_flight": True}, "token    fresh · refreshing · expires in 59m 30s"),
+        (
+            {"state": "expired", "expires_timestamp_seconds": NOW - 5, "last_error": "refused (401)"},
+            "token    expired · refresh in 43m 12s · expires in 0s · refused (401)",
+        ),
+        (
+            {"expires_timestamp_seconds": NOW + 7260},
+            "token    fresh · refresh in 43m 12s · expires in 2h 01m",
+        ),
+    ],
+)
+def test_it_tells_the_token_in_every_state(token: dict[str, Any], line: str) -> None:
+    assert text(token=token)[1] == line
+
+
+def test_it_says_that_it_is_not_ready() -> None:
+    assert text(ready={"ok": False, "reason": "draining"})[3].startswith("serving  draining · 127.0.0.1:8080")
+
+
+def test_the_last_requests_come_in_the_order_of_time() -> None:
+    exchanges = [exchange(number) for number in range(1, 20)]
+    exchanges[0] |= {"status": 502, "problem": "connection_refused", "duration_seconds": 1.5}
+    refused = [{"timestamp_seconds": NOW - 2.5, "reason": "cross_site", "peer": "127.0.0.1"}]
+    lines = text(rows=3, exchanges=exchanges, rejections=refused)[4:]
+    assert [line[8:] for line in lines] == [
+        "  refused cross_site from 127.0.0.1",
+        "  POST   applications.op2             200  41.2 ms",
+        "  POST   applications.op1             502    1.5 s  connection_refused",
+    ]
+    assert len(text(rows=0, exchanges=exchanges)) == 4
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.00042, "0.42 ms"), (0.9994, "999 ms"), (0.9996, "1 s"), (61.23, "61.2 s")]
+)
+def test_durations_have_three_digits(seconds: float, told: str) -> None:
+    assert duration_text(seconds) == told
+
+
+class Stage:
+    """A view on an emulated terminal, and what it is to show."""
+
+    def __init__(self, columns: int = 60, lines: int = 12) -> None:
+        self.told = activity()
+        self.size = terminal_size((columns, lines))
+        self.output = io.StringIO()
+        self.view = LiveView(terminal=self.output, color=True, size=lambda: self.size)
+
+    def screen(self) -> list[str]:
+        # Lines end with CR LF, as the terminal's driver makes them.
+        screen = pyte.Screen(self.size.columns, self.size.lines)
+        pyte.Stream(screen).feed(self.output.getvalue().replace("\n", "\r\n"))
+        return "\n".join(line.rstrip() for line in screen.display).rstrip().split("\n")
+
+
+async def test_log_lines_scroll_above_the_view() -> None:
+    stage = Stage()
+    stage.view.write("before\n")
+    stage.view.start(lambda: stage.told)
+    for number in range(20):
+        print(f"line {number}", file=stage.view)  # writes the text and its end apart
+    shown = stage.screen()
+    assert shown[:7] == [f"line {number}" for number in range(13, 20)]
+    assert [line.split()[0] for line in shown[7:]] == ["──", "token", "traffic", "serving"]
+    # What is told next replaces what stood there.
+    stage.told = activity(exchanges=[exchange(1)])
+    stage.view._tick()
+    assert stage.screen()[-1].endswith("applications.op1             200  41.2 ms")
+    assert "\n".join(stage.screen()).count("token ") == 1
+    stage.view.stop()
+    assert stage.screen()[-1] == "line 19"
+    stage.view.write("after\n")
+    assert stage.screen()[-1] == "after"
+
+
+async def test_nothing_is_written_while_nothing_changes() -> None:
+    stage = Stage()
+    stage.view.start(lambda: stage.told)
+    before = stage.output.getvalue()
+    stage.view._tick()
+    assert stage.output.getvalue() == before
+    stage.view.stop()
+
+
+@pytest.mark.parametrize("size", [(30, 12), (12, 5), (1, 1)])
+async def test_it_fits_into_any_terminal(size: tuple[int, int]) -> None:
+    stage = Stage(*size)
+    stage.told = activity(exchanges=[exchange(number) for number in range(30)])
+    stage.view.start(lambda: stage.told)
+    stage.view.write("a line\n")
+    shown = stage.view._shown
+    assert 1 <= len(shown) <= max(1, size[1] - 2)
+    assert all(length < max(2, size[0]) for length in stage.view._lengths)
+    stage.view.stop()
+
+
+async def test_lines_that_a_narrower_terminal_wraps_are_erased_as_well() -> None:
+    stage = Stage(columns=60)
+    stage.view.start(lambda: stage.told)
+    lengths = list(stage.view._lengths)
+    stage.size = terminal_size((20, 12))
+    before = len(stage.output.getvalue())
+    stage.view.write("x\n")
+    rows = sum(-(-length // 20) for length in lengths)
+    assert f"\x1b[{rows}A\x1b[J" in stage.output.getvalue()[before:]
+    stage.view.stop()
