@@ -188,6 +188,7 @@ def _with_settings(
 
     from config.credentials import CredentialsError  # noqa: PLC0415
     from config.log_setup import Redactor, configure  # noqa: PLC0415
+    from proxy import events  # noqa: PLC0415
     from proxy.errors import OperatorError  # noqa: PLC0415
 
     settings = loaded.settings
@@ -200,7 +201,7 @@ def _with_settings(
     fmt = settings.log_format or ("console" if stream.isatty() else "json")
     configure(level=settings.log_level, fmt=fmt, redactor=redactor, stream=stream)
     for warning in loaded.warnings:
-        structlog.get_logger("bits_auth_proxy").warning("setting_unknown", detail=warning)
+        structlog.get_logger("bits_auth_proxy").warning(events.SETTING_UNKNOWN.name, detail=warning)
     try:
         clean = _in_event_loop(action(_Ground(loaded, redactor, view)))
     except CredentialsError as error:

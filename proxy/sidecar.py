@@ -17,7 +17,7 @@ from config.addresses import ListenAddress, TcpAddress, is_loopback
 from config.credentials import CredentialSource
 from config.log_setup import LEVELS, Redactor, get_level, set_level
 from config.settings import Settings
-from proxy import __version__, telemetry
+from proxy import __version__, events
 from proxy.admin.actions import Actions
 from proxy.admin.app import build_app
 from proxy.admin.health import Health
@@ -48,7 +48,7 @@ from proxy.forward.pool import Pool
 from proxy.journal import Journal
 from proxy.process import guard_memory, on_signals, raise_descriptor_limit
 from proxy.tasks import TaskOwner
-from proxy.telemetry import Telemetry
+from proxy.telemetry import LOGGER, Limits, Load, Telemetry
 
 if TYPE_CHECKING:
     import socket
@@ -75,7 +75,7 @@ class Sidecar:
         self._source = credentials
         self._redactor = redactor
         self._clock = clock or SystemClock()
-        self._log = structlog.get_logger(telemetry.LOGGER)
+        self._log = structlog.get_logger(LOGGER)
         self._rng = random.Random()  # noqa: S311 - for jitter
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
@@ -89,9 +89,15 @@ class Sidecar:
             clock=self._clock,
             access_log=settings.access_log,
             token_status=lambda: self._refresher.status(),  # noqa: PLW0108 - made further down
-            connections=lambda: self._pool.counts(),  # noqa: PLW0108 - made further down
+            load=self._load,
+            limits=Limits(
+                settings.limits.max_connections,
+                settings.upstream.max_connections,
+                settings.upstream.queue_limit,
+            ),
             conceal=redactor.add,
             journal=self._journal,
+            call_later=self._loop.call_later,
         )
         # Apart, because the token must outlive the exchanges that are drained.
         self._token_tasks = TaskOwner(self._telemetry.crashed)
@@ -147,7 +153,7 @@ class Sidecar:
             app = build_app(
                 health=self._health,
                 metrics=self._telemetry.render,
-                status=self._status,
+                status=lambda: {**self._status(), "metrics": self._telemetry.numbers()},
                 actions=actions,
                 loopback=is_loopback(address),
             )
@@ -158,7 +164,7 @@ class Sidecar:
         gc.collect()
         gc.freeze()
         self._log.info(
-            telemetry.STARTED,
+            events.STARTED.name,
             version=__version__,
             listen=[str(address) for address in self.addresses],
             admin=[str(address) for address in self.admin_addresses],
@@ -180,7 +186,7 @@ class Sidecar:
             self._telemetry.crashed(error)
             return
         if credentials is not None:
-            self._log.info(telemetry.CREDENTIALS_CHANGED)
+            self._log.info(events.CREDENTIALS_CHANGED.name)
             self._refresher.change_credentials(concealed(credentials, self._redactor))
 
     async def wait(self) -> bool:
@@ -188,9 +194,9 @@ class Sidecar:
         await self._stopping.wait()
         settings = self._settings
         self._health.drain()
-        self._log.info(telemetry.DRAINING, clients=self._gateway.client_connections)
+        self._log.info(events.DRAINING.name, clients=self._gateway.client_connections)
         cut = await self._gateway.drain(delay=settings.drain_delay, timeout=settings.drain_timeout)
-        self._log.info(telemetry.STOPPED, cut=cut)
+        self._log.info(events.STOPPED.name, cut=cut)
         return not self._hurried
 
     async def close(self) -> None:
@@ -202,6 +208,7 @@ class Sidecar:
         await self._token_tasks.close()
         await self._oauth.close()
         await self._admin.close()
+        self._telemetry.close()
         for _, sock in (*self._sockets, *self._admin_sockets):
             sock.close()
         self._loop.set_exception_handler(None)
@@ -308,7 +315,7 @@ class Sidecar:
     def _watch_credentials(self) -> None:
         if self._source.watched:
             for path in self._source.exposed_files():
-                self._log.warning(telemetry.CREDENTIALS_EXPOSED, file=str(path))
+                self._log.warning(events.CREDENTIALS_EXPOSED.name, file=str(path))
             self._poll_timer = self._loop.call_later(CREDENTIALS_POLL, self._poll_credentials)
 
     def _poll_credentials(self) -> None:
@@ -321,7 +328,7 @@ class Sidecar:
         before = get_level()
         # Told while the lower of the two holds.
         set_level(min(before, level, key=LEVELS.index))
-        self._log.warning(telemetry.LOG_LEVEL_CHANGED, before=before, now=level)
+        self._log.warning(events.LOG_LEVEL_CHANGED.name, before=before, now=level)
         set_level(level)
 
     def activity(self) -> dict[str, Any]:
@@ -360,6 +367,9 @@ class Sidecar:
             "clients": self._gateway.client_connections,
             "upstream_connections": self._pool.counts(),
         }
+
+    def _load(self) -> Load:
+        return Load(self._gateway.client_connections, self._pool.counts(), self._pool.queued)
 
     def _loop_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG002
         error = context.get("exception")

@@ -1,4 +1,4 @@
-"""Every metric and every event name, and the observers through which other modules tell what happens.
+"""The observers through which other modules tell what happens: they count it and log it.
 
 The hot path's numbers are plain integers kept here and turned into metric families at the scrape: that
 costs a request two microseconds where a metric object's lock and checks would cost seven. Labels are
@@ -6,75 +6,51 @@ bounded: an operation earns its own by a successful answer, so no caller can mak
 """
 
 import platform
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from proxy import __version__
+from proxy import __version__, events, metrics
 from proxy.auth.bits_oauth import TokenRequestError
 from proxy.auth.refresher import RefresherStatus
 from proxy.auth.tokens import AccessToken, TokenState
 from proxy.clock import Clock
+from proxy.events import RepeatLimit, Timer
+from proxy.forward.headers import trace_id_of
 from proxy.forward.observer import ExchangeRecord
 from proxy.journal import Journal
+from proxy.metrics import MAX_OPERATIONS, METHODS, OTHER, Histogram
 
-MAX_OPERATIONS: Final = 100
-OTHER: Final = "other"
-_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _OK: Final = range(200, 300)
 _FIRST_ERROR: Final = 400
 _SERVER_ERROR: Final = 500
-_TRACEPARENT_PARTS: Final = 4
-"""version, trace id, parent id, flags (W3C Trace Context)"""
-_P: Final = "bits_proxy_"
 _USABLE: Final = (TokenState.FRESH, TokenState.STALE, TokenState.SUSPECT)
 
 LOGGER: Final = "bits_auth_proxy"
 
-# The event vocabulary of the log.
-REQUEST: Final = "request"
-REQUEST_REJECTED: Final = "request_rejected"
-CONNECT_FAILED: Final = "upstream_connect_failed"
-TOKEN_REFRESHED: Final = "token_refreshed"
-TOKEN_REFRESH_FAILED: Final = "token_refresh_failed"
-TOKEN_REFUSED: Final = "token_refused"
-LIFETIME_ASSUMED: Final = "token_lifetime_assumed"
-CREDENTIALS_CHANGED: Final = "credentials_changed"
-CREDENTIALS_EXPOSED: Final = "credentials_readable_by_others"
-LOG_LEVEL_CHANGED: Final = "log_level_changed"
-STARTED: Final = "started"
-DRAINING: Final = "draining"
-STOPPED: Final = "stopped"
-CRASHED: Final = "internal_error"
+
+class Load(NamedTuple):
+    """How much there is of what is limited."""
+
+    clients: int
+    upstream_connections: Mapping[str, int]
+    """By state: active, idle, connecting."""
+    queued: int
+    """Requests that wait for a connection."""
 
 
-class _Histogram:
-    """Counts by bucket, of durations in seconds."""
+class Limits(NamedTuple):
+    """How much there may be."""
 
-    __slots__ = ("counts", "total")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(_BUCKETS) + 1)
-        self.total = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(_BUCKETS, seconds)] += 1
-        self.total += seconds
-
-    def cumulative(self) -> list[tuple[str, float]]:
-        running = 0
-        rows = []
-        for bound, count in zip((*map(str, _BUCKETS), "+Inf"), self.counts, strict=True):
-            running += count
-            rows.append((bound, float(running)))
-        return rows
+    clients: int
+    upstream_connections: int
+    queued: int
 
 
 class Telemetry(Collector):
@@ -86,9 +62,11 @@ class Telemetry(Collector):
         clock: Clock,
         access_log: str,
         token_status: Callable[[], RefresherStatus],
-        connections: Callable[[], Mapping[str, int]],
+        load: Callable[[], Load],
+        limits: Limits,
         conceal: Callable[[str], None],
         journal: Journal,
+        call_later: Callable[[float, Callable[[], None]], Timer],
     ) -> None:
         """Set the access log's mode (`all`, `errors`, `off`) and where to read gauges at the scrape.
 
@@ -99,27 +77,39 @@ class Telemetry(Collector):
         self._log = structlog.get_logger(LOGGER)
         self._log_all = access_log == "all"
         self._log_errors = access_log != "off"
+        self._repeats = RepeatLimit(clock=clock, call_later=call_later, report=self._report_suppressed)
         self._token_status = token_status
-        self._connections = connections
+        self._load = load
+        self._limits = limits
         self._conceal = conceal
         self._journal = journal
         self._operations = {OTHER}
-        self._requests: Counter[tuple[str, bytes, int]] = Counter()
-        self._durations = {OTHER: _Histogram()}
-        self._upstream_durations = {OTHER: _Histogram()}
+        self._requests: dict[tuple[str, bytes, int], int] = {}
+        self._durations = {OTHER: Histogram()}
+        self._upstream_durations = {OTHER: Histogram()}
         self._in_flight = 0
         self._request_bytes = 0
         self._response_bytes = 0
-        self._rejected: Counter[str] = Counter()
-        self._retries: Counter[str] = Counter()
-        self._connects: Counter[str] = Counter()
-        self._refreshes: Counter[tuple[str, str]] = Counter()
-        self._refresh_failures: Counter[str] = Counter()
-        self._refresh_duration = _Histogram()
+        self._problems = metrics.REQUEST_PROBLEMS.zeros()
+        self._rejected = metrics.REJECTED.zeros()
+        self._retries = metrics.RETRIES.zeros()
+        self._connects = metrics.CONNECTS.zeros()
+        self._connect_duration = Histogram()
+        self._token_waits = Histogram()
+        self._token_refused = 0
+        self._refreshes = metrics.TOKEN_REFRESHES.zeros()
+        self._refresh_failures = metrics.TOKEN_REFRESH_FAILURES.zeros()
+        self._refresh_duration = Histogram()
+        self._internal_errors = 0
+        self._suppressed: Counter[str] = Counter()
         self.registry = CollectorRegistry()
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
+
+    def close(self) -> None:
+        """Log what is still to be told."""
+        self._repeats.flush()
 
     # Of the data path (see `proxy.forward.observer`).
 
@@ -134,22 +124,34 @@ class Telemetry(Collector):
         operation = record.operation
         if operation not in self._operations:
             operation = self._admit(operation, status)
-        self._requests[operation, record.method, status] += 1
+        try:
+            self._requests[operation, record.method, status] += 1
+        except KeyError:
+            self._count_new(operation, record.method, status)
         self._request_bytes += record.request_bytes
         self._response_bytes += record.response_bytes
         self._durations[operation].observe(record.ended - record.started)
         if record.answered:
             self._upstream_durations[operation].observe(record.answered - record.sent)
         self._journal.exchange(record)
+        if record.token_at != record.started:
+            self._token_waits.observe(record.token_at - record.started)
+        if record.problem:
+            self._problems[record.problem] += 1
         if self._log_all or (self._log_errors and (status >= _FIRST_ERROR or record.problem)):
             self._log_request(record)
 
-    def request_rejected(self, reason: str, peer: str) -> None:
+    def request_rejected(self, reason: str, peer: str, request_id: bytes) -> None:
         """Count and log a request that was refused."""
         self._rejected[reason] += 1
         self._journal.rejection(reason, peer)
-        if self._log_errors:
-            self._log.info(REQUEST_REJECTED, reason=reason, peer=peer)
+        if self._log_all or (self._log_errors and self._repeats.admits(events.REQUEST_REJECTED, reason)):
+            self._log.info(
+                events.REQUEST_REJECTED.name,
+                request_id=request_id.decode("latin-1"),
+                reason=reason,
+                peer=peer,
+            )
 
     def retried(self, reason: str) -> None:
         """Count a request that is sent again."""
@@ -158,12 +160,17 @@ class Telemetry(Collector):
     def upstream_connected(self, outcome: str, detail: str, duration: float) -> None:
         """Count a connection attempt, and log a failed one."""
         self._connects[outcome] += 1
-        if outcome != "ok":
-            self._log.warning(CONNECT_FAILED, outcome=outcome, detail=detail, seconds=round(duration, 3))
+        self._connect_duration.observe(duration)
+        if outcome != "ok" and self._repeats.admits(events.CONNECT_FAILED, outcome):
+            self._log.warning(
+                events.CONNECT_FAILED.name, outcome=outcome, detail=detail, seconds=round(duration, 3)
+            )
 
     def crashed(self, error: BaseException) -> None:
-        """Log an exception that escaped where none should."""
-        self._log.error(CRASHED, exc_info=error)
+        """Count and log an exception that escaped where none should."""
+        self._internal_errors += 1
+        if self._repeats.admits(events.CRASHED, type(error).__name__):
+            self._log.error(events.CRASHED.name, exc_info=error)
 
     # Of the token (see `proxy.auth.refresher`).
 
@@ -175,9 +182,9 @@ class Telemetry(Collector):
         detail = f"{token.fingerprint}, lives {token.lifetime:g} s"
         self._journal.refresh(outcome="success", reason=reason, duration=duration, detail=detail)
         if assumed:
-            self._log.warning(LIFETIME_ASSUMED, lifetime=token.lifetime)
+            self._log.warning(events.LIFETIME_ASSUMED.name, lifetime=token.lifetime)
         self._log.info(
-            TOKEN_REFRESHED,
+            events.TOKEN_REFRESHED.name,
             reason=reason,
             fingerprint=token.fingerprint,
             lifetime=token.lifetime,
@@ -191,10 +198,12 @@ class Telemetry(Collector):
         self._refresh_failures[error.kind] += 1
         self._refresh_duration.observe(duration)
         self._journal.refresh(outcome="failure", reason=reason, duration=duration, detail=error.detail)
+        if not self._repeats.admits(events.TOKEN_REFRESH_FAILED, error.kind):
+            return
         status = self._token_status()
         level = self._log.error if error.refused or status.state not in _USABLE else self._log.warning
         level(
-            TOKEN_REFRESH_FAILED,
+            events.TOKEN_REFRESH_FAILED.name,
             reason=reason,
             kind=error.kind,
             detail=error.detail,
@@ -204,19 +213,28 @@ class Telemetry(Collector):
         )
 
     def token_refused(self, token: AccessToken) -> None:
-        """Log that the API refused the token in hand."""
-        self._log.warning(TOKEN_REFUSED, fingerprint=token.fingerprint)
+        """Count and log that the API refused the token in hand."""
+        self._token_refused += 1
+        self._log.warning(events.TOKEN_REFUSED.name, fingerprint=token.fingerprint)
 
     def _admit(self, operation: str, status: int) -> str:
         """Return the label of an operation that has none yet: its own if it has earned one."""
         if status not in _OK or len(self._operations) > MAX_OPERATIONS:
             return OTHER
         self._operations.add(operation)
-        self._durations[operation] = _Histogram()
-        self._upstream_durations[operation] = _Histogram()
+        self._durations[operation] = Histogram()
+        self._upstream_durations[operation] = Histogram()
         return operation
 
+    def _count_new(self, operation: str, method: bytes, status: int) -> None:
+        """Count a request whose method or status is new to its operation."""
+        key = (operation, method if method.decode("latin-1") in METHODS else OTHER.encode(), status)
+        self._requests[key] = self._requests.get(key, 0) + 1
+
     def _log_request(self, record: ExchangeRecord) -> None:
+        kind = record.problem or str(record.status)
+        if not self._log_all and not self._repeats.admits(events.REQUEST, kind):
+            return
         end = record.ended
         fields = {
             "request_id": record.request_id.decode("latin-1"),
@@ -231,18 +249,22 @@ class Telemetry(Collector):
         }
         if record.problem:
             fields["problem"] = record.problem
-        traceparent = record.head.notable.get(b"traceparent", b"").split(b"-")
-        if len(traceparent) == _TRACEPARENT_PARTS:
-            fields["trace_id"] = traceparent[1].decode("latin-1")
+        trace_id = trace_id_of(record.head)
+        if trace_id is not None:
+            fields["trace_id"] = trace_id
         level = self._log.warning if record.status >= _SERVER_ERROR or record.problem else self._log.info
-        level(REQUEST, **fields)
+        level(events.REQUEST.name, **fields)
+
+    def _report_suppressed(self, event: str, kind: str, count: int) -> None:
+        self._suppressed[event] += count
+        self._log.warning(events.REPEATS_SUPPRESSED.name, of=event, kind=kind, count=count)
 
     # Of the scrape.
 
     def totals(self) -> dict[str, int]:
         """Return the sums of what is counted, for people."""
         return {
-            "requests": self._requests.total(),
+            "requests": sum(self._requests.values()),
             "failed_requests": sum(
                 count for (_, _, status), count in self._requests.items() if status >= _SERVER_ERROR
             ),
@@ -262,106 +284,57 @@ class Telemetry(Collector):
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
+    def numbers(self) -> dict[str, Any]:
+        """Return the same numbers as JSON-ready data."""
+        return metrics.as_json(self.collect())
+
     def collect(self) -> Iterator[Metric]:
         """Yield all metric families."""
-        yield from self._collect_traffic()
         yield from self._collect_token()
-        build = GaugeMetricFamily(
-            _P + "build_info", "Version of the proxy and of Python.", labels=["version", "python"]
-        )
-        build.add_metric([__version__, platform.python_version()], 1)
-        yield build
+        yield from self._collect_traffic()
+        yield from self._collect_connections()
+        yield metrics.INTERNAL_ERRORS.of(self._internal_errors)
+        yield metrics.LOG_SUPPRESSED.by(self._suppressed)
+        yield metrics.BUILD_INFO.by({(__version__, platform.python_version()): 1})
 
     def _collect_token(self) -> Iterator[Metric]:
         status = self._token_status()
-        refreshes = CounterMetricFamily(
-            _P + "token_refreshes", "Token requests, by why they were made.", labels=["outcome", "reason"]
-        )
-        for (outcome, reason), count in self._refreshes.items():
-            refreshes.add_metric([outcome, reason], count)
-        yield refreshes
-        yield _counters(
-            "token_refresh_failures", "Token requests that failed, by how.", "kind", self._refresh_failures
-        )
-        duration = HistogramMetricFamily(
-            _P + "token_refresh_duration_seconds", "How long token requests took.", labels=[]
-        )
-        duration.add_metric([], self._refresh_duration.cumulative(), self._refresh_duration.total)
-        yield duration
-        yield _gauge(
-            "token_refresh_consecutive_failures",
-            "Failures since the last token.",
-            status.consecutive_failures,
-        )
-        yield _gauge(
-            "token_next_refresh_timestamp_seconds", "When the next token request is due.", status.next_refresh
-        )
-        if status.token is not None and status.expires is not None:
-            yield _gauge(
-                "token_issued_timestamp_seconds",
-                "When the token in hand was asked for.",
-                status.token.issued_wall,
-            )
-            yield _gauge(
-                "token_expires_timestamp_seconds",
-                "When the token in hand stops being used, margin off.",
-                status.expires,
-            )
-        state = GaugeMetricFamily(
-            _P + "token_state", "1 for the state that the token is in.", labels=["state"]
-        )
-        for each in TokenState:
-            state.add_metric([each.value], each is status.state)
-        yield state
+        yield metrics.TOKEN_STATE.by({each.value: each is status.state for each in TokenState})
+        token = status.token
+        yield metrics.TOKEN_EXPIRES.by({} if status.expires is None else {(): status.expires})
+        yield metrics.TOKEN_ISSUED.by({} if token is None else {(): token.issued_wall})
+        yield metrics.TOKEN_NEXT_REFRESH.of(status.next_refresh)
+        yield metrics.TOKEN_REFRESHES.by(self._refreshes)
+        yield metrics.TOKEN_REFRESH_FAILURES.by(self._refresh_failures)
+        yield metrics.TOKEN_REFRESH_DURATION.of(self._refresh_duration)
+        yield metrics.CONSECUTIVE_FAILURES.of(status.consecutive_failures)
+        yield metrics.CREDENTIALS_REFUSED.of(status.permanent)
+        yield metrics.TOKEN_REFUSED.of(self._token_refused)
+        yield metrics.TOKEN_WAIT.of(self._token_waits)
 
     def _collect_traffic(self) -> Iterator[Metric]:
-        requests = CounterMetricFamily(
-            _P + "requests",
-            "Requests answered, by the status sent to the client.",
-            labels=["operation", "method", "status"],
+        yield metrics.REQUESTS.by(
+            {
+                (operation, method.decode("latin-1"), str(status)): count
+                for (operation, method, status), count in self._requests.items()
+            }
         )
-        for (operation, method, status), count in self._requests.items():
-            requests.add_metric([operation, method.decode("latin-1"), str(status)], count)
-        yield requests
-        yield _histograms(
-            "request_duration_seconds", "From a request's head to the end of its response.", self._durations
-        )
-        yield _histograms(
-            "upstream_duration_seconds",
-            "From sending a request's head to the API's final head.",
-            self._upstream_durations,
-        )
-        yield GaugeMetricFamily(_P + "requests_in_flight", "Requests being forwarded.", value=self._in_flight)
-        yield _counters("rejected_requests", "Requests refused before forwarding.", "reason", self._rejected)
-        yield _counters("retries", "Requests sent again.", "reason", self._retries)
-        yield _counters("upstream_connects", "Attempts to connect to the API.", "outcome", self._connects)
-        connections = GaugeMetricFamily(
-            _P + "upstream_connections", "Connections to the API.", labels=["state"]
-        )
-        for state, count in self._connections().items():
-            connections.add_metric([state], count)
-        yield connections
-        yield CounterMetricFamily(
-            _P + "request_bytes", "Content of requests, in bytes.", value=self._request_bytes
-        )
-        yield CounterMetricFamily(
-            _P + "response_bytes", "Content of responses, in bytes.", value=self._response_bytes
-        )
+        yield metrics.REQUEST_DURATION.by(self._durations)
+        yield metrics.UPSTREAM_DURATION.by(self._upstream_durations)
+        yield metrics.IN_FLIGHT.of(self._in_flight)
+        yield metrics.REQUEST_PROBLEMS.by(self._problems)
+        yield metrics.REJECTED.by(self._rejected)
+        yield metrics.RETRIES.by(self._retries)
+        yield metrics.REQUEST_BYTES.of(self._request_bytes)
+        yield metrics.RESPONSE_BYTES.of(self._response_bytes)
 
-
-def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(_P + name, text, value=value)
-
-
-def _counters(name: str, text: str, label: str, counts: Mapping[str, int]) -> CounterMetricFamily:
-    family = CounterMetricFamily(_P + name, text, labels=[label])
-    for value, count in counts.items():
-        family.add_metric([value], count)
-    return family
-
-
-def _histograms(name: str, text: str, by_operation: Mapping[str, _Histogram]) -> HistogramMetricFamily:
-    family = HistogramMetricFamily(_P + name, text, labels=["operation"])
-    for operation, histogram in by_operation.items():
-        family.add_metric([operation], histogram.cumulative(), histogram.total)
-    return family
+    def _collect_connections(self) -> Iterator[Metric]:
+        load, limits = self._load(), self._limits
+        yield metrics.CLIENT_CONNECTIONS.of(load.clients)
+        yield metrics.CLIENT_LIMIT.of(limits.clients)
+        yield metrics.UPSTREAM_CONNECTIONS.by(load.upstream_connections)
+        yield metrics.UPSTREAM_LIMIT.of(limits.upstream_connections)
+        yield metrics.QUEUE_LENGTH.of(load.queued)
+        yield metrics.QUEUE_LIMIT.of(limits.queued)
+        yield metrics.CONNECTS.by(self._connects)
+        yield metrics.CONNECT_DURATION.of(self._connect_duration)

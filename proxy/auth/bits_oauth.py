@@ -13,7 +13,7 @@ import re
 import ssl
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, NamedTuple, final
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, final, get_args
 from urllib.parse import urlencode
 
 import aiohttp
@@ -28,6 +28,24 @@ ASSUMED_LIFETIME: Final = 3600.0
 MAX_LIFETIME: Final = 366 * 24 * 3600.0
 MAX_ANSWER: Final = 64 * 1024
 TOTAL_TIMEOUT: Final = 10.0
+
+FailureKind: TypeAlias = Literal[
+    "dns",
+    "connect",
+    "proxy",
+    "tls",
+    "timeout",
+    "disconnected",
+    "throttled",
+    "server_error",
+    "refused",
+    "redirect",
+    "scope",
+    "malformed",
+    "status",
+    "internal",
+]
+FAILURE_KINDS: Final[tuple[FailureKind, ...]] = get_args(FailureKind)
 
 _OK: Final = 200
 _REDIRECTS: Final = range(300, 400)
@@ -56,11 +74,10 @@ class ClientCredentials:
 class TokenRequestError(TokenEndpointError):
     """No token was obtained. The text is safe to show.
 
-    `kind` is stable, for metrics: `dns`, `connect`, `proxy`, `tls`, `timeout`, `disconnected`, `throttled`,
-    `server_error`, `refused`, `redirect`, `scope`, `malformed`, `status`. `retry_after` is in seconds.
+    `kind` is stable, for metrics. `retry_after` is in seconds.
     """
 
-    def __init__(self, kind: str, detail: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, kind: FailureKind, detail: str, *, retry_after: float | None = None) -> None:
         super().__init__(detail)
         self.kind: Final = kind
         self.detail: Final = detail
@@ -111,7 +128,7 @@ def parse_token_answer(answer: Answer, *, asked_scope: str | None, wall: float) 
     error = members.get("error")
     if error is not None:
         code = _error_code(members)
-        kind = "server_error" if code in _TRANSIENT_ERRORS else "refused"
+        kind: FailureKind = "server_error" if code in _TRANSIENT_ERRORS else "refused"
         raise TokenRequestError(kind, f"the answer is 200 but says error {code or '(unreadable)'}")
     token_type = members.get("token_type", members.get("type"))
     if not isinstance(token_type, str) or token_type.lower() != "bearer":

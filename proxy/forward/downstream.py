@@ -342,8 +342,8 @@ class ClientConnection(asyncio.BufferedProtocol):
             exchange.fail(problem, detail=detail)
             return
         frontend = self._frontend
-        frontend.context.observer.request_rejected(problem.code, self.peer)
         request_id = (head and request_id_of(head)) or frontend.request_ids.next()
+        frontend.context.observer.request_rejected(problem.code, self.peer, request_id)
         self.send(
             problem.response(
                 request_id=request_id,

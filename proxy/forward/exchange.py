@@ -291,7 +291,7 @@ class Exchange:
             self._request_done and self.head.keep_alive and not problem.refusal and not client.draining
         )
         if problem.refusal:
-            self._context.observer.request_rejected(problem.code, client.peer)
+            self._context.observer.request_rejected(problem.code, client.peer, self.request_id)
         self._end()
         client.send(
             problem.response(

@@ -4,6 +4,7 @@ Pure functions from heads to the bytes that are sent on. Fields keep their order
 bytes; only what is named here changes.
 """
 
+import re
 from collections.abc import Container
 from enum import Enum
 from http import HTTPStatus
@@ -67,12 +68,24 @@ _TRAILERS_DROPPED: Final = _HOP_BY_HOP | frozenset(
 )
 _UPGRADE_LINES: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 _MAX_REQUEST_ID: Final = 200
+# Version ff and ids of zeros alone are invalid; only versions after 00 may bring more.
+_TRACEPARENT: Final = re.compile(
+    rb"(?P<version>(?!ff)[0-9a-f]{2})-(?P<trace>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.*)?"
+)
 
 
 def request_id_of(head: RequestHead) -> bytes | None:
     """Return the client's X-Request-ID when it sent one that can be passed on and logged, else None."""
     value = head.notable.get(b"x-request-id", b"")
     return value if 0 < len(value) <= _MAX_REQUEST_ID and value.isascii() else None
+
+
+def trace_id_of(head: RequestHead) -> str | None:
+    """Return the trace id of a valid traceparent field (W3C Trace Context section 3.2), else None."""
+    match = _TRACEPARENT.fullmatch(head.notable.get(b"traceparent", b""))
+    if match is None or (match["version"] == b"00" and match["more"]):
+        return None
+    return match["trace"].decode("ascii")
 
 
 _NO_CONTENT: Final = int(HTTPStatus.NO_CONTENT)

@@ -40,7 +40,7 @@ class TrafficObserver(Protocol):
         """A request accepted for forwarding has come to its end, whatever that was."""
         ...
 
-    def request_rejected(self, reason: str, peer: str) -> None:
+    def request_rejected(self, reason: str, peer: str, request_id: bytes) -> None:
         """A request was refused before forwarding; `reason` is a problem's code."""
         ...
 

@@ -179,6 +179,11 @@ class Pool:
         idle = len(self._idle)
         return {"active": len(self._all) - idle, "idle": idle, "connecting": self._dialing}
 
+    @property
+    def queued(self) -> int:
+        """How many requests wait for a connection."""
+        return len(self._waiters)
+
     def close_idle(self) -> None:
         """Close what is idle now and whatever becomes idle from here on."""
         self._closed = True

@@ -145,6 +145,8 @@ RESPONSE_TIMEOUT: Final = Problem(
 )
 INTERNAL: Final = Problem("internal", 500, "proxy_internal_error", "The proxy failed")
 
+ALL: Final = tuple(each for each in list(globals().values()) if isinstance(each, Problem))
+
 _BY_REASON: Final = {
     "bad_chunk": BAD_CHUNK,
     "bad_field": BAD_FIELD,

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from proxy.auth.bits_oauth import ClientCredentials, TokenGrant, TokenRequestError
+from proxy.auth.bits_oauth import ClientCredentials, FailureKind, TokenGrant, TokenRequestError
 from proxy.auth.tokens import AccessToken, TokenUnavailable
 
 
@@ -29,7 +29,7 @@ class FakeEndpoint:
         """Answer the oldest request with a token."""
         self.pending.pop(0).set_result(self._grant(lifetime))
 
-    def fail(self, kind: str = "server_error", *, retry_after: float | None = None) -> None:
+    def fail(self, kind: FailureKind = "server_error", *, retry_after: float | None = None) -> None:
         """Answer the oldest request with a failure."""
         self.pending.pop(0).set_exception(TokenRequestError(kind, "emulated", retry_after=retry_after))
 

@@ -54,7 +54,7 @@ class Watcher:
     def exchange_ended(self, record: object) -> None:
         raise AssertionError
 
-    def request_rejected(self, reason: str, peer: str) -> None:
+    def request_rejected(self, reason: str, peer: str, request_id: bytes) -> None:
         raise AssertionError
 
     def retried(self, reason: str) -> None:
