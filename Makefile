@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lock commands differential soak simulation bench clean
+.PHONY: help demo test check lock image containers commands differential soak simulation bench clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -37,7 +37,15 @@ check: $(VENV)/.dev ## Lint, format check, types, import contracts, YAML
 
 lock: $(VENV)/.dev ## Lock the dependencies anew; ARGS=--upgrade takes the newest of each
 	$(COMPILE) $(ARGS) pyproject.toml --output-file requirements.lock
-	$(COMPILE) $(ARGS) --constraint requirements.lock pyproject.toml --group dev --output-file requirements-dev.lock
+	$(COMPILE) $(ARGS) --group build --output-file requirements-build.lock
+	$(COMPILE) $(ARGS) --constraint requirements.lock --constraint requirements-build.lock \
+		pyproject.toml --group dev --output-file requirements-dev.lock
+
+image: $(VENV)/.dev ## Build the image where no image registry is reached: on a base from Debian; needs root and podman
+	@$(BIN)/python -m tests.system.containers.podman build
+
+containers: $(VENV)/.dev ## Build the image and run it locked down; needs root, podman, runc and debootstrap
+	$(BIN)/python -m pytest tests/system/containers $(ARGS)
 
 commands: $(VENV)/.dev ## Every command of the documentation, in a shell; needs bash and curl
 	$(BIN)/python -m pytest tests/system/commands $(ARGS)

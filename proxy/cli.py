@@ -4,8 +4,7 @@ Exit codes: 0, 1 failure, 64 bad usage or settings (EX_USAGE of sysexits.h).
 """
 
 import argparse
-import asyncio
-import shutil
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
@@ -42,6 +41,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    # The first process of a container has no default action: without a handler SIGTERM would be lost on it.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     parser = _Parser(
         prog=PROGRAM,
         description="Auth-injecting reverse proxy sidecar for the Bits API.",
@@ -213,6 +214,8 @@ def _with_settings(
 
 def _live_view(command: str, loaded: "Loaded") -> "LiveView | None":
     """Return the live view where there is a terminal for it, and nobody asked for log lines."""
+    import shutil  # noqa: PLC0415
+
     from config.settings import environment  # noqa: PLC0415
 
     terminal = environment().get("TERM", "dumb")
@@ -229,6 +232,8 @@ def _live_view(command: str, loaded: "Loaded") -> "LiveView | None":
 
 
 def _in_event_loop(main_coroutine: Coroutine[Any, Any, bool]) -> bool:
+    import asyncio  # noqa: PLC0415 - twice the time of what a health check loads
+
     try:
         import uvloop  # noqa: PLC0415
     except ImportError:  # where there is none for this platform

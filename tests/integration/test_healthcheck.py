@@ -1,6 +1,8 @@
 """`bits-auth-proxy healthcheck` against sockets that answer, hang up, or are not there."""
 
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,3 +109,13 @@ def test_the_address_is_found_where_the_proxy_finds_it(
     (tmp_path / ".env").unlink()
     verdict, text = healthcheck.check(None, "/no/such/file.toml")
     assert verdict or healthcheck.DEFAULT_ADDRESS in text
+
+
+def test_the_command_loads_neither_the_event_loop_nor_a_dependency() -> None:
+    """An exec probe runs every few seconds."""
+    command = [sys.executable, "-X", "importtime", "-m", "proxy", "healthcheck", "--admin-listen=127.0.0.1:1"]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert asked.returncode == 1
+    loaded = {line.rpartition("|")[2].strip() for line in asked.stderr.splitlines()}
+    assert "proxy.healthcheck" in loaded
+    assert not loaded & {"asyncio", "ssl", "aiohttp", "pydantic", "config", "structlog", "uvloop"}

@@ -1,0 +1,62 @@
+# The image of bits-auth-proxy: Python, the locked dependencies and the proxy.
+# Without a shell, a package manager and a compiler; as a user without a name or rights.
+#
+#   docker build --tag bits-auth-proxy .
+#
+# Any base with glibc, Python 3.11 or newer and its venv module will do:
+#
+#   docker build --build-arg PYTHON_IMAGE=registry.example/python:3.13 .
+
+ARG PYTHON_IMAGE=docker.io/library/python:3.13-slim-trixie
+
+FROM ${PYTHON_IMAGE} AS base
+
+
+FROM base AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_NO_COMPILE=1 \
+    PIP_NO_DEPS=1 \
+    PIP_ROOT_USER_ACTION=ignore
+WORKDIR /src
+
+# The dependencies first: they change less often than the proxy. Wheels only, so that no code of theirs runs.
+COPY requirements.lock requirements-build.lock ./
+RUN python3 -m venv /opt/build \
+    && /opt/build/bin/pip install --quiet --require-hashes --only-binary :all: -r requirements-build.lock \
+    && python3 -m venv --without-pip /opt/bits-auth-proxy \
+    && /opt/build/bin/pip --python /opt/bits-auth-proxy/bin/python \
+        install --quiet --require-hashes --only-binary :all: -r requirements.lock
+
+COPY . .
+RUN /opt/build/bin/pip wheel --quiet --no-build-isolation --wheel-dir /opt/wheel . \
+    && /opt/build/bin/pip --python /opt/bits-auth-proxy/bin/python install --quiet /opt/wheel/*.whl \
+    && python3 image/rootfs.py /opt/bits-auth-proxy /opt/root
+
+
+FROM scratch
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="bits-auth-proxy" \
+      org.opencontainers.image.description="Auth-injecting reverse proxy sidecar for the Bits API" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+
+COPY --from=build /opt/root /
+# From the base itself: a build may run with other authorities mounted over these.
+COPY --from=base /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+
+ENV PATH=/opt/bits-auth-proxy/bin \
+    LANG=C.UTF-8 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONSAFEPATH=1 \
+    PYTHONUNBUFFERED=1
+
+# What else is set is what the proxy sets by itself: it listens on loopback, which is all a sidecar needs.
+USER 65532:65532
+EXPOSE 8080 9090
+ENTRYPOINT ["bits-auth-proxy"]
+CMD ["run"]
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 CMD ["bits-auth-proxy", "healthcheck"]

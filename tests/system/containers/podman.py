@@ -1,0 +1,174 @@
+"""Podman on a machine that reaches no image registry: its settings, a base image, and ours built on it.
+
+Images and containers are kept in a cache folder of their own ($XDG_CACHE_HOME/bits-auth-proxy/containers),
+apart from those of the machine's user. The command line builds, or runs podman there:
+
+    python -m tests.system.containers.podman build        # prints the reference of the image
+    python -m tests.system.containers.podman -- images
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fcntl import LOCK_EX, flock
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import proxy
+
+ROOT: Final = Path(__file__).parents[3]
+CACHE: Final = (
+    Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bits-auth-proxy" / "containers"
+)
+IMAGE: Final = "localhost/bits-auth-proxy:test"
+PACKAGES: Final = "ca-certificates,python3,python3-venv"
+"""What the base image has beside Debian's minimum."""
+
+# Podman's defaults ask for limits and control groups that a kernel in a sandbox refuses.
+_CONTAINERS_CONF: Final = """\
+[containers]
+default_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+"""
+_STORAGE_CONF: Final = """\
+[storage]
+driver = "overlay"
+graphroot = "{cache}/storage"
+runroot = "{run}"
+"""
+# Where these are, pip in a build needs them to reach its index; they are mounted and get into no image.
+_BUILD_MOUNTS: Final = ("/etc/ssl/certs", "/etc/pip.conf")
+
+
+class PodmanError(Exception):
+    """A command failed."""
+
+    def __init__(self, code: int, command: str, output: str) -> None:
+        super().__init__(f"{command}: exit {code}\n{output}")
+        self.code: Final = code
+        self.output: Final = output
+
+
+@cache
+def environment() -> dict[str, str]:
+    """Return the environment in which podman works here; its settings are written."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    containers, storage = CACHE / "containers.conf", CACHE / "storage.conf"
+    containers.write_text(_CONTAINERS_CONF, "utf-8")
+    storage.write_text(_STORAGE_CONF.format(cache=CACHE, run="/run/bits-auth-proxy-containers"), "utf-8")
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("BITS_")},
+        "CONTAINERS_CONF": str(containers),
+        "CONTAINERS_STORAGE_CONF": str(storage),
+    }
+
+
+def podman(*arguments: str, timeout: float = 300) -> str:
+    """Run podman; return its standard output. Raises PodmanError, with both streams, where it fails."""
+    done = subprocess.run(
+        ["podman", *arguments],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=timeout,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise PodmanError(done.returncode, f"podman {' '.join(arguments)}", done.stdout + done.stderr)
+    return done.stdout
+
+
+def build() -> str:
+    """Build the image on Debian's Python, or take it from the cache; return its reference."""
+    with _locked():
+        base = _base()
+        mounts = [f"--volume={path}:{path}:ro" for path in _BUILD_MOUNTS if Path(path).exists()]
+        podman(
+            "build",
+            "--format=docker",  # which knows health checks
+            "--pull=never",
+            "--isolation=chroot",
+            "--network=host",
+            "--layers",
+            *mounts,
+            f"--build-arg=PYTHON_IMAGE={base}",
+            f"--build-arg=VERSION={proxy.__version__}",
+            f"--tag={IMAGE}",
+            str(ROOT),
+            timeout=600,
+        )
+        podman("image", "prune", "--force")
+    return IMAGE
+
+
+def _base() -> str:
+    """Return the reference of a Debian with Python, made where there is none or it is of another month."""
+    codename = _os_release("VERSION_CODENAME")
+    reference = f"localhost/debian-python:{codename}-{time.strftime('%Y-%m')}"
+    if podman("images", "--quiet", reference).strip():
+        return reference
+    with tempfile.TemporaryDirectory(prefix="debootstrap-", dir=CACHE) as directory:
+        tree = Path(directory, "root")
+        _run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", codename, str(tree), _mirror())
+        shutil.rmtree(tree / "var/lib/apt/lists")
+        shutil.rmtree(tree / "var/cache/apt")
+        archive = Path(directory, "root.tar")
+        _run("tar", "-C", str(tree), "-cf", str(archive), ".")
+        podman("import", str(archive), reference)
+    return reference
+
+
+def _mirror() -> str:
+    """Return where this machine has its Debian packages from."""
+    template = "$(ORIGIN) $(LABEL) $(REPO_URI)"
+    for line in _run("apt-get", "indextargets", "--format", template).splitlines():
+        origin, label, uri = line.rsplit(" ", 2)
+        if (origin, label) == ("Debian", "Debian"):
+            return uri
+    raise LookupError("apt's sources name no Debian mirror")
+
+
+def _os_release(name: str) -> str:
+    for line in Path("/etc/os-release").read_text("utf-8").splitlines():
+        if line.startswith(f"{name}="):
+            return line.partition("=")[2].strip('"')
+    raise LookupError(f"/etc/os-release does not tell {name}")
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode != 0:
+        raise PodmanError(done.returncode, " ".join(command), done.stdout + done.stderr)
+    return done.stdout
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """Let one at a time make images."""
+    environment()
+    with (CACHE / "lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        yield
+
+
+def main(arguments: list[str]) -> int:
+    """Build, or run podman with what follows."""
+    if arguments == ["build"]:
+        print(build())
+        return 0
+    return subprocess.run(["podman", *arguments[1:]], env=environment(), check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
