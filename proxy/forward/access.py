@@ -179,7 +179,7 @@ class SiteRule:
 
 def _without_port(host: bytes) -> bytes:
     name, separator, port = host.rpartition(b":")
-    return name if separator and port.isdigit() else host
+    return name if separator and (port.isdigit() or not port) else host
 
 
 def _pattern(text: str) -> re.Pattern[bytes]:

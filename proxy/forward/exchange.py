@@ -313,7 +313,8 @@ class Exchange:
             self.token_at = now
             self._use(token, now)
         elif self.state is _REFUSED:
-            if not self._holding:
+            # A token endpoint may give the very token again that was refused.
+            if not self._holding or token.header_line == self._authorization_line:
                 self._relay_refusal()
                 return
             self._token_replaced = True

@@ -5,13 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 
 TOKEN = "recorder-token"
-_TOKEN_BODY = (
-    b'{"type":"Bearer","access_token":"%b","expires_in":3600,"scope":"application"}' % TOKEN.encode()
-)
-_TOKEN_ANSWER = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (
-    len(_TOKEN_BODY),
-    _TOKEN_BODY,
-)
+"""The first token; those after it have a number behind."""
 OK_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
 CUT = b""
 """In a script of pieces: abort the connection here."""
@@ -30,6 +24,10 @@ class Recorder:
         self.close_after = False
         self.answer_early = False
         """Answer before the body is read, and read it no more."""
+        self.same_token = False
+        """Whether the token endpoint gives the first token again and again."""
+        self.tokens = 0
+        """How many tokens it has given."""
         self.read_bodies = True
         """Whether to read the bodies; else `read_on` does, later."""
         self._read_on: asyncio.Queue[tuple[bytes, int]] = asyncio.Queue()
@@ -68,7 +66,7 @@ class Recorder:
             head = await reader.readuntil(b"\r\n\r\n")
             if head.startswith(b"POST /v1/oauth2/token "):
                 await _read_body(reader, head)
-                writer.write(_TOKEN_ANSWER)
+                writer.write(self._token_answer())
                 return False
             served += 1
             if served == 1:
@@ -92,6 +90,12 @@ class Recorder:
                 await writer.drain()
             if self.close_after or self.answer_early:
                 return False
+
+    def _token_answer(self) -> bytes:
+        self.tokens += 1
+        token = TOKEN if self.tokens == 1 or self.same_token else f"{TOKEN}-{self.tokens}"
+        body = b'{"type":"Bearer","access_token":"%b","expires_in":3600}' % token.encode()
+        return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
     def push(self, data: bytes) -> None:
         """Send more on the connection whose request came last."""

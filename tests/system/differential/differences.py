@@ -213,6 +213,18 @@ def _no_length_in_204(_: Case, response: Response) -> Response:
     return response._replace(fields=_without(response.fields, (b"content-length",)))
 
 
+def _framing_in_trailers(message: bytes) -> bool:
+    """Tell whether the trailers of a chunked message speak of framing."""
+    _, last_chunk, trailers = message.partition(b"\r\n0\r\n")
+    return bool(last_chunk and _only(fields_of(b"\r\n" + trailers), *_FRAMING))
+
+
+def _bad_answer(case: Case, seen: Seen) -> Seen:
+    if not _framing_in_trailers(b"".join(case.answer)):
+        return seen
+    return seen._replace(response=Response(b"HTTP/1.1", 502, b"Bad Gateway", ()))
+
+
 class Difference(NamedTuple):
     """What differs, why, and where that is written; `apply` changes what was seen."""
 
@@ -265,6 +277,18 @@ DIFFERENCES = (
         "they can't be met; nginx drops them",
         "RFC 9110 section 10.1.1",
         _refused(417, b"Expectation Failed", lambda case: b"Expect: other" in case.request),
+    ),
+    Difference(
+        "framing fields in the trailers of a request are refused",
+        "a sender must not, and what they say could hide a request; nginx drops them",
+        "RFC 9110 section 6.5.1",
+        _refused(400, b"Bad Request", lambda case: _framing_in_trailers(case.request)),
+    ),
+    Difference(
+        "whitespace behind a chunk's size is refused",
+        "a sender must not; readers that skip it differently have been told apart by it. nginx skips it",
+        "RFC 9112 section 7.1.1",
+        _refused(400, b"Bad Request", lambda case: b"\r\n5 ;" in case.request),
     ),
     Difference(
         "OPTIONS * is forwarded",
@@ -389,5 +413,11 @@ DIFFERENCES = (
         "nginx knows none",
         "design section 5",
         _on_response_fields(_echo_of_request_id),
+    ),
+    Difference(
+        "an answer with framing fields in its trailers is none",
+        "a sender must not, and what they say could hide an answer; nginx drops them",
+        "RFC 9110 section 6.5.1",
+        _bad_answer,
     ),
 )

@@ -285,13 +285,21 @@ LOOPBACK = [name.decode() for name in LOOPBACK_HOSTS]
 
 def test_on_loopback_only_loopback_names_are_served_whatever_the_port() -> None:
     rule = HostRule(allowed=LOOPBACK, upstream=b"api.bits.bi")
-    for host in (b"localhost", b"LOCALHOST:8080", b"127.0.0.1:1", b"[::1]", b"[::1]:8080", None):
+    for host in (
+        b"localhost",
+        b"LOCALHOST:8080",
+        b"localhost:",
+        b"127.0.0.1:1",
+        b"[::1]",
+        b"[::1]:8080",
+        None,
+    ):
         assert rule.accepts(host)
     for host in (
         b"evil.example",
         b"localhost.evil.example",
         b"evil.example:8080",
-        b"localhost:",
+        b"localhost::",
         b"api.bits.bi",
         b"localhost:8080:1",
         b"",
