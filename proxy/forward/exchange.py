@@ -1,22 +1,48 @@
 """One request and its response: the state machine between a client's connection and one to the API.
 
-    start ─▶ AWAITING_TOKEN ─▶ AWAITING_CONNECTION ─▶ AWAITING_RESPONSE ─▶ RELAYING ─▶ OVER
-                   ▲                  ▲                  │        │
-                   │                  └─ lost, repeatable┘│       ▼
-                   └────────────── another token ─────────│──  REFUSED ─▶ RELAYING (the 401 itself)
-                                                          └─▶ TUNNEL ─▶ OVER
+    in                    on                                   goes to
 
-The request's body streams through all of these; `_request_done` tells when it has ended. Rules:
+    AWAITING_TOKEN        a token, an idle connection          AWAITING_RESPONSE
+    AWAITING_TOKEN        a token, no idle connection          AWAITING_CONNECTION
+    AWAITING_TOKEN        no token to be had                   OVER
+    AWAITING_CONNECTION   a connection                         AWAITING_RESPONSE
+    AWAITING_CONNECTION   a connection, the token expired      AWAITING_TOKEN
+    AWAITING_CONNECTION   no connection to be had              OVER
+    AWAITING_CONNECTION   the queue full                       OVER
+    AWAITING_RESPONSE     a final head                         RELAYING
+    AWAITING_RESPONSE     101, asked for                       TUNNEL
+    AWAITING_RESPONSE     401 to our token, the body held      REFUSED
+    AWAITING_RESPONSE     connection lost, repeatable          AWAITING_CONNECTION
+    AWAITING_RESPONSE     connection lost                      OVER
+    REFUSED               another token, an idle connection    AWAITING_RESPONSE
+    REFUSED               another token, no idle connection    AWAITING_CONNECTION
+    REFUSED               another token, the body not held     RELAYING
+    REFUSED               the same token                       RELAYING
+    REFUSED               no other token to be had             RELAYING
+    REFUSED               connection lost, the 401 whole       REFUSED
+    REFUSED               connection lost                      OVER
+    REFUSED               deadline                             RELAYING
+    RELAYING              end of the response                  OVER
+    RELAYING              connection lost                      OVER
+    TUNNEL                end of both halves                   OVER
+    TUNNEL                connection lost                      OVER
+    all others            deadline                             OVER
+    all                   the client leaves                    OVER
+    all                   a body that is not acceptable        OVER
+
+An exchange begins in AWAITING_TOKEN and passes through it at once when the token is at hand, or the client
+brings its own. A 401 that was whole when it was held back goes through RELAYING to OVER at once. The
+request's body streams through all of these; `_request_done` tells when it has ended. Rules:
 
 - With a token and an idle connection at hand, everything up to AWAITING_RESPONSE happens in one call,
   without a task, a future or a timer.
-- From every state there is a way to OVER: the client leaves, the deadline passes, the API fails.
 - A request is sent again in two cases only. The connection it was sent on, which had served before, died
   without a byte of an answer, and the request may be repeated. Or the API answered 401 to our token and
   another one is at hand now. Each happens once, and only while the body so far is still held.
-- A 101 to a request for a WebSocket makes it a tunnel: bytes pass both ways, either side may end first.
-- Nothing is sent to the client before the API's final head is accepted, so a failure until then is
-  answered with a problem. After that, a failure cuts the client's connection: never a clean end.
+- In a TUNNEL bytes pass both ways, and either side may end first.
+- Nothing but interim heads is sent to the client before the API's final head is accepted, so a failure
+  until then is answered with a problem. After that, a failure cuts the client's connection: never a clean
+  end.
 """
 
 from enum import Enum, auto
@@ -225,8 +251,9 @@ class Exchange:
             if self._holding:
                 self._hold(content)
         upstream = self._upstream
-        if upstream is None or (self._response_done and self.state is not _TUNNEL):
+        if upstream is None:
             return
+        # Even behind a whole 401: only a request sent whole leaves a connection that can serve again.
         if self.head.length == CHUNKED:
             content = _as_chunks(content, done=done)
         if content:
@@ -236,7 +263,7 @@ class Exchange:
             self._deadline = context.now + context.idle_stream_timeout
             if done:
                 self._end_our_half(upstream)
-        else:
+        elif self.state is not _REFUSED:
             self._deadline = context.now + (context.response_timeout if done else context.idle_stream_timeout)
 
     def client_blocked(self) -> None:
@@ -386,6 +413,10 @@ class Exchange:
             self._relay(head)
         elif self._holding and not self._token_replaced:
             self.state = _REFUSED
+            # What is held back from here on is the refusal's content.
+            if self._out:
+                self._client.send(b"".join(self._out))
+                self._out.clear()
         else:
             self._relay(head)
             self._context.tokens.refused(token, self)
