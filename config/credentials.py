@@ -70,15 +70,12 @@ class CredentialSource:
     def poll(self) -> Credentials | None:
         """Return the credentials if they have changed since they were last returned.
 
-        None while a file is missing, empty or not readable: a rotation may be half done, and what was
-        read before may still be good.
+        Raises CredentialsError while a file is missing, empty or not readable: a rotation may be half
+        done, and what was read before may still be good.
         """
         if not self.watched:
             return None
-        try:
-            credentials = self._read()
-        except CredentialsError:
-            return None
+        credentials = self._read()
         if credentials == self._last:
             return None
         self._last = credentials

@@ -104,6 +104,13 @@ LIFETIME_ASSUMED: Final = Event(
 CREDENTIALS_CHANGED: Final = Event(
     "credentials_changed", ("info",), "The credential files hold another pair. It is tried at once."
 )
+CREDENTIALS_UNREADABLE: Final = Event(
+    "credentials_unreadable",
+    ("warning",),
+    "A credential file is missing, empty or not readable. What was read before stays in use. "
+    "Told once, until all can be read again.",
+    {"detail": "which, and why"},
+)
 CREDENTIALS_EXPOSED: Final = Event(
     "credentials_readable_by_others",
     ("warning",),

@@ -131,6 +131,14 @@ CREDENTIALS_REFUSED: Final = Family(
     "token_credentials_refused",
     "1 while the token endpoint refuses the credentials, three times in a row or more.",
 )
+CREDENTIALS_CHANGES: Final = Family(
+    "counter", "credentials_changes", "Times that the credential files held another pair."
+)
+CREDENTIALS_READ_FAILURES: Final = Family(
+    "counter",
+    "credentials_read_failures",
+    "Looks at the credential files, one in 5 s, that found a file missing, empty or not readable.",
+)
 TOKEN_REFUSED: Final = Family(
     "counter", "token_refused", "Tokens in hand that the API answered with 401 before their time."
 )

@@ -14,7 +14,7 @@ import structlog
 from yarl import URL
 
 from config.addresses import ListenAddress, TcpAddress, is_loopback
-from config.credentials import CredentialSource
+from config.credentials import CredentialsError, CredentialSource
 from config.log_setup import LEVELS, Redactor, get_level, set_level
 from config.settings import Settings
 from proxy import __version__, events
@@ -182,11 +182,14 @@ class Sidecar:
         """Look at the credential files now."""
         try:
             credentials = self._source.poll()
+        except CredentialsError as error:
+            self._telemetry.credentials_unreadable(str(error))
+            return
         except Exception as error:  # noqa: BLE001 - the token in hand is not to suffer
             self._telemetry.crashed(error)
             return
+        self._telemetry.credentials_read(changed=credentials is not None)
         if credentials is not None:
-            self._log.info(events.CREDENTIALS_CHANGED.name)
             self._refresher.change_credentials(concealed(credentials, self._redactor))
 
     async def wait(self) -> bool:

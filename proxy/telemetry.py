@@ -97,6 +97,9 @@ class Telemetry(Collector):
         self._connect_duration = Histogram()
         self._token_waits = Histogram()
         self._token_refused = 0
+        self._credentials_changes = 0
+        self._credentials_failures = 0
+        self._credentials_trouble = ""
         self._refreshes = metrics.TOKEN_REFRESHES.zeros()
         self._refresh_failures = metrics.TOKEN_REFRESH_FAILURES.zeros()
         self._refresh_duration = Histogram()
@@ -217,6 +220,22 @@ class Telemetry(Collector):
         self._token_refused += 1
         self._log.warning(events.TOKEN_REFUSED.name, fingerprint=token.fingerprint)
 
+    # Of the credential files.
+
+    def credentials_read(self, *, changed: bool) -> None:
+        """Count and log that other credentials were found; whatever was wrong is over."""
+        self._credentials_trouble = ""
+        if changed:
+            self._credentials_changes += 1
+            self._log.info(events.CREDENTIALS_CHANGED.name)
+
+    def credentials_unreadable(self, detail: str) -> None:
+        """Count that the files can't be read, and log it once until they can or the reason changes."""
+        self._credentials_failures += 1
+        if detail != self._credentials_trouble:
+            self._credentials_trouble = detail
+            self._log.warning(events.CREDENTIALS_UNREADABLE.name, detail=detail)
+
     def _admit(self, operation: str, status: int) -> str:
         """Return the label of an operation that has none yet: its own if it has earned one."""
         if status not in _OK or len(self._operations) > MAX_OPERATIONS:
@@ -309,6 +328,8 @@ class Telemetry(Collector):
         yield metrics.TOKEN_REFRESH_DURATION.of(self._refresh_duration)
         yield metrics.CONSECUTIVE_FAILURES.of(status.consecutive_failures)
         yield metrics.CREDENTIALS_REFUSED.of(status.permanent)
+        yield metrics.CREDENTIALS_CHANGES.of(self._credentials_changes)
+        yield metrics.CREDENTIALS_READ_FAILURES.of(self._credentials_failures)
         yield metrics.TOKEN_REFUSED.of(self._token_refused)
         yield metrics.TOKEN_WAIT.of(self._token_waits)
 

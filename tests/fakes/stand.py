@@ -14,6 +14,7 @@ from proxy.clock import Clock, SystemClock
 from proxy.emulator.server import Emulator
 from proxy.sidecar import Sidecar
 from tests.fakes.commands import CLIENT_ID, CLIENT_SECRET, proxy_env
+from tests.fakes.vocabulary import undocumented
 
 CREATE = "/v1/applications.create"
 APPLICATION = {
@@ -77,6 +78,8 @@ async def sidecar_for(
         yield sidecar
     finally:
         await sidecar.close()
+    # Whatever a test does, nothing is logged that the documentation does not know.
+    assert undocumented(log.getvalue()) == []
 
 
 @contextlib.asynccontextmanager

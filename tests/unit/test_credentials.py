@@ -109,17 +109,22 @@ def test_a_swapped_data_link_is_noticed(tmp_path: Path) -> None:
     assert source.poll() is None
 
 
-def test_a_half_done_rotation_loses_nothing(tmp_path: Path) -> None:
+def test_a_half_done_rotation_loses_nothing_and_is_told(tmp_path: Path) -> None:
     write(tmp_path, "acme", "one")
     source = source_of(tmp_path)
     source.read()
     secret = tmp_path / "client_secret"
+
+    def told() -> None:
+        with pytest.raises(CredentialsError, match=r"BITS_CLIENT_SECRET_FILE: .*client_secret"):
+            source.poll()
+
     secret.write_text("")
-    assert source.poll() is None
+    told()
     secret.unlink()
-    assert source.poll() is None
+    told()
     secret.write_bytes(b"\xff")
-    assert source.poll() is None
+    told()
     secret.write_text("two")
     assert source.poll() == pair("acme", "two")
 

@@ -1,0 +1,175 @@
+"""The metrics as numbers, families, JSON and documentation; and that callers can't make series up."""
+
+import io
+from random import Random
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from config.log_setup import Redactor, configure
+from proxy import metrics
+from proxy.auth.refresher import RefresherStatus
+from proxy.auth.tokens import TokenState
+from proxy.forward import problems
+from proxy.http1.messages import RequestHead
+from proxy.journal import Journal
+from proxy.metrics import FAMILIES, MAX_OPERATIONS
+from proxy.telemetry import Limits, Load, Telemetry
+from tests.fakes.clock import FakeClock
+from tests.fakes.commands import ROOT
+from tests.fakes.timers import FakeTimers
+
+_PREFIX = "bits_proxy_"
+
+
+class Ended:
+    """An exchange at its end."""
+
+    problem = ""
+    request_id = b"r-1"
+    started = token_at = 10.0
+    sent, answered, ended = 10.001, 10.051, 10.061
+    request_bytes, response_bytes = 300, 350
+    head = RequestHead(b"POST", b"/", 1, [], {})
+
+    def __init__(self, operation: str, method: bytes = b"POST", status: int = 200) -> None:
+        self.operation, self.method, self.status = operation, method, status
+
+
+def telemetry(clock: FakeClock | None = None, access_log: str = "errors") -> Telemetry:
+    clock = clock or FakeClock()
+    absent = RefresherStatus(TokenState.ABSENT, None, None, 0.0, True, 0, False, None)
+    return Telemetry(
+        clock=clock,
+        access_log=access_log,
+        token_status=lambda: absent,
+        load=lambda: Load(3, {"active": 2, "idle": 1, "connecting": 0}, 4),
+        limits=Limits(1000, 100, 1000),
+        conceal=lambda _: None,
+        journal=Journal(clock),
+        call_later=FakeTimers(clock).call_later,
+    )
+
+
+@pytest.fixture(autouse=True)
+def log() -> io.StringIO:
+    stream = io.StringIO()
+    configure(level="info", fmt="json", redactor=Redactor(), stream=stream)
+    return stream
+
+
+def series(its: Telemetry) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
+    return {
+        (sample.name, tuple(sample.labels.items())) for family in its.collect() for sample in family.samples
+    }
+
+
+async def test_a_hundred_thousand_hostile_paths_and_methods_make_no_series(log: io.StringIO) -> None:
+    its = telemetry()
+    rng = Random(7)
+    hostile = [b"BREW", b"PROPFIND", b"M-SEARCH", *(rng.randbytes(6) for _ in range(1000))]
+    for status in (400, 404, 500):
+        its.exchange_started()
+        its.exchange_ended(Ended("other", b"BREW", status))
+        its.exchange_started()
+        its.exchange_ended(Ended("other", b"POST", status))
+    before = series(its)
+    for number in range(100_000):
+        its.exchange_started()
+        status = (400, 404, 500)[number % 3]
+        its.exchange_ended(Ended(f"x{rng.getrandbits(64):x}", rng.choice((b"POST", *hostile)), status))
+    assert series(its) == before
+    assert len(its._requests) == 6
+    # And they don't flood the log.
+    assert len(log.getvalue().splitlines()) <= 30
+
+
+async def test_operations_that_succeed_get_a_hundred_labels_and_not_one_more() -> None:
+    its = telemetry(access_log="off")
+    for number in range(10_000):
+        its.exchange_started()
+        its.exchange_ended(Ended(f"operation.{number}"))
+    names = {labels["operation"] for labels, _ in labelled(its, "requests_total")}
+    assert names == {f"operation.{number}" for number in range(MAX_OPERATIONS)} | {"other"}
+    counts = {labels["operation"]: value for labels, value in labelled(its, "requests_total")}
+    assert counts["other"] == 10_000 - MAX_OPERATIONS
+    assert counts["operation.0"] == 1
+
+
+def labelled(its: Telemetry, name: str) -> list[tuple[dict[str, str], float]]:
+    return [
+        (sample.labels, sample.value)
+        for family in its.collect()
+        for sample in family.samples
+        if sample.name == _PREFIX + name
+    ]
+
+
+async def test_what_is_collected_is_what_is_defined() -> None:
+    collected = [(family.name, family.type, family.documentation) for family in telemetry().collect()]
+    defined = [(_PREFIX + family.name, family.kind, family.meaning) for family in FAMILIES]
+    assert collected == defined
+
+
+async def test_counters_of_known_labels_begin_at_zero() -> None:
+    found = telemetry().numbers()
+    assert {each["kind"] for each in found["token_refresh_failures_total"]} >= {"refused", "timeout", "dns"}
+    assert {each["reason"] for each in found["rejected_requests_total"]} == {
+        problem.code for problem in problems.ALL if problem.refusal
+    }
+    for name in (
+        "token_refreshes_total",
+        "retries_total",
+        "request_problems_total",
+        "upstream_connects_total",
+    ):
+        assert found[name]
+        assert all(each["value"] == 0 for each in found[name])
+
+
+async def test_the_status_tells_the_same_numbers_as_the_metrics() -> None:
+    its = telemetry()
+    its.exchange_started()
+    its.exchange_ended(Ended("applications.create"))
+    its.upstream_connected("ok", "", 0.02)
+    told = its.numbers()
+    content, _ = its.render("text/plain")
+    exposed = {
+        sample.name.removeprefix(_PREFIX): sample
+        for family in text_string_to_metric_families(content.decode())
+        for sample in family.samples
+        if sample.name.startswith(_PREFIX) and not sample.name.endswith("_bucket")
+    }
+    assert told.keys() == exposed.keys()
+    assert told["requests_total"] == [
+        {"operation": "applications.create", "method": "POST", "status": "200", "value": 1}
+    ]
+    for name, sample in exposed.items():
+        if sample.labels:
+            assert {**sample.labels, "value": sample.value} in told[name]
+        else:
+            assert sample.value == told[name]
+    assert told["upstream_connect_duration_seconds_sum"] == pytest.approx(0.02)
+    assert told["upstream_queue_length"] == 4
+
+
+async def test_only_who_had_to_wait_for_a_token_is_in_its_histogram() -> None:
+    its = telemetry()
+    its.exchange_started()
+    its.exchange_ended(Ended("applications.create"))
+    assert its.numbers()["token_wait_duration_seconds_count"] == 0
+    waited = Ended("applications.create")
+    waited.token_at = waited.started + 0.75
+    its.exchange_started()
+    its.exchange_ended(waited)
+    assert its.numbers()["token_wait_duration_seconds_count"] == 1
+    assert its.numbers()["token_wait_duration_seconds_sum"] == pytest.approx(0.75)
+
+
+async def test_every_metric_is_documented() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text("utf-8")
+    assert metrics.as_markdown_table() in page, "print it anew with the command above the table"
+    content, _ = telemetry().render("text/plain")
+    for family in text_string_to_metric_families(content.decode()):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        assert f"`{name}`" in page
