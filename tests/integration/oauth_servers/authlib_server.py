@@ -36,8 +36,8 @@ class Client(ClientMixin):
     def get_client_id(self) -> str:
         return self.client_id
 
-    def get_allowed_scope(self, scope: str) -> str:
-        return " ".join(word for word in scope.split() if word in SCOPES)
+    def get_allowed_scope(self, scope: str | None) -> str:
+        return " ".join(word for word in (scope or "").split() if word in SCOPES)
 
     def check_client_secret(self, client_secret: str) -> bool:
         return client_secret == self._secret

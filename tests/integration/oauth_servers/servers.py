@@ -121,12 +121,21 @@ class Proxied:
         self.files = files
 
     async def call(self) -> int:
+        """Call the API; return the status."""
         async with (
+            asyncio.timeout(20),
             aiohttp.ClientSession() as session,
             session.post(f"http://{self.sidecar.addresses[0]}/v1/x", data=b"body") as answer,
         ):
             assert answer.status != 200 or await answer.read() == b"body"
             return answer.status
+
+    async def call_without_token(self) -> int:
+        """Call the API, and let time pass until the wait for a token is over."""
+        call = asyncio.ensure_future(self.call())
+        while not (await asyncio.wait([call], timeout=0.05))[0]:
+            self.clock.advance(1)
+        return await call
 
     def events(self, name: str) -> list[dict[str, Any]]:
         lines = (json.loads(line) for line in self.log.getvalue().splitlines())
