@@ -29,9 +29,19 @@ _EXCLUSIVE: Final = (
     ("credentials_dir", "client_id_file"),
     ("credentials_dir", "client_secret_file"),
 )
+# Settings that are of no use without another.
+_DEPENDENT: Final = (
+    ("upstream.client_key", "upstream.client_cert"),
+    ("listen_tls.cert", "listen_tls.key"),
+    ("listen_tls.key", "listen_tls.cert"),
+    ("listen_tls.client_ca", "listen_tls.cert"),
+)
 _FILES: Final = (
     "client_id_file",
     "client_secret_file",
+    "listen_tls.cert",
+    "listen_tls.key",
+    "listen_tls.client_ca",
     "upstream.ca_file",
     "upstream.client_cert",
     "upstream.client_key",
@@ -233,9 +243,9 @@ def _contradictions(settings: Settings) -> Iterator[_Disagreement]:
     for one, other in _EXCLUSIVE:
         if getattr(settings, one) is not None and getattr(settings, other) is not None:
             yield (one, other), f"{variable_of(one)}: leave it out or {variable_of(other)}, both are given"
-    if settings.upstream.client_key is not None and settings.upstream.client_cert is None:
-        text = "BITS_UPSTREAM__CLIENT_KEY: is of no use without BITS_UPSTREAM__CLIENT_CERT"
-        yield ("upstream.client_key", "upstream.client_cert"), text
+    for one, other in _DEPENDENT:
+        if attrgetter(one)(settings) is not None and attrgetter(other)(settings) is None:
+            yield (one, other), f"{variable_of(one)}: is of no use without {variable_of(other)}"
 
 
 def _missing_credentials(settings: Settings) -> Iterator[_Disagreement]:

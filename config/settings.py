@@ -162,6 +162,22 @@ class UpstreamSettings(_Group):
     client_key: Path | None = Field(None, description="PEM file of its private key, where it is another")
 
 
+class ListenTlsSettings(_Group):
+    """TLS with clients, on the TCP addresses of `listen`; Unix sockets stay plain."""
+
+    cert: Path | None = Field(
+        None,
+        description="PEM file of the certificate, with its chain, for TLS on the TCP addresses of "
+        "BITS_LISTEN; watched for changes",
+    )
+    key: Path | None = Field(None, description="PEM file of its private key; watched too")
+    client_ca: Path | None = Field(
+        None,
+        description="PEM file of the authorities whose certificates clients must present; watched too; "
+        "unset: they need none",
+    )
+
+
 class LimitSettings(_Group):
     """What clients may use."""
 
@@ -278,6 +294,7 @@ class Settings(BaseSettings):
         default=False,
         description="Whether the same user's other processes may read its memory and environment",
     )
+    listen_tls: ListenTlsSettings = ListenTlsSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     limits: LimitSettings = LimitSettings()
     emulator: EmulatorSettings = EmulatorSettings()

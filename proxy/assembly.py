@@ -11,8 +11,9 @@ from config.log_setup import Redactor
 from config.settings import Settings
 from proxy.auth.bits_oauth import BitsOAuthClient, ClientCredentials
 from proxy.clock import Clock
-from proxy.errors import OperatorError
+from proxy.errors import OperatorError, SettingError, reason_of
 from proxy.forward.access import LOOPBACK_HOSTS
+from proxy.forward.certificates import CertificateError, CertificateFiles, ServerCertificate
 from proxy.forward.dialing import client_context
 from proxy.forward.egress import EgressProxy
 from proxy.forward.listener import bind
@@ -44,8 +45,23 @@ def trust(settings: Settings) -> ssl.SSLContext | None:
             for name in ("ca_file", "client_cert", "client_key")
             if getattr(upstream, name)
         ]
-        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
-        raise OperatorError(f"{', '.join(names)}: not usable for TLS: {reason}") from None
+        raise SettingError(f"{', '.join(names)}: not usable for TLS: {reason_of(error)}") from None
+
+
+def listen_certificate(settings: Settings) -> ServerCertificate | None:
+    """Return the certificate for clients, None where they speak plain http. Raises SettingError."""
+    files = settings.listen_tls
+    if files.cert is None or files.key is None:
+        return None
+    try:
+        return ServerCertificate(CertificateFiles(files.cert, files.key, files.client_ca))
+    except CertificateError as error:
+        raise SettingError(certificate_fault(error)) from None
+
+
+def certificate_fault(error: CertificateError) -> str:
+    """Return what is wrong with a listener's certificate, and whose variable names the file."""
+    return f"BITS_LISTEN_TLS__{error.name.upper()}: {error}"
 
 
 def egress_proxy(settings: Settings, redactor: Redactor) -> EgressProxy | None:

@@ -190,7 +190,7 @@ def _with_settings(
     from config.credentials import CredentialsError  # noqa: PLC0415
     from config.log_setup import Redactor, configure  # noqa: PLC0415
     from proxy import events  # noqa: PLC0415
-    from proxy.errors import OperatorError  # noqa: PLC0415
+    from proxy.errors import OperatorError, SettingError  # noqa: PLC0415
 
     settings = loaded.settings
     redactor = Redactor()
@@ -205,7 +205,7 @@ def _with_settings(
         structlog.get_logger("bits_auth_proxy").warning(events.SETTING_UNKNOWN.name, detail=warning)
     try:
         clean = _in_event_loop(action(_Ground(loaded, redactor, view)))
-    except CredentialsError as error:
+    except (CredentialsError, SettingError) as error:
         return _complain(USAGE, str(error))
     except OperatorError as error:
         return _complain(FAILURE, str(error))
@@ -296,8 +296,9 @@ async def _examine(ground: _Ground) -> bool:
     settings, redactor = ground.loaded.settings, ground.redactor
     clock = SystemClock()
     credentials = assembly.concealed(CredentialSource.from_settings(settings).read(), redactor)
-    print("ok    settings  complete")
+    assembly.listen_certificate(settings)
     context = assembly.trust(settings)
+    print("ok    settings  complete")
     oauth = assembly.build_oauth(settings, context=context, clock=clock)
     egress = assembly.egress_proxy(settings, redactor)
     clear = True

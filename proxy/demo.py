@@ -112,8 +112,12 @@ def _against(address: ListenAddress, loaded: Loaded, *, access_log: str) -> Sett
 
 def _what_to_try(running: sidecar.Sidecar, emulator: ListenAddress) -> str:
     listen = running.addresses[0]
-    curl = f"curl -s --unix-socket {listen.path} " if isinstance(listen, UnixAddress) else "curl -s "
-    origin = "http://localhost" if isinstance(listen, UnixAddress) else f"http://localhost:{listen.port}"
+    if isinstance(listen, UnixAddress):
+        curl, origin = f"curl -s --unix-socket {listen.path} ", "http://localhost"
+    else:
+        # -k: the certificate of a trial.
+        curl, scheme = ("curl -sk ", "https") if running.speaks_tls else ("curl -s ", "http")
+        origin = f"{scheme}://localhost:{listen.port}"
     lines = [
         f"The proxy is ready at {', '.join(map(str, running.addresses))}; behind it is a Bits API emulator.",
         "",

@@ -17,6 +17,10 @@ class OperatorError(ProxyError):
     """The operator must change something: a setting, a file, an address in use."""
 
 
+class SettingError(OperatorError):
+    """A setting, or the file that it names, can't be used; the text names the variable."""
+
+
 class ClientError(ProxyError):
     """The client that called the proxy sent something that can't be accepted."""
 

@@ -53,6 +53,13 @@ REQUEST_REJECTED: Final = Event(
     },
 )
 
+HANDSHAKE_FAILED: Final = Event(
+    "tls_handshake_failed",
+    ("info",),
+    "A client's TLS handshake failed, so there was no request.",
+    {"detail": "why, in OpenSSL's words", "peer": "the client's address"},
+)
+
 # The way to the API.
 CONNECT_FAILED: Final = Event(
     "upstream_connect_failed",
@@ -118,6 +125,19 @@ CREDENTIALS_EXPOSED: Final = Event(
     {"file": "which holds it"},
 )
 
+# The listener's certificate.
+CERTIFICATE_CHANGED: Final = Event(
+    "listen_certificate_changed",
+    ("info",),
+    "The files of `BITS_LISTEN_TLS__*` have changed. New connections are shown the new certificate.",
+)
+CERTIFICATE_REFUSED: Final = Event(
+    "listen_certificate_refused",
+    ("error",),
+    "These files have changed and can't be used. What was read before stays in use.",
+    {"detail": "which, and why"},
+)
+
 # The process.
 SETTING_UNKNOWN: Final = Event(
     "setting_unknown", ("warning",), "A BITS_ variable is no setting.", {"detail": "which, and the nearest"}
@@ -129,6 +149,7 @@ STARTED: Final = Event(
     {
         "version": "of the proxy",
         "listen": "where clients call",
+        "tls": "whether they must speak TLS on TCP addresses",
         "admin": "where probes, metrics and status are",
         "api": "the API's origin",
     },

@@ -18,6 +18,8 @@ from proxy.forward import problems
 
 MAX_OPERATIONS: Final = 100
 OTHER: Final = "other"
+TLS_HANDSHAKE: Final = "tls_handshake"
+"""The reason under which a client's failed handshake is counted among the refused requests."""
 METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", OTHER)
 _PREFIX: Final = "bits_proxy_"
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -178,7 +180,7 @@ REJECTED: Final = Family(
     "counter",
     "rejected_requests",
     "Requests that the proxy refused as the client's fault, by problem.",
-    {"reason": tuple(each.code for each in problems.ALL if each.refusal)},
+    {"reason": (*(each.code for each in problems.ALL if each.refusal), TLS_HANDSHAKE)},
 )
 RETRIES: Final = Family(
     "counter", "retries", "Requests sent again.", {"reason": ("token_refused", "connection_lost")}
@@ -190,6 +192,12 @@ RESPONSE_BYTES: Final = Family("counter", "response_bytes", "Content of response
 CLIENT_CONNECTIONS: Final = Family("gauge", "client_connections", "Clients that are connected.")
 CLIENT_LIMIT: Final = Family(
     "gauge", "client_connections_limit", "Clients that may be connected; more wait to be accepted."
+)
+CERTIFICATE_RELOADS: Final = Family(
+    "counter",
+    "listen_certificate_reloads",
+    "Changes of the listener's certificate files, by whether the new ones could be used.",
+    {"outcome": ("success", "failure")},
 )
 UPSTREAM_CONNECTIONS: Final = Family(
     "gauge", "upstream_connections", "Connections to the API.", {"state": ("active", "idle", "connecting")}

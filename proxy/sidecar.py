@@ -28,14 +28,17 @@ from proxy.assembly import (
     bind_for,
     bound_address,
     build_oauth,
+    certificate_fault,
     concealed,
     egress_proxy,
+    listen_certificate,
     trust,
 )
 from proxy.auth.refresher import Refresher
 from proxy.clock import Clock, SystemClock
 from proxy.errors import OperatorError
 from proxy.forward.access import AccessRules, HostRule, SiteRule
+from proxy.forward.certificates import CertificateError
 from proxy.forward.context import ForwardContext
 from proxy.forward.dialing import Dialer
 from proxy.forward.downstream import READ_SIZE
@@ -53,8 +56,8 @@ from proxy.telemetry import LOGGER, Limits, Load, Telemetry
 if TYPE_CHECKING:
     import socket
 
-CREDENTIALS_POLL: Final = 5.0
-"""Seconds between looks at credential files; a change must be noticed within 10 s."""
+FILES_POLL: Final = 5.0
+"""Seconds between looks at the files that may change; that must be noticed within 10 s."""
 _DEFAULT_LISTEN: Final = (TcpAddress("127.0.0.1", 8080), TcpAddress("::1", 8080))
 _NO_IPV6: Final = frozenset((errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT))
 
@@ -103,6 +106,7 @@ class Sidecar:
         self._token_tasks = TaskOwner(self._telemetry.crashed)
         self._traffic_tasks = TaskOwner(self._telemetry.crashed)
         self._trust = trust(settings)
+        self._certificate = listen_certificate(settings)
         self._oauth = build_oauth(settings, context=self._trust, clock=self._clock)
         self._refresher = Refresher(
             endpoint=self._oauth,
@@ -136,6 +140,11 @@ class Sidecar:
         """Where probes, metrics and status are."""
         return [bound_address(address, sock) for address, sock in self._admin_sockets]
 
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether the TCP addresses are TLS."""
+        return self._certificate is not None
+
     # Life.
 
     async def start(self) -> None:
@@ -159,7 +168,7 @@ class Sidecar:
             )
             await self._admin.serve(sock, app)
         self._serve()
-        self._watch_credentials()
+        self._watch_files()
         # What is there now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
@@ -167,6 +176,7 @@ class Sidecar:
             events.STARTED.name,
             version=__version__,
             listen=[str(address) for address in self.addresses],
+            tls=self.speaks_tls,
             admin=[str(address) for address in self.admin_addresses],
             api=settings.api_url,
         )
@@ -179,7 +189,8 @@ class Sidecar:
         self._stopping.set()
 
     def reload(self) -> None:
-        """Look at the credential files now."""
+        """Look at the files of the credentials and of the listener's certificate now."""
+        self._reload_certificate()
         try:
             credentials = self._source.poll()
         except CredentialsError as error:
@@ -295,7 +306,8 @@ class Sidecar:
                 head_timeout=limits.head_timeout,
                 keepalive_timeout=limits.keepalive_timeout,
             )
-            self._gateway.listen(sock, frontend)
+            secure = isinstance(address, TcpAddress)
+            self._gateway.listen(sock, frontend, self._certificate if secure else None)
 
     def _bind(self) -> None:
         settings = self._settings
@@ -313,17 +325,25 @@ class Sidecar:
                 (address, bind_for("BITS_ADMIN_LISTEN", address, settings.socket_mode))
             )
 
-    # Credentials.
+    # Files that change.
 
-    def _watch_credentials(self) -> None:
-        if self._source.watched:
-            for path in self._source.exposed_files():
-                self._log.warning(events.CREDENTIALS_EXPOSED.name, file=str(path))
-            self._poll_timer = self._loop.call_later(CREDENTIALS_POLL, self._poll_credentials)
+    def _watch_files(self) -> None:
+        for path in self._source.exposed_files():
+            self._log.warning(events.CREDENTIALS_EXPOSED.name, file=str(path))
+        if self._source.watched or self._certificate is not None:
+            self._poll_timer = self._loop.call_later(FILES_POLL, self._poll_files)
 
-    def _poll_credentials(self) -> None:
+    def _poll_files(self) -> None:
+        # First of all: whatever happens below, there is a next time.
+        self._poll_timer = self._loop.call_later(FILES_POLL, self._poll_files)
         self.reload()
-        self._poll_timer = self._loop.call_later(CREDENTIALS_POLL, self._poll_credentials)
+
+    def _reload_certificate(self) -> None:
+        try:
+            if self._certificate is not None and self._certificate.poll():
+                self._telemetry.certificate_changed()
+        except CertificateError as error:
+            self._telemetry.certificate_refused(certificate_fault(error))
 
     # What is told, and how much.
 

@@ -25,7 +25,7 @@ from proxy.events import RepeatLimit, Timer
 from proxy.forward.headers import trace_id_of
 from proxy.forward.observer import ExchangeRecord
 from proxy.journal import Journal
-from proxy.metrics import MAX_OPERATIONS, METHODS, OTHER, Histogram
+from proxy.metrics import MAX_OPERATIONS, METHODS, OTHER, TLS_HANDSHAKE, Histogram
 
 _OK: Final = range(200, 300)
 _FIRST_ERROR: Final = 400
@@ -103,6 +103,7 @@ class Telemetry(Collector):
         self._refreshes = metrics.TOKEN_REFRESHES.zeros()
         self._refresh_failures = metrics.TOKEN_REFRESH_FAILURES.zeros()
         self._refresh_duration = Histogram()
+        self._certificate_reloads = metrics.CERTIFICATE_RELOADS.zeros()
         self._internal_errors = 0
         self._suppressed: Counter[str] = Counter()
         self.registry = CollectorRegistry()
@@ -156,6 +157,13 @@ class Telemetry(Collector):
                 peer=peer,
             )
 
+    def handshake_failed(self, detail: str, peer: str) -> None:
+        """Count and log a TLS handshake that failed as a request that was refused."""
+        self._rejected[TLS_HANDSHAKE] += 1
+        self._journal.rejection(TLS_HANDSHAKE, peer)
+        if self._log_all or (self._log_errors and self._repeats.admits(events.HANDSHAKE_FAILED, "")):
+            self._log.info(events.HANDSHAKE_FAILED.name, detail=detail, peer=peer)
+
     def retried(self, reason: str) -> None:
         """Count a request that is sent again."""
         self._retries[reason] += 1
@@ -174,6 +182,18 @@ class Telemetry(Collector):
         self._internal_errors += 1
         if self._repeats.admits(events.CRASHED, type(error).__name__):
             self._log.error(events.CRASHED.name, exc_info=error)
+
+    # Of the listener's certificate.
+
+    def certificate_changed(self) -> None:
+        """Count and log that the listener's certificate was renewed."""
+        self._certificate_reloads["success"] += 1
+        self._log.info(events.CERTIFICATE_CHANGED.name)
+
+    def certificate_refused(self, detail: str) -> None:
+        """Count and log that its files changed and can't be used; the old one stays."""
+        self._certificate_reloads["failure"] += 1
+        self._log.error(events.CERTIFICATE_REFUSED.name, detail=detail)
 
     # Of the token (see `proxy.auth.refresher`).
 
@@ -353,6 +373,7 @@ class Telemetry(Collector):
         load, limits = self._load(), self._limits
         yield metrics.CLIENT_CONNECTIONS.of(load.clients)
         yield metrics.CLIENT_LIMIT.of(limits.clients)
+        yield metrics.CERTIFICATE_RELOADS.by(self._certificate_reloads)
         yield metrics.UPSTREAM_CONNECTIONS.by(load.upstream_connections)
         yield metrics.UPSTREAM_LIMIT.of(limits.upstream_connections)
         yield metrics.QUEUE_LENGTH.of(load.queued)

@@ -18,10 +18,9 @@ from proxy.forward import problems
 from proxy.forward.egress import MAX_REPLY, EgressProxy, TunnelError, tunnel_is_open
 from proxy.forward.outbox import Outbox
 from proxy.forward.problems import Problem
-from proxy.forward.tls import TlsChannel
+from proxy.forward.tls import TlsChannel, refuse_password, restrict
 from proxy.forward.upstream import ConnectionKeeper, UpstreamConnection
 
-ALPN: Final = ["http/1.1"]
 READ_SIZE: Final = 64 * 1024
 _HAPPY_EYEBALLS_DELAY: Final = 0.25
 
@@ -43,12 +42,9 @@ def client_context(*, ca_file: str | None, client_cert: str | None, client_key: 
     Raises OSError, or ssl.SSLError, for files that can't be read or are not what they should be.
     """
     context = ssl.create_default_context(cafile=ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # With a renegotiation a write could have to wait for a read.
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(ALPN)
+    restrict(context)
     if client_cert is not None:
-        context.load_cert_chain(client_cert, client_key)
+        context.load_cert_chain(client_cert, client_key, password=refuse_password)
     return context
 
 

@@ -2,12 +2,15 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Final
 
+from proxy.forward.certificates import ServerCertificate
 from proxy.forward.context import ForwardContext
 from proxy.forward.downstream import ClientConnection
 from proxy.forward.frontend import Clients, Frontend
 from proxy.forward.listener import Listener
+from proxy.forward.termination import TlsConnection
 from proxy.tasks import TaskOwner
 
 TICK: Final = 0.5
@@ -53,12 +56,14 @@ class Gateway:
         """How many clients are connected."""
         return len(self._clients.open)
 
-    def listen(self, sock: socket.socket, frontend: Frontend) -> None:
-        """Accept connections on a listening socket from now on."""
+    def listen(
+        self, sock: socket.socket, frontend: Frontend, certificate: ServerCertificate | None = None
+    ) -> None:
+        """Accept connections on a listening socket from now on; with `certificate`, TLS alone."""
         self._frontends.append(frontend)
         listener = Listener(
             sock=sock,
-            factory=lambda: ClientConnection(frontend),
+            factory=_factory(frontend, certificate),
             limit=self._clients.limit,
             tasks=self._tasks,
             loop=self._loop,
@@ -124,6 +129,12 @@ class Gateway:
     def _abort_clients(self) -> None:
         for connection in list(self._clients.open):
             connection.abort()
+
+
+def _factory(frontend: Frontend, certificate: ServerCertificate | None) -> Callable[[], asyncio.BaseProtocol]:
+    if certificate is None:
+        return lambda: ClientConnection(frontend)
+    return lambda: TlsConnection(ClientConnection(frontend), context=certificate.context, frontend=frontend)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

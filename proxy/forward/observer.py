@@ -44,6 +44,10 @@ class TrafficObserver(Protocol):
         """A request was refused before forwarding; `reason` is a problem's code."""
         ...
 
+    def handshake_failed(self, detail: str, peer: str) -> None:
+        """A client's TLS handshake came to no end, so there was no request."""
+        ...
+
     def retried(self, reason: str) -> None:
         """A request is sent again; `reason` is `token_refused` or `connection_lost`."""
         ...

@@ -6,22 +6,45 @@ to the TCP transport underneath.
 """
 
 import contextlib
+import errno
 import ssl
-from typing import Final
+from typing import Final, NoReturn
 
+ALPN: Final = ["http/1.1"]
 _READ_SIZE: Final = 64 * 1024
 
 
+def restrict(context: ssl.SSLContext) -> None:
+    """Set what holds on both sides: TLS 1.2 at least, HTTP/1.1."""
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # With a renegotiation a write could have to wait for a read.
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(ALPN)
+
+
+def refuse_password() -> NoReturn:
+    """Stand in for OpenSSL's question on the terminal, which nobody would answer. Raises OSError."""
+    raise OSError(errno.EACCES, "the private key is encrypted")
+
+
 class TlsChannel:
-    """One TLS session in client role. Bytes in, bytes out; whoever owns the transport moves them."""
+    """One TLS session. Bytes in, bytes out; whoever owns the transport moves them."""
 
     __slots__ = ("_incoming", "_outgoing", "_session", "closed_cleanly", "established")
 
-    def __init__(self, context: ssl.SSLContext, server_hostname: str) -> None:
-        """Prepare a session that verifies the peer as `server_hostname`, under the rules of `context`."""
+    def __init__(self, context: ssl.SSLContext, server_hostname: str | None = None) -> None:
+        """Prepare a session under the rules of `context`.
+
+        As a client it verifies the peer as `server_hostname`; without one it is the server's.
+        """
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._session = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
+        self._session = context.wrap_bio(
+            self._incoming,
+            self._outgoing,
+            server_side=server_hostname is None,
+            server_hostname=server_hostname,
+        )
         self.established = False
         self.closed_cleanly = False
         """Whether the peer has sent close_notify; an EOF without it is a truncation (RFC 8446 6.1)."""
@@ -47,6 +70,8 @@ class TlsChannel:
 
     def receive(self, data: bytes) -> bytes:
         """Take ciphertext, return the plaintext it completes, perhaps none. Raises ssl.SSLError."""
+        if self.closed_cleanly:  # What follows is nobody's, and must not pile up.
+            return b""
         incoming, session = self._incoming, self._session
         if data:
             incoming.write(data)
@@ -63,6 +88,8 @@ class TlsChannel:
                     break
         except ssl.SSLWantReadError:
             pass
+        except ssl.SSLZeroReturnError:  # The peer's close_notify, after our own.
+            self.closed_cleanly = True
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def send(self, data: bytes) -> bytes:

@@ -228,6 +228,9 @@ class FakeObserver:
     def exchange_ended(self, record: object) -> None:
         self.ended.append(record)
 
+    def handshake_failed(self, detail: str, peer: str) -> None:
+        raise AssertionError
+
     def request_rejected(self, reason: str, peer: str, request_id: bytes) -> None:
         self.rejections.append(reason)
 

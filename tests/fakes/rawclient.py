@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
@@ -86,12 +87,15 @@ class RawClient:
 
 
 @contextlib.asynccontextmanager
-async def raw_client(address: tuple[str, int]) -> AsyncIterator[RawClient]:
-    """Connect to the proxy."""
-    reader, writer = await asyncio.open_connection(*address)
+async def raw_client(
+    address: tuple[str, int], context: ssl.SSLContext | None = None
+) -> AsyncIterator[RawClient]:
+    """Connect to the proxy, over TLS with `context`."""
+    name = None if context is None else "localhost"
+    reader, writer = await asyncio.open_connection(*address, ssl=context, server_hostname=name)
     try:
         yield RawClient(reader, writer)
     finally:
         writer.transport.abort()
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
             await writer.wait_closed()

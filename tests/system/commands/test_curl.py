@@ -1,13 +1,15 @@
 """curl as a client, and the commands that `demo` prints."""
 
 import asyncio
+import io
 import json
 import shlex
 import signal
 from pathlib import Path
 
 from tests.fakes.commands import command
-from tests.fakes.stand import APPLICATION, CREATE, standing, unix_address
+from tests.fakes.pki import Pki
+from tests.fakes.stand import APPLICATION, CREATE, emulating, sidecar_for, standing, unix_address
 
 ID_PREFIX = "bits:application::"
 FREE_PORTS = {
@@ -37,6 +39,15 @@ async def test_curl() -> None:
         answer = json.loads(await output_of(*curl(stand.url + CREATE)))
         assert answer["id"].startswith(ID_PREFIX)
         assert answer["sessionToken"]
+
+
+async def test_curl_over_tls(tmp_path: Path) -> None:
+    pki = Pki(tmp_path)
+    async with emulating() as (_, api), sidecar_for(api, io.StringIO(), **pki.settings) as sidecar:
+        url = f"https://{sidecar.addresses[0]}{CREATE}"
+        for version in ("--tlsv1.2", "--tlsv1.3"):
+            answer = json.loads(await output_of(*curl(url, version, "--cacert", str(pki.ca_file))))
+            assert answer["id"].startswith(ID_PREFIX)
 
 
 async def test_curl_expecting_100_continue_with_a_body_of_1_mib() -> None:

@@ -54,6 +54,9 @@ class Watcher:
     def exchange_ended(self, record: object) -> None:
         raise AssertionError
 
+    def handshake_failed(self, detail: str, peer: str) -> None:
+        raise AssertionError
+
     def request_rejected(self, reason: str, peer: str, request_id: bytes) -> None:
         raise AssertionError
 

@@ -128,6 +128,13 @@ def test_content_and_close_notify_in_one_read_are_both_seen() -> None:
     assert channel.closed_cleanly
 
 
+def test_what_follows_close_notify_is_dropped() -> None:
+    channel, server = connected()
+    channel.receive(server.close())
+    assert channel.receive(b"x" * 10_000) == b""
+    assert channel._incoming.pending == 0
+
+
 def test_content_alone_is_no_clean_end() -> None:
     channel, server = connected()
     assert channel.receive(server.send(b"last")) == b"last"
@@ -148,6 +155,14 @@ def test_close_after_the_peers_close_is_fine() -> None:
     channel.receive(server.close())
     assert channel.closed_cleanly
     assert channel.close()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_peers_close_after_ones_own_is_a_clean_end(version: ssl.TLSVersion) -> None:
+    channel, server = connected(version)
+    channel.close()
+    assert channel.receive(server.send(b"still") + server.close()) == b"still"
+    assert channel.closed_cleanly
 
 
 @pytest.mark.parametrize("stranger", [True, False])
