@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks import nginx
+from benchmarks import caddy, envoy, nginx
 from benchmarks.processes import free_port
 
 OURS: Final = "bits-auth-proxy"
 YARDSTICK: Final = "aiohttp"
 DIRECT: Final = "direct"
 """no proxy at all: what the load and the upstream do by themselves"""
+POOL_SIZE: Final = 100
+"""connections to the upstream that every proxy may keep"""
 
 _ROOT: Final = Path(__file__).parents[1]
 
@@ -79,10 +81,41 @@ def nginx_proxy(setting: Setting) -> Launch:
     return Launch(command=command, environment=_environment())
 
 
+def envoy_proxy(setting: Setting) -> Launch:
+    """Envoy's credential injector, which keeps a token as this proxy does."""
+    command = envoy.credential_injector(
+        setting.directory,
+        port=setting.port,
+        scheme=setting.scheme,
+        authority=setting.authority,
+        ca_file=setting.ca_file,
+        pool_size=POOL_SIZE,
+    )
+    return Launch(command=command, environment=_environment())
+
+
+def caddy_proxy(setting: Setting) -> Launch:
+    """A constant header set by Caddy, on one processor."""
+    command = caddy.static_header_proxy(
+        setting.directory,
+        port=setting.port,
+        scheme=setting.scheme,
+        authority=setting.authority,
+        ca_file=setting.ca_file,
+        token=setting.token,
+        pool_size=POOL_SIZE,
+    )
+    home = str(setting.directory)
+    own = {"GOMAXPROCS": "1", "HOME": home, "XDG_CONFIG_HOME": home, "XDG_DATA_HOME": home}
+    return Launch(command=command, environment=_environment() | own)
+
+
 CONTENDERS: Final[Mapping[str, Callable[[Setting], Launch] | None]] = {
     OURS: bits_auth_proxy,
     YARDSTICK: aiohttp_proxy,
     "nginx": nginx_proxy,
+    "Envoy": envoy_proxy,
+    "Caddy": caddy_proxy,
     DIRECT: None,
 }
 
