@@ -60,8 +60,7 @@ def credential_injector(
 
 def _connection_manager(scheme: str, authority: str) -> dict[str, Any]:
     return {
-        "@type": _TYPE
-        + "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": _TYPE + "filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "clients",
         "codec_type": "HTTP1",
         "route_config": {

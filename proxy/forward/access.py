@@ -170,11 +170,11 @@ class SiteRule:
 
     def accepts(self, head: RequestHead) -> bool:
         """Tell whether a request may pass, by its Origin and Sec-Fetch-Site."""
-        origin = head.notable.get(b"origin")
+        origin = head.by_name.get(b"origin")
         if origin is not None:
             scheme, _, authority = origin.partition(b"://")
             return canonical_origin(scheme, authority) in self._origins
-        return head.notable.get(b"sec-fetch-site", b"").lower() not in (b"cross-site", b"same-site")
+        return head.by_name.get(b"sec-fetch-site", b"").lower() not in (b"cross-site", b"same-site")
 
 
 def _without_port(host: bytes) -> bytes:

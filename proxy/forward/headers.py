@@ -76,13 +76,13 @@ _TRACEPARENT: Final = re.compile(
 
 def request_id_of(head: RequestHead) -> bytes | None:
     """Return the client's X-Request-ID when it sent one that can be passed on and logged, else None."""
-    value = head.notable.get(b"x-request-id", b"")
+    value = head.by_name.get(b"x-request-id", b"")
     return value if 0 < len(value) <= _MAX_REQUEST_ID and value.isascii() else None
 
 
 def trace_id_of(head: RequestHead) -> str | None:
     """Return the trace id of a valid traceparent field (W3C Trace Context section 3.2), else None."""
-    match = _TRACEPARENT.fullmatch(head.notable.get(b"traceparent", b""))
+    match = _TRACEPARENT.fullmatch(head.by_name.get(b"traceparent", b""))
     if match is None or (match["version"] == b"00" and match["more"]):
         return None
     return match["trace"].decode("ascii")
@@ -110,15 +110,15 @@ class RequestRules:
 
     def is_loop(self, head: RequestHead) -> bool:
         """Tell whether the request has been through this very instance."""
-        return self._loop_mark in head.notable.get(b"via", b"")
+        return self._loop_mark in head.by_name.get(b"via", b"")
 
     def refuses(self, head: RequestHead) -> bool:
         """Tell whether the client's own Authorization makes the request unacceptable."""
-        return self._rejects and b"authorization" in head.notable
+        return self._rejects and b"authorization" in head.by_name
 
     def injects(self, head: RequestHead) -> bool:
         """Tell whether the proxy's token goes on this request."""
-        return not self._keeps or b"authorization" not in head.notable or b"authorization" in head.connection
+        return not self._keeps or b"authorization" not in head.by_name or b"authorization" in head.connection
 
     def rewrite(
         self,
@@ -136,15 +136,15 @@ class RequestRules:
         keep_credentials = not authorization_line
         nominated = head.connection
         lines = [b"%b %b HTTP/1.1\r\n" % (head.method, target), self._authority_line]
-        for key, name, value in head.fields:
+        for key, _, _, line in head.fields:
             if key in _REQUEST_DROPPED or key in nominated or key.startswith(b"x-forwarded-"):
                 continue
             if key == b"authorization" and not keep_credentials:
                 continue
-            lines.append(b"%b: %b\r\n" % (name, value))
+            lines.append(line)
         if head.length == CHUNKED:
             lines.append(b"Transfer-Encoding: chunked\r\n")
-        elif head.length != NO_BODY or b"content-length" in head.notable:
+        elif head.length != NO_BODY or b"content-length" in head.by_name:
             lines.append(b"Content-Length: %d\r\n" % head.length)
         if head.websocket:
             lines.append(_UPGRADE_LINES)
@@ -175,17 +175,18 @@ class ResponseRules:
         """
         nominated = head.connection
         lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
-        for key, name, value in head.fields:
+        for key, name, value, line in head.fields:
             if key == b"content-length":
                 if head.status == _NO_CONTENT:  # RFC 9110 section 8.6
                     continue
             elif key in _RESPONSE_DROPPED or key in nominated:
                 continue
             elif key == b"location":
-                value = self._localise(value)  # noqa: PLW2901 - the one field whose value changes
+                lines.append(b"%b: %b\r\n" % (name, self._localise(value)))
+                continue
             elif key == b"x-request-id":
                 request_id = b""
-            lines.append(b"%b: %b\r\n" % (name, value))
+            lines.append(line)
         if chunked:
             lines.append(b"Transfer-Encoding: chunked\r\n")
         if connection:
@@ -201,9 +202,9 @@ class ResponseRules:
         if head.status == _SWITCHING_PROTOCOLS:
             lines.append(_UPGRADE_LINES)
         nominated = head.connection
-        for key, name, value in head.fields:
+        for key, _, _, line in head.fields:
             if key not in _RESPONSE_DROPPED and key not in nominated and key != b"content-length":
-                lines.append(b"%b: %b\r\n" % (name, value))
+                lines.append(line)
         lines.append(b"\r\n")
         return b"".join(lines)
 

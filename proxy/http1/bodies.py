@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 import httptools
 
+from proxy.http1.lines import make_field
 from proxy.http1.messages import CHUNKED, UNTIL_CLOSE, Field, MalformedMessage
 
 _BLANK_LINE: Final = b"\r\n\r\n"
@@ -98,7 +99,7 @@ class ChunkedReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a trailer field from llhttp."""
-        self.trailers.append((name.lower(), name, value.rstrip(b" \t")))
+        self.trailers.append(make_field(name, value))
 
     def on_body(self, data: bytes) -> None:
         """Take content from llhttp."""

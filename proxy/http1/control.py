@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Final
 
+from proxy.http1.known import Known
 from proxy.http1.messages import (
     CHUNKED,
     NO_BODY,
@@ -19,37 +20,19 @@ from proxy.http1.messages import (
     ResponseHead,
 )
 
-REQUEST_NOTABLE: Final = frozenset(
-    (
-        b"authorization",
-        b"connection",
-        b"content-length",
-        b"expect",
-        b"host",
-        b"origin",
-        b"sec-fetch-site",
-        b"traceparent",
-        b"transfer-encoding",
-        b"upgrade",
-        b"via",
-        b"x-request-id",
-    )
-)
-RESPONSE_NOTABLE: Final = frozenset((b"connection", b"content-length", b"keep-alive", b"transfer-encoding"))
-
-# What must not stand twice, and as what it counts then. Transfer-Encoding is a list, but not here.
-_SINGLE: Final = {
-    b"content-length": "bad_framing",
+RESPONSE_SINGLES: Final = {b"content-length": "bad_framing", b"transfer-encoding": "bad_framing"}
+REQUEST_SINGLES: Final = RESPONSE_SINGLES | {
     b"expect": "unknown_expectation",
     b"host": "bad_host",
     b"origin": "bad_field",
     b"sec-fetch-site": "bad_field",
-    b"transfer-encoding": "bad_framing",
 }
+"""What must not stand twice, and as what it counts then. Transfer-Encoding is a list, but not here."""
 
 # uri-host [ ":" port ] (RFC 9110 section 7.2): a registered name, an IPv4 or a bracketed IPv6 address;
 # the port may be empty (RFC 3986 section 3.2.3).
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?\Z")
+_HOSTS: Final = Known(lambda host: _HOST.match(host) is not None)
 _KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:\A|[,;\s])timeout\s*=\s*\"?([0-9]{1,9})", re.IGNORECASE)
 _MAX_LENGTH_DIGITS: Final = 18
 _OK: Final = int(HTTPStatus.OK)
@@ -57,70 +40,76 @@ _BODILESS: Final = frozenset((int(HTTPStatus.NO_CONTENT), int(HTTPStatus.NOT_MOD
 
 
 def apply_request_control(head: RequestHead) -> None:
-    """Set the control attributes of `head` from its notable fields.
+    """Set the control attributes of `head` from its fields.
 
     Raises MalformedMessage for anything but one valid Host, at most one plain Content-Length, and at
     most a lone `chunked`, the latter two not together (RFC 9112 sections 3.2, 6.1, 6.3).
     """
-    notable = head.notable
-    host = notable.get(b"host")
+    by_name = head.by_name
+    host = by_name.get(b"host")
     if host is not None:
-        if not _HOST.match(host):
+        if not _HOSTS[host]:
             raise MalformedMessage("bad_host", "the Host field is not a host and port")
         head.host = host
     elif head.minor_version == 1:
         raise MalformedMessage("bad_host", "the Host field is missing")
-    head.length = _request_length(head)
-    if b"connection" in notable:
-        head.connection = _tokens(notable[b"connection"])
+    head.length = _request_length(by_name, head.minor_version)
+    connection = by_name.get(b"connection")
+    if connection is not None:
+        head.connection = _tokens(connection)
         head.keep_alive = _keep_alive(head.connection, head.minor_version)
         head.websocket = (
             b"upgrade" in head.connection
-            and notable.get(b"upgrade", b"").lower() == b"websocket"
+            and by_name.get(b"upgrade", b"").lower() == b"websocket"
             and head.method == b"GET"
             and head.minor_version == 1
             and head.length == NO_BODY
         )
-    if b"expect" in notable:
-        if notable[b"expect"].lower() != b"100-continue":
+    if b"expect" in by_name:
+        if by_name[b"expect"].lower() != b"100-continue":
             raise MalformedMessage("unknown_expectation", "only 100-continue can be expected")
         # An HTTP/1.0 client can't read an interim response (RFC 9110 section 10.1.1).
         head.expects_continue = head.minor_version == 1
 
 
-def merge_notable(fields: Sequence[Field]) -> dict[bytes, bytes]:
+def by_lower_name(fields: Sequence[Field], singles: Mapping[bytes, str]) -> dict[bytes, bytes]:
     """Return lower-case name → value, the lines of a list field joined (RFC 9110 section 5.3).
 
-    Raises MalformedMessage where a field that can't be a list stands more than once.
+    Raises MalformedMessage where one of `singles` stands more than once.
     """
-    merged: dict[bytes, bytes] = {}
-    for key, name, value in fields:
-        if key not in merged:
-            merged[key] = value
-        elif key in _SINGLE:
-            raise MalformedMessage(_SINGLE[key], f"more than one {name.decode('latin-1')} field")
+    values = {field[0]: field[2] for field in fields}
+    if len(values) == len(fields):
+        return values
+    values.clear()
+    for key, name, value, _ in fields:
+        if key not in values:
+            values[key] = value
+        elif key in singles:
+            raise MalformedMessage(singles[key], f"more than one {name.decode('latin-1')} field")
         else:
-            merged[key] += b", " + value
-    return merged
+            values[key] += b", " + value
+    return values
 
 
-def apply_response_control(head: ResponseHead, notable: Mapping[bytes, bytes]) -> None:
-    """Set the control attributes of `head` from `notable`, its fields named in RESPONSE_NOTABLE, merged.
+def apply_response_control(head: ResponseHead, by_name: Mapping[bytes, bytes]) -> None:
+    """Set the control attributes of `head` from the values of its fields by lower-case name.
 
     Raises MalformedMessage where the length of the body could be read in two ways.
     """
-    if b"content-length" in notable:
-        head.content_length = _content_length(notable[b"content-length"])
-    if b"transfer-encoding" in notable:
-        if notable[b"transfer-encoding"].lower() != b"chunked":
+    length = by_name.get(b"content-length")
+    if length is not None:
+        head.content_length = _content_length(length)
+    if b"transfer-encoding" in by_name:
+        if by_name[b"transfer-encoding"].lower() != b"chunked":
             raise MalformedMessage("bad_framing", "a Transfer-Encoding other than chunked")
-        if head.content_length is not None or head.minor_version == 0:
+        if length is not None or head.minor_version == 0:
             raise MalformedMessage("bad_framing", "Transfer-Encoding with Content-Length or in HTTP/1.0")
         head.chunked = True
-    if b"connection" in notable:
-        head.connection = _tokens(notable[b"connection"])
+    connection = by_name.get(b"connection")
+    if connection is not None:
+        head.connection = _tokens(connection)
         head.keep_alive = _keep_alive(head.connection, head.minor_version)
-    if match := _KEEP_ALIVE_TIMEOUT.search(notable.get(b"keep-alive", b"")):
+    if b"keep-alive" in by_name and (match := _KEEP_ALIVE_TIMEOUT.search(by_name[b"keep-alive"])):
         head.keep_alive_timeout = int(match[1])
 
 
@@ -134,16 +123,16 @@ def response_length(head: ResponseHead, method: bytes) -> int:
     return UNTIL_CLOSE if head.content_length is None else head.content_length
 
 
-def _request_length(head: RequestHead) -> int:
-    encoding = head.notable.get(b"transfer-encoding")
-    length = head.notable.get(b"content-length")
+def _request_length(by_name: Mapping[bytes, bytes], minor_version: int) -> int:
+    encoding = by_name.get(b"transfer-encoding")
+    length = by_name.get(b"content-length")
     if encoding is None:
         return NO_BODY if length is None else _content_length(length)
     if length is not None:
         raise MalformedMessage("bad_framing", "Content-Length together with Transfer-Encoding")
     if encoding.lower() != b"chunked":
         raise MalformedMessage("bad_framing", "a Transfer-Encoding other than chunked")
-    if head.minor_version == 0:
+    if minor_version == 0:
         raise MalformedMessage("bad_framing", "Transfer-Encoding in HTTP/1.0")
     return CHUNKED
 
@@ -154,8 +143,12 @@ def _content_length(value: bytes) -> int:
     return int(value)
 
 
-def _tokens(value: bytes) -> tuple[bytes, ...]:
+def _split_list(value: bytes) -> tuple[bytes, ...]:
     return tuple(token for part in value.lower().split(b",") if (token := part.strip(b" \t")))
+
+
+def _tokens(value: bytes) -> tuple[bytes, ...]:
+    return _LISTS[value] or ()
 
 
 def _keep_alive(connection: tuple[bytes, ...], minor_version: int) -> bool:
@@ -163,3 +156,6 @@ def _keep_alive(connection: tuple[bytes, ...], minor_version: int) -> bool:
     if b"close" in connection:
         return False
     return minor_version == 1 or b"keep-alive" in connection
+
+
+_LISTS: Final = Known(_split_list)

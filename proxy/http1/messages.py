@@ -2,8 +2,9 @@
 
 from typing import Final, TypeAlias
 
-Field: TypeAlias = tuple[bytes, bytes, bytes]
-"""A header or trailer field: name in lower case, name as received, value without outer whitespace."""
+Field: TypeAlias = tuple[bytes, bytes, bytes, bytes]
+"""A header or trailer field: name in lower case, name as received, value without outer whitespace, and the
+line to send on, in the canonical form `name: value` with its CRLF."""
 
 NO_BODY: Final = 0
 CHUNKED: Final = -1
@@ -26,11 +27,12 @@ class RequestHead:
     `length` is the body's: a number of bytes, or CHUNKED. `connection` holds the names nominated in
     Connection, in lower case. `websocket` tells whether the request opens a WebSocket (RFC 6455 section 4.1);
     no other upgrade is known.
-    `notable` holds those of `fields` that decide something (see `control.REQUEST_NOTABLE`) by lower-case
-    name, so that no rule needs to walk them all.
+    `by_name` holds the values of `fields` by lower-case name, the lines of a list joined, so that no rule
+    needs to walk them all.
     """
 
     __slots__ = (
+        "by_name",
         "connection",
         "expects_continue",
         "fields",
@@ -39,7 +41,6 @@ class RequestHead:
         "length",
         "method",
         "minor_version",
-        "notable",
         "target",
         "websocket",
     )
@@ -50,13 +51,13 @@ class RequestHead:
         target: bytes,
         minor_version: int,
         fields: list[Field],
-        notable: dict[bytes, bytes],
+        by_name: dict[bytes, bytes],
     ) -> None:
         self.method = method
         self.target = target
         self.minor_version = minor_version
         self.fields = fields
-        self.notable = notable
+        self.by_name = by_name
         self.host: bytes | None = None
         self.length = NO_BODY
         self.keep_alive = minor_version == 1

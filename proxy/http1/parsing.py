@@ -1,21 +1,26 @@
 """From bytes to heads, incrementally, with limits.
 
 A parser takes reads as they come and yields the head once its empty line has arrived; `rest` then holds
-what followed. Bytes are judged as they arrive, so that nonsense is refused at once and not at a timeout.
-How the bytes were cut into reads makes no difference to the result.
+what followed. llhttp judges the bytes as they arrive, so that nonsense is refused at once and not at a
+timeout. How the bytes were cut into reads makes no difference to the result.
+
+A head that arrives whole, of plain lines only, is read line by line (see `lines`): that costs a fifth, and
+means the same as if llhttp had read it.
 """
 
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import httptools
 
 from proxy.http1.control import (
-    REQUEST_NOTABLE,
-    RESPONSE_NOTABLE,
+    REQUEST_SINGLES,
+    RESPONSE_SINGLES,
     apply_request_control,
     apply_response_control,
-    merge_notable,
+    by_lower_name,
 )
+from proxy.http1.known import Known
+from proxy.http1.lines import FIELDS, REQUEST_LINES, STATUS_LINES, RequestLine, StatusLine, make_field
 from proxy.http1.messages import Field, MalformedMessage, RequestHead, ResponseHead
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
@@ -25,42 +30,35 @@ _METHODS: Final = frozenset(
 )
 _VERSIONS: Final = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
 
+_known_field: Final = FIELDS.__getitem__
+
 HeadT = TypeVar("HeadT", RequestHead, ResponseHead)
-
-
-class _Engine(Protocol):
-    """What is used of httptools' two parser classes."""
-
-    def feed_data(self, data: bytes, /) -> None: ...
+LineT = TypeVar("LineT", RequestLine, StatusLine)
 
 
 class _Sink:
     """Collects what llhttp finds in one head."""
 
-    __slots__ = ("complete", "fields", "notable", "notable_names")
+    __slots__ = ("complete", "fields")
 
-    def __init__(self, notable_names: frozenset[bytes]) -> None:
-        self.notable_names = notable_names
+    def __init__(self) -> None:
         self.fields: list[Field] = []
-        self.notable: list[Field] = []
         self.complete = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        key = name.lower()
-        # llhttp leaves trailing whitespace on values; it is not part of them (RFC 9112 section 5.1).
-        field = (key, name, value.rstrip(b" \t"))
-        self.fields.append(field)
-        if key in self.notable_names:
-            self.notable.append(field)
+        self.fields.append(make_field(name, value))
 
     def on_headers_complete(self) -> None:
         self.complete = True
 
 
-class _HeadParser(Generic[HeadT]):
+class _HeadParser(Generic[HeadT, LineT]):
     """What the two directions share: collecting the head, the limits, the engine."""
 
     __slots__ = ("_buffer", "_engine", "_max_fields", "_max_head", "_max_line", "_sink", "rest")
+
+    FIRST_LINES: ClassVar[Known[Any]]
+    ENGINE: ClassVar[type[Any]]
 
     def __init__(self, *, max_line: int, max_head: int, max_fields: int) -> None:
         """Set the limits: of the first line and of the whole head in bytes, and of the field count."""
@@ -69,7 +67,8 @@ class _HeadParser(Generic[HeadT]):
         self._max_fields = max_fields
         self.rest = b""
         self._buffer = b""
-        self._sink, self._engine = self._open()
+        self._sink = _Sink()
+        self._engine: Any = None
 
     @property
     def started(self) -> bool:
@@ -81,6 +80,19 @@ class _HeadParser(Generic[HeadT]):
 
         Raises MalformedMessage; the parser is of no use afterwards.
         """
+        if not self._buffer:
+            end = data.find(_END_OF_HEAD)
+            if 0 < end <= self._max_head:
+                first, *lines = data[:end].split(b"\r\n")
+                if len(lines) <= self._max_fields and len(first) <= self._max_line:
+                    start = self.FIRST_LINES[first]
+                    fields = list(map(_known_field, lines))
+                    if start is not None and all(fields):
+                        self.rest = data[end + 4 :]
+                        return self._build(start, fields)
+        return self._feed_engine(data)
+
+    def _feed_engine(self, data: bytes) -> HeadT | None:
         buffered = len(self._buffer)
         if not buffered:
             # A client may send an empty line before a request line (RFC 9112 section 2.2).
@@ -88,6 +100,8 @@ class _HeadParser(Generic[HeadT]):
             if not data:
                 return None
             head, search_from = data, 0
+            self._sink = _Sink()
+            self._engine = type(self).ENGINE(self._sink)
         else:
             head, search_from = self._buffer + data, max(buffered - 3, 0)
         end = head.find(_END_OF_HEAD, search_from)
@@ -107,14 +121,10 @@ class _HeadParser(Generic[HeadT]):
             raise MalformedMessage("bad_syntax", "the head does not end where its empty line stands")
         if len(sink.fields) > self._max_fields:
             raise MalformedMessage("head_too_large", f"the head has more than {self._max_fields} fields")
-        result = self._build(head[:line_end], sink)
-        self._reset()
-        self.rest = head[end:]
-        return result
-
-    def _reset(self) -> None:
         self._buffer = b""
-        self._sink, self._engine = self._open()
+        self._engine = None
+        self.rest = head[end:]
+        return self._build(self._first_line(head[:line_end]), sink.fields)
 
     def _execute(self, data: bytes, head: bytes) -> None:
         try:
@@ -134,10 +144,11 @@ class _HeadParser(Generic[HeadT]):
             return MalformedMessage("unknown_method", "the method is not known")
         return MalformedMessage("bad_syntax", "the method is not a token")
 
-    def _open(self) -> tuple[_Sink, _Engine]:
+    def _first_line(self, line: bytes) -> LineT:
+        """Return what a line says that llhttp has accepted."""
         raise NotImplementedError
 
-    def _build(self, line: bytes, sink: _Sink) -> HeadT:
+    def _build(self, start: LineT, fields: list[Any]) -> HeadT:
         raise NotImplementedError
 
 
@@ -148,16 +159,15 @@ def _reason(detail: str) -> str:
     return "unknown_version" if detail == "Invalid HTTP version" else "bad_syntax"
 
 
-class RequestParser(_HeadParser[RequestHead]):
+class RequestParser(_HeadParser[RequestHead, RequestLine]):
     """Reads request heads of one connection, one after the other."""
 
     __slots__ = ()
 
-    def _open(self) -> tuple[_Sink, _Engine]:
-        sink = _Sink(REQUEST_NOTABLE)
-        return sink, httptools.HttpRequestParser(sink)
+    FIRST_LINES = REQUEST_LINES
+    ENGINE = httptools.HttpRequestParser
 
-    def _build(self, line: bytes, sink: _Sink) -> RequestHead:
+    def _first_line(self, line: bytes) -> RequestLine:
         parts = line.split(b" ")
         if len(parts) != 3:  # noqa: PLR2004 - method, target, version (RFC 9112 section 3)
             raise MalformedMessage("bad_syntax", "the request line is not method, target and version")
@@ -169,27 +179,34 @@ class RequestParser(_HeadParser[RequestHead]):
             raise MalformedMessage("bad_syntax", "the request line names another protocol")
         if method not in _METHODS:
             raise MalformedMessage("unknown_method", "the method is not known")
-        head = RequestHead(method, target, minor_version, sink.fields, merge_notable(sink.notable))
+        return method, target, minor_version
+
+    def _build(self, start: RequestLine, fields: list[Field]) -> RequestHead:
+        method, target, minor_version = start
+        head = RequestHead(method, target, minor_version, fields, by_lower_name(fields, REQUEST_SINGLES))
         apply_request_control(head)
         return head
 
 
-class ResponseParser(_HeadParser[ResponseHead]):
+class ResponseParser(_HeadParser[ResponseHead, StatusLine]):
     """Reads response heads of one connection, interim ones (1xx) included."""
 
     __slots__ = ()
 
-    def _open(self) -> tuple[_Sink, _Engine]:
-        sink = _Sink(RESPONSE_NOTABLE)
-        return sink, httptools.HttpResponseParser(sink)
+    FIRST_LINES = STATUS_LINES
+    ENGINE = httptools.HttpResponseParser
 
-    def _build(self, line: bytes, sink: _Sink) -> ResponseHead:
+    def _first_line(self, line: bytes) -> StatusLine:
         # llhttp has checked the status line's form; only its version is still open.
         version, _, rest = line.partition(b" ")
         status, _, reason = rest.partition(b" ")
         minor_version = _VERSIONS.get(version)
         if minor_version is None or len(status) != 3 or not status.isdigit():  # noqa: PLR2004 - three digits
             raise MalformedMessage("bad_syntax", "the status line is not that of HTTP/1.1 or HTTP/1.0")
-        head = ResponseHead(int(status), reason, minor_version, sink.fields)
-        apply_response_control(head, merge_notable(sink.notable))
+        return int(status), reason, minor_version
+
+    def _build(self, start: StatusLine, fields: list[Field]) -> ResponseHead:
+        status, reason, minor_version = start
+        head = ResponseHead(status, reason, minor_version, fields)
+        apply_response_control(head, by_lower_name(fields, RESPONSE_SINGLES))
         return head

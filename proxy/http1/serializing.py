@@ -15,7 +15,7 @@ def encode_chunk(content: bytes) -> bytes:
 
 def encode_fields(fields: Iterable[Field]) -> bytes:
     """Return the lines of `fields`, names in their own case."""
-    return b"".join([b"%b: %b\r\n" % (name, value) for _, name, value in fields])
+    return b"".join([line for _, _, _, line in fields])
 
 
 def encode_last_chunk(trailers: Iterable[Field]) -> bytes:

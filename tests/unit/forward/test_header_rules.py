@@ -55,21 +55,21 @@ def test_requests(method: bytes, target: bytes, lines: list[tuple[bytes, bytes]]
     connection = [(b"Connection", b", ".join(named))] if named else []
     raw = make.raw_head(method, target, [*lines, *connection, (b"Content-Length", b"0")])
     seen = rewritten(raw)
-    keys = [key for key, _, _ in seen.fields]
+    keys = [key for key, _, _, _ in seen.fields]
     assert (seen.method, seen.target, seen.host) == (method, target, b"api.bits.bi")
     gone = DROPPED | {name.lower() for name in named}
     assert not (set(keys) & gone) - REWRITTEN
     for once in (b"host", b"authorization", b"x-request-id", b"content-length"):
         assert keys.count(once) == 1
-    assert seen.notable[b"authorization"] == b"Bearer ours"
-    assert seen.notable[b"via"].endswith(b"1.1 us-1")
+    assert seen.by_name[b"authorization"] == b"Bearer ours"
+    assert seen.by_name[b"via"].endswith(b"1.1 us-1")
     assert seen.length == 0
     expected = [
         (name, value)
         for name, value in lines
         if name.lower() not in gone | REWRITTEN and not name.lower().startswith(b"x-forwarded-")
     ]
-    got = [(name, value) for key, name, value in seen.fields if key not in REWRITTEN]
+    got = [(name, value) for key, name, value, _ in seen.fields if key not in REWRITTEN]
     assert got == expected
 
 
@@ -80,13 +80,13 @@ def test_kept_credentials_go_up_unless_the_client_itself_takes_them_back(
     raw = b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: " + value + b"\r\n" + nominates + b"\r\n"
     seen = rewritten(raw, ClientAuthorization.KEEP)
     expected = b"Bearer ours" if nominates else value
-    assert [v for key, _, v in seen.fields if key == b"authorization"] == [expected]
+    assert [v for key, _, v, _ in seen.fields if key == b"authorization"] == [expected]
 
 
 def test_without_its_own_the_clients_request_gets_ours_in_every_mode() -> None:
     for mode in ClientAuthorization:
         seen = rewritten(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", mode)
-        assert seen.notable[b"authorization"] == b"Bearer ours"
+        assert seen.by_name[b"authorization"] == b"Bearer ours"
 
 
 def test_reject_refuses_who_brings_an_authorization() -> None:
@@ -110,12 +110,14 @@ def test_responses(status: int, lines: list[tuple[bytes, bytes]], named: list[by
     hop = {name.lower() for name in make.HOP_BY_HOP} - {b"trailer"}
     gone = hop | {name.lower() for name in named} - {b"content-length"}
     got = [
-        (name, value) for key, name, value in seen.fields if key not in (b"content-length", b"x-request-id")
+        (name, value)
+        for key, name, value, _ in seen.fields
+        if key not in (b"content-length", b"x-request-id")
     ]
     expected = [
         (name, value) for name, value in lines if value and name.lower() not in gone | {b"x-request-id"}
     ]
     assert got == expected
-    ids = [value for key, _, value in seen.fields if key == b"x-request-id"]
+    ids = [value for key, _, value, _ in seen.fields if key == b"x-request-id"]
     theirs = [value for name, value in lines if value and name.lower() == b"x-request-id"]
     assert ids == (theirs if theirs and b"x-request-id" not in gone else [b"r-1"])

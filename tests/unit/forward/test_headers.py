@@ -12,6 +12,7 @@ from proxy.forward.headers import (
     forwardable_trailers,
     request_id_of,
 )
+from proxy.http1.lines import make_field
 from proxy.http1.messages import RequestHead, ResponseHead
 from proxy.http1.parsing import RequestParser, ResponseParser
 from tests import strategies as make
@@ -268,13 +269,13 @@ NEVER_LATE = (
 
 @given(st.lists(st.tuples(make.names | st.sampled_from(NEVER_LATE).flatmap(make.spell), make.values)))
 def test_trailers_keep_order_and_bytes_but_bring_no_control_late(lines: list[tuple[bytes, bytes]]) -> None:
-    fields = [(name.lower(), name, value) for name, value in lines]
+    fields = [make_field(name, value) for name, value in lines]
     passed = forwardable_trailers(fields, ())
-    assert not {key for key, _, _ in passed} & {name.lower() for name in NEVER_LATE}
+    assert not {key for key, _, _, _ in passed} & {name.lower() for name in NEVER_LATE}
     rest = iter(fields)
     assert all(field in rest for field in passed)
 
 
 def test_trailers_pass_unless_nominated() -> None:
-    digest, hop = (b"digest", b"Digest", b"x"), (b"x-hop", b"X-Hop", b"1")
+    digest, hop = make_field(b"Digest", b"x"), make_field(b"X-Hop", b"1")
     assert forwardable_trailers([digest, hop, digest], (b"x-hop",)) == [digest, digest]

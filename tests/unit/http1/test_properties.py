@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.http1.bodies import ChunkedReader, CloseReader, LengthReader, open_body
+from proxy.http1.lines import make_field
 from proxy.http1.messages import CHUNKED, NO_BODY, UNTIL_CLOSE, MalformedMessage, RequestHead
 from proxy.http1.parsing import RequestParser, ResponseParser
 from proxy.http1.serializing import encode_chunk, encode_last_chunk
@@ -40,8 +41,8 @@ def test_a_request_parses_back_however_it_is_cut(
     sent = make.raw_head(method, target, fields) + REST
     head, rest = parse_request(data.draw(make.splits(sent)))
     assert (head.method, head.target, head.minor_version, head.host) == (method, target, 1, b"localhost")
-    assert [(name, value) for _, name, value in head.fields] == [(b"Host", b"localhost"), *fields]
-    assert all(key == name.lower() for key, name, _ in head.fields)
+    assert [(name, value) for _, name, value, _ in head.fields] == [(b"Host", b"localhost"), *fields]
+    assert all(key == name.lower() for key, name, _, _ in head.fields)
     assert rest == REST
 
 
@@ -58,7 +59,7 @@ def test_a_response_parses_back_however_it_is_cut(
     while head is None:
         head = parser.feed(next(reads))
     assert (head.status, head.reason, head.content_length) == (status, b"Some Reason", 5)
-    assert [(name, value) for _, name, value in head.fields][1:] == fields
+    assert [(name, value) for _, name, value, _ in head.fields][1:] == fields
     assert parser.rest + b"".join(reads) == b"hello"
 
 
@@ -66,7 +67,7 @@ def test_a_response_parses_back_however_it_is_cut(
 def test_a_chunked_body_reads_back_however_it_is_cut(
     data: st.DataObject, pieces: list[bytes], trailers: list[tuple[bytes, bytes]]
 ) -> None:
-    end = encode_last_chunk([(name.lower(), name, value) for name, value in trailers])
+    end = encode_last_chunk([make_field(name, value) for name, value in trailers])
     sent = b"".join(map(encode_chunk, pieces)) + end + REST
     reader = ChunkedReader(max_overhead=32_768, max_fields=100)
     content = b""
@@ -78,7 +79,7 @@ def test_a_chunked_body_reads_back_however_it_is_cut(
     assert content == b"".join(pieces)
     assert reader.done
     assert reader.rest + b"".join(reads) == REST
-    assert [(name, value) for _, name, value in reader.trailers] == trailers
+    assert [(name, value) for _, name, value, _ in reader.trailers] == trailers
 
 
 @given(st.data(), make.bodies.filter(bool))

@@ -1,0 +1,137 @@
+"""Heads read line by line mean what llhttp makes of them, and nothing is remembered that should not be."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.http1.known import Known
+from proxy.http1.lines import FIELDS, REQUEST_LINES, STATUS_LINES
+from proxy.http1.messages import MalformedMessage, RequestHead, ResponseHead
+from proxy.http1.parsing import RequestParser, ResponseParser
+from tests import strategies as make
+
+LIMITS = {"max_line": 8192, "max_head": 32_768, "max_fields": 100}
+Parser = RequestParser | ResponseParser
+
+odd_bytes = st.lists(
+    st.sampled_from(
+        [b"\0", b"\t", b"\n", b"\r", b" ", b"\x0b", b"\x7f", b"\x80", b"\xff", b":", b"\r\n", b"#"]
+    )
+    | st.binary(min_size=1, max_size=3),
+    max_size=2,
+).map(b"".join)
+deciding = st.sampled_from(
+    [
+        (b"Content-Length", b"3"),
+        (b"Content-Length", b"03"),
+        (b"Content-Length", b"3, 3"),
+        (b"Content-Length", b"-1"),
+        (b"Content-Length", b""),
+        (b"Transfer-Encoding", b"chunked"),
+        (b"Transfer-Encoding", b"gzip, chunked"),
+        (b"Connection", b"close"),
+        (b"Connection", b"Upgrade, x-a"),
+        (b"Upgrade", b"websocket"),
+        (b"Host", b"a b"),
+        (b"Expect", b"100-continue"),
+        (b"Keep-Alive", b"timeout=7"),
+    ]
+)
+lines = st.lists(st.tuples(make.names, make.values) | deciding, max_size=8)
+
+
+def outcome(parser: Parser, feed: Callable[[bytes], Any], raw: bytes) -> Any:
+    """What came of the bytes: all that the head says and what follows it, or why it was refused."""
+    try:
+        head: RequestHead | ResponseHead | None = feed(raw)
+    except MalformedMessage as error:
+        return error.reason
+    if head is None:
+        return None
+    return {name: getattr(head, name) for name in head.__slots__}, parser.rest
+
+
+def both(make_parser: Callable[..., Any], raw: bytes) -> tuple[Any, Any]:
+    by_lines, by_engine = make_parser(**LIMITS), make_parser(**LIMITS)
+    seen, expected = outcome(by_lines, by_lines.feed, raw), outcome(by_engine, by_engine._feed_engine, raw)
+    if isinstance(seen, str) and isinstance(expected, str):
+        # Of two faults, either may be found first.
+        return "refused", "refused"
+    return seen, expected
+
+
+@settings(max_examples=400)
+@given(st.data(), make.methods, make.targets | make.values, lines, odd_bytes)
+def test_requests_mean_what_llhttp_makes_of_them(
+    data: st.DataObject, method: bytes, target: bytes, fields: list[tuple[bytes, bytes]], odd: bytes
+) -> None:
+    raw = make.raw_head(method, target, fields, data.draw(st.integers(0, 1)))
+    at = data.draw(st.integers(0, len(raw)))
+    seen, expected = both(RequestParser, raw[:at] + odd + raw[at:] + b"rest")
+    assert seen == expected
+
+
+@settings(max_examples=400)
+@given(st.data(), st.integers(99, 600), make.values, lines, odd_bytes)
+def test_responses_mean_what_llhttp_makes_of_them(
+    data: st.DataObject, status: int, reason: bytes, fields: list[tuple[bytes, bytes]], odd: bytes
+) -> None:
+    text = b"".join(b"%b: %b\r\n" % line for line in fields)
+    raw = b"HTTP/1.%d %d %b\r\n%b\r\n" % (data.draw(st.integers(0, 1)), status, reason, text)
+    at = data.draw(st.integers(0, len(raw)))
+    seen, expected = both(ResponseParser, raw[:at] + odd + raw[at:] + b"rest")
+    assert seen == expected
+
+
+@pytest.mark.parametrize("place", ["name", "value", "target", "version"])
+def test_every_byte_of_a_request_means_what_llhttp_makes_of_it(place: str) -> None:
+    for byte in range(256):
+        at = dict.fromkeys(("name", "value", "target", "version"), b"") | {place: bytes([byte])}
+        raw = b"POST /a%(target)bb HTTP/1.1%(version)b\r\nHost: x\r\nX%(name)bY: a%(value)bb\r\n\r\n"
+        seen, expected = both(RequestParser, raw % {key.encode(): value for key, value in at.items()})
+        assert seen == expected, byte
+
+
+@pytest.mark.parametrize("place", ["name", "value", "status", "reason"])
+def test_every_byte_of_a_response_means_what_llhttp_makes_of_it(place: str) -> None:
+    for byte in range(256):
+        at = dict.fromkeys(("name", "value", "status", "reason"), b"") | {place: bytes([byte])}
+        raw = b"HTTP/1.1 20%(status)b0 O%(reason)bK\r\nX%(name)bY: a%(value)bb\r\n\r\n"
+        seen, expected = both(ResponseParser, raw % {key.encode(): value for key, value in at.items()})
+        assert seen == expected, byte
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Authorization: Bearer of-the-client",
+        b"cookie: session=1",
+        b"Set-Cookie: session=1",
+        b"Proxy-Authorization: Basic eDp5",
+        b"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        b"X-Long: " + 256 * b"x",
+        b"no field",
+    ],
+)
+def test_secrets_and_what_never_comes_again_is_not_kept(line: bytes) -> None:
+    assert (FIELDS[line] is None) == (b":" not in line)
+    assert line not in FIELDS
+
+
+def test_a_line_is_read_once() -> None:
+    read: list[bytes] = []
+    known = Known(lambda line: read.append(line) or line.upper())  # type: ignore[func-returns-value]
+    assert [known[b"a"], known[b"a"], known[b"b"]] == [b"A", b"A", b"B"]
+    assert read == [b"a", b"b"]
+
+
+def test_what_is_kept_is_bounded() -> None:
+    for known in (FIELDS, REQUEST_LINES, STATUS_LINES):
+        for i in range(5000):
+            assert (
+                known[b"X-%d: %d" % (i, i)] or known[b"GET /%d HTTP/1.1" % i] or known[b"HTTP/1.1 200 %d" % i]
+            )
+        assert 0 < len(known) <= 1024
