@@ -455,10 +455,10 @@ class Rig:
         head, _, body = connection.sent.partition(b"\r\n\r\n")
         fresh = RequestParser(max_line=8192, max_head=65_536, max_fields=100).feed(head + b"\r\n\r\n")
         assert fresh is not None
-        assert fresh.notable[b"authorization"].startswith((b"Bearer ", b"Basic own"))
+        assert fresh.by_name[b"authorization"].startswith((b"Bearer ", b"Basic own"))
         if self.request.websocket:
             return
-        if b"transfer-encoding" in fresh.notable and body:
+        if b"transfer-encoding" in fresh.by_name and body:
             reader = ChunkedReader(max_overhead=10_000, max_fields=10)
             body = reader.feed(body)
             assert not reader.done or self.request_done
