@@ -1,11 +1,11 @@
 """Where the client's id and secret come from, and noticing that they were rotated."""
 
-import stat
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from pydantic import SecretStr
 
+from config.permissions import readable_by_others
 from config.settings import Settings
 
 _MAX_SIZE: Final = 64 * 1024
@@ -84,11 +84,7 @@ class CredentialSource:
     def exposed_files(self) -> list[Path]:
         """Return the secret's file if any user of this machine may read it."""
         path = self._secret_file
-        try:
-            exposed = path is not None and path.stat().st_mode & stat.S_IROTH
-        except OSError:
-            exposed = False
-        return [path] if path is not None and exposed else []
+        return [path] if path is not None and readable_by_others(path) else []
 
     def _read(self) -> Credentials:
         # Kubernetes swaps a directory under both files at once: never pair an old id with a new secret.

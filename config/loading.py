@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from dotenv.parser import parse_stream
 from pydantic import ValidationError
 
+from config.permissions import readable_by_others
 from config.settings import PREFIX, Settings, environment, fields, is_loopback_url
 
 CONFIG_VARIABLE: Final = "BITS_CONFIG"
@@ -60,11 +61,15 @@ class SettingsError(Exception):
 
 
 class Loaded(NamedTuple):
-    """The settings, where each came from (by dotted name; missing: default), and what looks like a slip."""
+    """The settings, where each came from (by dotted name; missing: default), and what looks like a slip.
+
+    `exposed` are files with a secret in them that any user of this machine may read.
+    """
 
     settings: Settings
     origins: Mapping[str, str]
     warnings: tuple[str, ...]
+    exposed: tuple[Path, ...]
 
 
 class _Given(NamedTuple):
@@ -102,7 +107,15 @@ def load(
     if faults:
         raise SettingsError(faults)
     warnings = (*_unknown(environ, "the environment"), *_unknown(dotenv, ".env"))
-    return Loaded(settings, {name: each.origin for name, each in given.items()}, warnings)
+    origins = {name: each.origin for name, each in given.items()}
+    secret_from = origins.get("client_secret", "")
+    holders = (
+        env_file if secret_from.startswith(".env") else None,
+        Path(toml_path) if toml_path and secret_from.startswith("file") else None,
+        settings.upstream.client_key or settings.upstream.client_cert,
+    )
+    exposed = tuple(path for path in holders if path is not None and readable_by_others(path))
+    return Loaded(settings, origins, warnings, exposed)
 
 
 def variable_of(name: str) -> str:

@@ -203,6 +203,8 @@ def _with_settings(
     configure(level=settings.log_level, fmt=fmt, redactor=redactor, stream=stream)
     for warning in loaded.warnings:
         structlog.get_logger("bits_auth_proxy").warning(events.SETTING_UNKNOWN.name, detail=warning)
+    for path in loaded.exposed:
+        structlog.get_logger("bits_auth_proxy").warning(events.CREDENTIALS_EXPOSED.name, file=str(path))
     try:
         clean = _in_event_loop(action(_Ground(loaded, redactor, view)))
     except (CredentialsError, SettingError) as error:

@@ -121,7 +121,7 @@ CREDENTIALS_UNREADABLE: Final = Event(
 CREDENTIALS_EXPOSED: Final = Event(
     "credentials_readable_by_others",
     ("warning",),
-    "Any user of this machine may read the secret.",
+    "Any user of this machine may read the secret, or the private key.",
     {"file": "which holds it"},
 )
 

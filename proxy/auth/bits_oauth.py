@@ -25,6 +25,8 @@ from proxy.errors import TokenEndpointError, reason_of
 
 ASSUMED_LIFETIME: Final = 3600.0
 """Seconds a token lives when the answer does not say; what Bits documents."""
+MIN_LIFETIME: Final = 1.0
+"""Shorter-lived tokens can't be replaced in time at any pace that the endpoint would like."""
 MAX_LIFETIME: Final = 366 * 24 * 3600.0
 MAX_ANSWER: Final = 64 * 1024
 TOTAL_TIMEOUT: Final = 10.0
@@ -46,6 +48,8 @@ FailureKind: TypeAlias = Literal[
     "internal",
 ]
 FAILURE_KINDS: Final[tuple[FailureKind, ...]] = get_args(FailureKind)
+_REFUSED_KINDS: Final[frozenset[FailureKind]] = frozenset(("refused", "scope"))
+_PAIRS_KINDS: Final = _REFUSED_KINDS | {"status", "malformed"}
 
 _OK: Final = 200
 _REDIRECTS: Final = range(300, 400)
@@ -85,8 +89,13 @@ class TokenRequestError(TokenEndpointError):
 
     @property
     def refused(self) -> bool:
-        """Whether the endpoint said no to our credentials or request: trying again hardly helps."""
-        return self.kind == "refused"
+        """Whether the endpoint said no to our credentials, scope or request: trying again hardly helps."""
+        return self.kind in _REFUSED_KINDS
+
+    @property
+    def may_be_the_pairs(self) -> bool:
+        """Whether the endpoint answered what it might not answer to another pair."""
+        return self.kind in _PAIRS_KINDS
 
 
 class TokenGrant(NamedTuple):
@@ -221,7 +230,7 @@ def _lifetime(members: Mapping[str, Any]) -> float | None:
     if isinstance(value, int | float | str) and not isinstance(value, bool):
         with contextlib.suppress(ValueError, OverflowError):
             seconds = float(value)
-    if not 0 < seconds <= MAX_LIFETIME:
+    if not MIN_LIFETIME <= seconds <= MAX_LIFETIME:
         raise TokenRequestError("malformed", "the answer's expires_in is not a sensible number of seconds")
     return seconds
 

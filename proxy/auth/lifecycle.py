@@ -167,7 +167,9 @@ class Lifecycle:
         if candidate_refused:
             self.failures += 1
             self.refusals += 1
-            retry = schedule.retry_refused_at(now=now, refusals=self.refusals, token=token, rng=self._rng)
+            retry = schedule.retry_refused_at(
+                now=now, refusals=self.refusals, retry_after=None, token=token, rng=self._rng
+            )
             self.attempt_at = min(self.attempt_at, retry)
         else:
             self.failures = 0
@@ -185,7 +187,7 @@ class Lifecycle:
         token = self.current(now)
         if self.permanent:
             self.attempt_at = schedule.retry_refused_at(
-                now=now, refusals=self.refusals, token=token, rng=self._rng
+                now=now, refusals=self.refusals, retry_after=retry_after, token=token, rng=self._rng
             )
         else:
             self.attempt_at = schedule.retry_at(

@@ -227,7 +227,7 @@ class Refresher:
             token = await self._request(candidate or self._credentials, reason)
         except TokenRequestError as error:
             due = self._life.state(self._clock.now(), self._clock.wall()) in _DUE
-            if candidate is not None and error.refused and due:
+            if candidate is not None and error.may_be_the_pairs and due:
                 await self._fall_back(reason)
             else:
                 self._failed(error)
@@ -273,10 +273,14 @@ class Refresher:
 
     def _obtained(self, token: AccessToken, *, candidate_refused: bool) -> None:
         self._life.obtained(token, self._clock.now(), candidate_refused=candidate_refused)
-        self._proceed()
         for waiter in (*_emptied(self._waiters), *_emptied(self._refused_waiters)):
-            # What the others did on hearing took time; a token of seconds may have come to its end.
-            self._tell(waiter, token if self.current() is token else self._unavailable())
+            # The machine may have slept since the request was sent, and what the others do on hearing takes
+            # time too: whoever comes too late for this token waits for the next.
+            if self.current() is token:
+                self._tell(waiter, token)
+            else:
+                self._waiters[waiter] = None
+        self._proceed()
 
     def _failed(self, error: TokenRequestError) -> None:
         self._last_error = error

@@ -43,22 +43,30 @@ def retry_at(
     `retry_after`, as far as it is believed, comes on top of it, and lifts the bound to its quarter: all who
     were told the same instant come back spread out. But no valid token is left to die without one more try.
     """
-    asked = 0.0 if retry_after is None else min(retry_after, MAX_RETRY_AFTER)
+    asked = _believed(retry_after)
     bound = min(MAX_BACKOFF, max(2.0 ** min(failures, _MAX_DOUBLINGS), asked / 4))
     delay = asked + rng.uniform(MIN_DELAY, bound)
     return _not_past_the_last_chance(now + delay, now=now, token=token, rng=rng)
 
 
-def retry_refused_at(*, now: float, refusals: int, token: AccessToken | None, rng: Random) -> float:
+def retry_refused_at(
+    *, now: float, refusals: int, retry_after: float | None, token: AccessToken | None, rng: Random
+) -> float:
     """Return when to try again after `refusals` refusals in a row, which hardly end by themselves.
 
     With a valid token: 5 min, or a quarter of what it still lives. Without: 30 s, doubling up to 5 min.
+    `retry_after`, as far as it is believed, is the least; but no valid token is left to die for it.
     """
     if token is not None:
         pace = min(REFUSED_PACE, (token.expires_at - now) / 4)
     else:
         pace = min(REFUSED_PACE, MAX_BACKOFF * 2.0 ** min(max(0, refusals - 3), _MAX_DOUBLINGS))
-    return now + max(MIN_DELAY, pace * rng.uniform(0.8, 1.0))
+    asked = _not_past_the_last_chance(now + _believed(retry_after), now=now, token=token, rng=rng)
+    return max(asked, now + max(MIN_DELAY, pace * rng.uniform(0.8, 1.0)))
+
+
+def _believed(retry_after: float | None) -> float:
+    return 0.0 if retry_after is None else min(retry_after, MAX_RETRY_AFTER)
 
 
 def _not_past_the_last_chance(at: float, *, now: float, token: AccessToken | None, rng: Random) -> float:

@@ -258,6 +258,32 @@ def test_unknown_variables_are_warnings_with_the_nearest_name(tmp_path: Path) ->
     assert SECRET not in "".join(warnings)
 
 
+@pytest.mark.parametrize("where", [".env", "bits.toml"])
+@pytest.mark.parametrize("mode", [0o644, 0o640])
+def test_settings_files_with_a_secret_that_everybody_may_read_are_named(
+    tmp_path: Path, where: str, mode: int
+) -> None:
+    holder, other = tmp_path / where, tmp_path / "other"
+    holder.write_text("BITS_CLIENT_SECRET=s3cret\n" if where == ".env" else 'client_secret = "s3cret"\n')
+    other.write_text("")
+    files = (holder, other) if where == ".env" else (other, holder)
+    for path in files:
+        path.chmod(mode)
+    result = load(environ={}, env_file=files[0], config_file=str(files[1]), credentials_required=False)
+    assert result.exposed == ((holder,) if mode == 0o644 else ())
+
+
+def test_a_private_key_that_everybody_may_read_is_named(tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    for path in (cert, key):
+        path.write_text("")
+        path.chmod(0o644)
+    environ = {"BITS_UPSTREAM__CLIENT_CERT": str(cert), "BITS_UPSTREAM__CLIENT_KEY": str(key)}
+    assert loaded(environ).exposed == (key,)
+    del environ["BITS_UPSTREAM__CLIENT_KEY"]
+    assert loaded(environ).exposed == (cert,)
+
+
 def test_service_links_of_kubernetes_are_not_warned_of() -> None:
     links = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR")
     environ = {

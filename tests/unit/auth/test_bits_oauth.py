@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.auth.bits_oauth import (
+    FAILURE_KINDS,
     Answer,
     ClientCredentials,
     TokenGrant,
@@ -22,7 +23,7 @@ from proxy.auth.bits_oauth import (
 WALL = 1_700_000_000.0
 GOOD: dict[str, Any] = {"type": "Bearer", "access_token": "abc", "expires_in": 3600, "scope": "application"}
 
-SENSELESS: tuple[object, ...] = (0, -1, "soon", "", 1e12, True, [], {}, "nan", "inf", 10**400)
+SENSELESS: tuple[object, ...] = (0, -1, 0.99, "soon", "", 1e12, True, [], {}, "nan", "inf", 10**400)
 
 
 def parse(members: object, *, scope: str | None = None, status: int = 200, **fields: str) -> TokenGrant:
@@ -80,7 +81,7 @@ def test_the_type_is_bearer_under_either_name_in_any_case(members: dict[str, Any
 
 @pytest.mark.parametrize(
     ("expires_in", "lifetime"),
-    [(1, 1.0), ("3600", 3600.0), (" 60 ", 60.0), (0.5, 0.5), (31_536_000, 31_536_000.0)],
+    [(1, 1.0), ("3600", 3600.0), (" 60 ", 60.0), (1.5, 1.5), (31_536_000, 31_536_000.0)],
 )
 def test_sensible_lifetimes(expires_in: object, lifetime: float) -> None:
     assert parse({**GOOD, "expires_in": expires_in}).lifetime == lifetime
@@ -157,6 +158,11 @@ def test_failures_by_kind(status: int, members: object, kind: str, said: str) ->
     assert error.refused is (kind == "refused")
 
 
+def test_another_pair_might_fare_better_where_the_endpoint_answered_and_is_not_in_trouble() -> None:
+    at_fault = {kind for kind in FAILURE_KINDS if TokenRequestError(kind, "").may_be_the_pairs}
+    assert at_fault == {"refused", "scope", "status", "malformed"}
+
+
 @pytest.mark.parametrize(("status", "kind"), [(429, "throttled"), (503, "server_error"), (401, "refused")])
 def test_retry_after_is_taken_along(status: int, kind: str) -> None:
     error = failure(b"", status=status, retry_after="120")
@@ -215,6 +221,7 @@ def test_a_granted_scope_that_lacks_what_was_asked_names_both(
         return
     error = failure({**GOOD, "scope": granted}, scope=asked)
     assert error.kind == "scope"
+    assert error.refused
     assert repr(asked) in error.detail
     assert repr(granted) in error.detail
 

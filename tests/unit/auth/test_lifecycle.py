@@ -180,6 +180,16 @@ def test_three_refusals_in_a_row_are_permanent_and_slow() -> None:
     assert life.it.attempt_at - life.clock.now() >= 24
 
 
+def test_retry_after_holds_for_refusals_too() -> None:
+    life = Life()
+    for _ in range(4):
+        life.fly()
+        life.fail(refused=True, retry_after=250)
+        assert life.it.attempt_at - life.clock.now() >= 250
+        assert life.due(wanted=True) is None
+        life.to_next_attempt()
+
+
 def test_another_failure_between_breaks_the_row() -> None:
     life = Life()
     for refused in (True, True, False, True, True):

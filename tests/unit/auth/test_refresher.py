@@ -3,7 +3,7 @@ from random import Random
 
 import pytest
 
-from proxy.auth.bits_oauth import ClientCredentials
+from proxy.auth.bits_oauth import ClientCredentials, FailureKind
 from proxy.auth.refresher import Refresher
 from proxy.auth.tokens import AccessToken, TokenState
 from proxy.tasks import TaskOwner
@@ -214,6 +214,37 @@ async def test_a_refused_new_pair_leaves_the_token_and_falls_back_to_the_old_pai
     assert stage.it.status().last_error is None
 
 
+@pytest.mark.parametrize("kind", ["scope", "status", "malformed"])
+async def test_the_old_pair_serves_on_whatever_the_endpoint_has_against_the_new_one(
+    stage: Stage, kind: FailureKind
+) -> None:
+    await stage.begin()
+    stage.it.change_credentials(ClientCredentials("new", "s"))
+    await settle()
+    while stage.endpoint.asked[-1] == "new":
+        if stage.endpoint.pending:
+            stage.endpoint.fail(kind)
+        await stage.timers.advance(1)
+    stage.endpoint.grant()
+    await settle()
+    assert stage.it.current() is not None
+    assert stage.state() is TokenState.FRESH
+
+
+async def test_a_new_pair_is_not_given_up_because_the_endpoint_is_in_trouble(stage: Stage) -> None:
+    token = await stage.begin()
+    await stage.timers.advance(0.81 * 3600, step=10)
+    stage.endpoint.fail("connect")
+    await settle()
+    stage.it.change_credentials(ClientCredentials("new", "s"))
+    await settle()
+    stage.endpoint.fail("connect")
+    await settle()
+    assert stage.state() is TokenState.STALE
+    assert stage.endpoint.asked == ["old", "old", "new"]
+    assert stage.it.current() is token
+
+
 async def test_credentials_that_change_during_a_flight_get_a_flight_of_their_own(stage: Stage) -> None:
     stage.it.start()
     await settle()
@@ -279,6 +310,22 @@ async def test_after_hours_of_sleep_the_next_request_gets_a_new_token(stage: Sta
     await settle()
     assert waiter.token is not None
     assert waiter.token is not token
+
+
+async def test_a_token_that_slept_away_on_its_way_here_is_not_served_and_who_waits_gets_the_next(
+    stage: Stage,
+) -> None:
+    stage.it.start()
+    waiter = stage.waiter()
+    await settle()
+    stage.clock.advance(6 * 3600)
+    stage.endpoint.grant()
+    await settle()
+    assert waiter.calls == 0
+    assert len(stage.endpoint.pending) == 1
+    stage.endpoint.grant()
+    await settle()
+    assert waiter.token is stage.it.current()
 
 
 async def test_a_wall_clock_that_ran_ahead_refreshes_in_the_background(stage: Stage) -> None:

@@ -144,7 +144,10 @@ def test_after_refusals_the_pace_is_a_quarter_of_what_is_left_and_at_most_5_minu
 ) -> None:
     each = token(lifetime)
     now = each.issued_at + share * lifetime
-    delay = schedule.retry_refused_at(now=now, refusals=refusals, token=each, rng=Random(seed)) - now
+    delay = (
+        schedule.retry_refused_at(now=now, refusals=refusals, retry_after=None, token=each, rng=Random(seed))
+        - now
+    )
     left = each.expires_at - now
     assert 1.0 - 1e-6 <= delay <= 300.0 + 1e-6
     if left > 0:
@@ -156,14 +159,47 @@ def test_the_pace_after_refusals_with_a_token(left: float, pace: float) -> None:
     each = token(3600)
     now = each.expires_at - left
     found = [
-        schedule.retry_refused_at(now=now, refusals=9, token=each, rng=rng) - now for rng in (LOWER, UPPER)
+        schedule.retry_refused_at(now=now, refusals=9, retry_after=None, token=each, rng=rng) - now
+        for rng in (LOWER, UPPER)
     ]
     assert found == [pytest.approx(max(1.0, 0.8 * pace)), pytest.approx(pace)]
+
+
+@pytest.mark.parametrize(
+    ("left", "retry_after", "least", "most"),
+    [
+        (None, 200.0, 200, 200),
+        (None, 1e9, 300, 300),
+        (None, 5.0, 24, 30),
+        (3000, 290.0, 290, 300),
+        # Never past the last chance, 20 to 10 s before the end.
+        (100, 200.0, 80, 90),
+    ],
+)
+def test_a_refusal_that_names_when_to_retry_is_heeded(
+    left: float | None, retry_after: float, least: float, most: float
+) -> None:
+    each = token(3600)
+    now = 0.0 if left is None else each.expires_at - left
+    for seed in range(50):
+        delay = (
+            schedule.retry_refused_at(
+                now=now,
+                refusals=3,
+                retry_after=retry_after,
+                token=None if left is None else each,
+                rng=Random(seed),
+            )
+            - now
+        )
+        assert least - 1e-6 <= delay <= most + 1e-6
 
 
 def test_without_a_token_the_pace_after_refusals_doubles_from_30_s_to_5_minutes() -> None:
     rng = Random(7)
     for refusals, pace in ((1, 30), (2, 30), (3, 30), (4, 60), (5, 120), (6, 240), (7, 300), (50, 300)):
-        delay = schedule.retry_refused_at(now=0.0, refusals=refusals, token=None, rng=rng)
+        delay = schedule.retry_refused_at(now=0.0, refusals=refusals, retry_after=None, token=None, rng=rng)
         assert 0.8 * pace <= delay <= pace
-    assert schedule.retry_refused_at(now=0.0, refusals=10_000, token=None, rng=UPPER) == 300.0
+    assert (
+        schedule.retry_refused_at(now=0.0, refusals=10_000, retry_after=None, token=None, rng=UPPER) == 300.0
+    )
