@@ -13,6 +13,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="8",
         help="how long the clients keep calling while short tokens come and go",
     )
+    parser.addoption(
+        "--regenerate",
+        action="store_true",
+        help="write the chart's golden manifests, table and schema of settings anew; review the diff",
+    )
+
+
+@pytest.fixture
+def regenerate(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--regenerate"))
 
 
 @pytest.fixture
