@@ -31,7 +31,8 @@ RUN python3 -m venv /opt/build \
 COPY . .
 RUN /opt/build/bin/pip wheel --quiet --no-build-isolation --wheel-dir /opt/wheel . \
     && /opt/build/bin/pip --python /opt/bits-auth-proxy/bin/python install --quiet /opt/wheel/*.whl \
-    && python3 image/rootfs.py /opt/bits-auth-proxy /opt/root
+    && python3 image/rootfs.py /opt/bits-auth-proxy /opt/root \
+    && chroot /opt/root /opt/bits-auth-proxy/bin/python -c "import proxy.demo, uvloop"
 
 
 FROM scratch

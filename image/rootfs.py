@@ -22,8 +22,9 @@ from pathlib import Path
 
 NOT_AT_RUN_TIME = shutil.ignore_patterns(
     # Tests, an editor, installers and what they bundle.
-    "test", "tests", "idlelib", "tkinter", "turtledemo", "turtle.py", "ensurepip", "lib2to3", "distutils",
-    "pydoc_data", "site-packages", "dist-packages", "config-*", "sitecustomize.py", "activate*", "Activate*",
+    "test", "tests", "_test*", "_ctypes_test*", "idlelib", "tkinter", "_tkinter*", "turtle.py", "turtledemo",
+    "ensurepip", "lib2to3", "distutils", "pydoc_data", "site-packages", "dist-packages", "config-*",
+    "sitecustomize.py", "activate*", "Activate*",
     # What extension modules were made of, and what is made anew here.
     "*.a", "*.c", "*.h", "*.pxd", "*.pxi", "*.pyx", "*.pyi", "__pycache__",
 )  # fmt: skip
@@ -109,14 +110,9 @@ def collect(environment: Path, tree: RootFs) -> None:
 
 
 def shared_libraries(binaries: Iterable[Path]) -> set[Path]:
-    """Return what the dynamic linker loads for `binaries`."""
-    libraries: set[Path] = set()
-    for binary in binaries:
-        listing = output("ldd", str(binary))
-        if "not found" in listing:
-            sys.exit(f"a library of {binary} is missing:\n{listing}")
-        libraries.update(map(Path, re.findall(r"(/\S+) \(0x", listing)))
-    return libraries
+    """Return what the dynamic linker loads for `binaries`; what the base lacks is not looked for."""
+    listings = (output("ldd", str(binary)) for binary in binaries)
+    return {Path(name) for listing in listings for name in re.findall(r"(/\S+) \(0x", listing)}
 
 
 def debian_packages(files: Iterable[Path]) -> list[str]:
