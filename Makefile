@@ -28,12 +28,15 @@ test: $(VENV)/.dev ## Run all tests, then show which lines and branches they mis
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-check: $(VENV)/.dev ## Lint, format check, types, import contracts, YAML
+check: $(VENV)/.dev ## Lint, format check, types, import contracts, YAML, Dockerfile, schemas
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/yamllint --strict .
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose*.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 lock: $(VENV)/.dev ## Lock the dependencies anew; ARGS=--upgrade takes the newest of each
 	$(COMPILE) $(ARGS) pyproject.toml --output-file requirements.lock
@@ -44,7 +47,7 @@ lock: $(VENV)/.dev ## Lock the dependencies anew; ARGS=--upgrade takes the newes
 image: $(VENV)/.dev ## Build the image where no image registry is reached: on a base from Debian; needs root and podman
 	@$(BIN)/python -m tests.system.containers.podman build
 
-containers: $(VENV)/.dev ## Build the image and run it locked down; needs root, podman, runc and debootstrap
+containers: $(VENV)/.dev ## Build the image, run it locked down and with compose; needs root, podman, debootstrap, prometheus
 	$(BIN)/python -m pytest tests/system/containers $(ARGS)
 
 commands: $(VENV)/.dev ## Every command of the documentation, in a shell; needs bash and curl

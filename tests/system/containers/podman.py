@@ -92,7 +92,7 @@ def podman(*arguments: str, timeout: float = 300) -> str:
 def build() -> str:
     """Build the image on Debian's Python, or take it from the cache; return its reference."""
     with _locked():
-        base = _base()
+        base = debian_python()
         mounts = [f"--volume={path}:{path}:ro" for path in _BUILD_MOUNTS if Path(path).exists()]
         podman(
             "build",
@@ -108,11 +108,12 @@ def build() -> str:
             str(ROOT),
             timeout=600,
         )
-        podman("image", "prune", "--force")
+        # The steps of late builds stay: they are the cache of the next ones.
+        podman("image", "prune", "--force", "--filter=until=168h")
     return IMAGE
 
 
-def _base() -> str:
+def debian_python() -> str:
     """Return the reference of a Debian with Python, made where there is none or it is of another month."""
     codename = _os_release("VERSION_CODENAME")
     reference = f"localhost/debian-python:{codename}-{time.strftime('%Y-%m')}"

@@ -1,0 +1,187 @@
+"""compose.yaml as it is, started whole; only Prometheus is Debian's here, since no registry is reached."""
+
+import http.client
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import yaml
+
+from tests.fakes.stand import APPLICATION, CREATE
+from tests.system.containers.containers import Container, credentials_directory, unique
+from tests.system.containers.podman import ROOT, debian_python, environment, podman
+
+SERVICES = ("app", "sidecar", "emulator", "prometheus")
+
+
+class Project:
+    """Containers of one compose file, under a name of their own and on free ports."""
+
+    def __init__(self, image: str, *files: Path, name: str, **variables: str) -> None:
+        self.name = unique(name)
+        self.proxy_port, self.prometheus_port = free_port(), free_port()
+        self._files = [f"--file={file}" for file in files]
+        self._environment = {
+            **environment(),
+            "IMAGE": image,
+            "PROXY_PORT": str(self.proxy_port),
+            "PROMETHEUS_PORT": str(self.prometheus_port),
+            **variables,
+        }
+
+    def compose(self, *arguments: str) -> str:
+        command = [
+            sys.executable,
+            "-m",
+            "podman_compose",
+            f"--project-name={self.name}",
+            *self._files,
+            *arguments,
+        ]
+        done = subprocess.run(
+            command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def container(self, service: str) -> Container:
+        return Container(f"{self.name}_{service}_1")
+
+    def ask(self, method: str, path: str, host: str, body: str = "") -> tuple[int, str]:
+        """Send a request to the proxy's published port, as a program on this machine does."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.proxy_port, timeout=20)
+        try:
+            connection.request(method, path, body, {"Host": host, "Content-Type": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """Ask Prometheus."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.prometheus_port, timeout=20)
+        try:
+            connection.request("GET", f"/api/v1/query?query={quote(expression)}")
+            result: list[dict[str, Any]] = json.load(connection.getresponse())["data"]["result"]
+            return result
+        finally:
+            connection.close()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def eventually(condition: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + 40
+    while True:
+        try:
+            if condition():
+                return
+        except OSError:
+            pass
+        assert time.monotonic() < deadline, what
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def project(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    prometheus, promtool = shutil.which("prometheus"), shutil.which("promtool")
+    assert prometheus, "Debian's package prometheus is needed"
+    assert promtool
+    programs = [f"{program}:/bin/{Path(program).name}:ro" for program in (prometheus, promtool)]
+    substitute = {
+        "image": debian_python(),
+        "entrypoint": ["/bin/prometheus"],
+        "user": "65534:65534",
+        "volumes": programs,
+    }
+    override = tmp_path_factory.mktemp("compose") / "override.yaml"
+    override.write_text(yaml.safe_dump({"services": {"prometheus": substitute}}), "utf-8")
+    project = Project(image, ROOT / "compose.yaml", override, name="companion")
+    try:
+        project.compose("up", "--detach", "--no-build")
+        yield project
+    finally:
+        project.compose("down", "--volumes", "--timeout=5")
+
+
+def test_the_service_creates_applications_and_knows_no_secret(project: Project) -> None:
+    app = project.container("app")
+    eventually(lambda: app.logs.count("created bits:application::") >= 2, "the app gets applications")
+    assert "client_secret" not in podman("inspect", app.name)
+    assert app.run("python", "-c", "import os; print(os.path.exists('/run/secrets'))") == "False\n"
+    # The way to the API is the sidecar's alone.
+    resolve = "import socket\ntry: print(socket.gethostbyname('emulator'))\nexcept OSError: print('unknown')"
+    assert app.run("python", "-c", resolve) == "unknown\n"
+
+
+def test_this_machine_reaches_the_proxy_by_its_names_only(project: Project) -> None:
+    eventually(lambda: project.ask("GET", "/oauth2/userinfo", "localhost")[0] == 200, "the proxy serves")
+    status, body = project.ask("POST", CREATE, f"localhost:{project.proxy_port}", json.dumps(APPLICATION))
+    assert status == 200, body
+    status, body = project.ask("POST", CREATE, "rebound.example", json.dumps(APPLICATION))
+    assert status == 421, body
+
+
+def test_prometheus_sees_it(project: Project) -> None:
+    eventually(lambda: [each for each in project.query("up") if each["value"][1] == "1"], "a scrape")
+    assert project.query("bits_proxy_token_state")
+
+
+@pytest.mark.parametrize("service", ["sidecar", "emulator", "prometheus"])
+def test_each_service_is_healthy(project: Project, service: str) -> None:
+    def healthy() -> bool:
+        return "unhealthy" not in podman("healthcheck", "run", project.container(service).name)
+
+    eventually(healthy, f"{service} is healthy")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_each_service_is_locked_down(project: Project, service: str) -> None:
+    described = json.loads(podman("inspect", project.container(service).name))[0]
+    assert described["HostConfig"]["ReadonlyRootfs"]
+    assert not described["EffectiveCaps"]
+    assert "no-new-privileges" in " ".join(described["HostConfig"]["SecurityOpt"])
+    assert described["Config"]["User"] not in ("", "0", "root")
+    bindings = [each for ports in described["HostConfig"]["PortBindings"].values() for each in ports or ()]
+    assert {each["HostIp"] for each in bindings} <= {"127.0.0.1"}
+
+
+def test_stopped_it_drains_and_ends_well(project: Project) -> None:
+    sidecar = project.container("sidecar")
+    project.compose("stop", "app", "sidecar")
+    assert sidecar.ended() == 0
+    assert project.container("app").ended() == 0
+    assert [each["event"] for each in sidecar.events][-2:] == ["draining", "stopped"]
+
+
+def test_with_the_real_api_nothing_of_the_emulator_is_left(image: str, tmp_path: Path) -> None:
+    """The container is made but not started: the API is not called from here."""
+    credentials = credentials_directory(tmp_path, "id", "canary-secret")
+    project = Project(image, ROOT / "compose.bits.yaml", name="real", CREDENTIALS=str(credentials))
+    try:
+        project.compose("up", "--no-start", "--no-build", "sidecar")
+        described = json.loads(podman("inspect", project.container("sidecar").name))[0]
+    finally:
+        project.compose("down", "--volumes")
+    env = dict(each.split("=", 1) for each in described["Config"]["Env"])
+    assert env["BITS_API_URL"] == "https://api.bits.bi"
+    assert env["BITS_ALLOW_INSECURE_HTTP"] == "false"
+    assert env["BITS_ALLOWED_HOSTS"] == "sidecar,localhost"
+    mounts = {each["Destination"]: each["Source"] for each in described["Mounts"]}
+    assert mounts == {
+        f"/run/secrets/{name}": str(credentials / name) for name in ("client_id", "client_secret")
+    }
+    assert "canary-secret" not in str(described)
+    assert "emulator" not in str(described)
