@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from dotenv.parser import parse_stream
 from pydantic import ValidationError
 
+from config.addresses import is_loopback
 from config.permissions import readable_by_others
 from config.settings import PREFIX, Settings, environment, fields, is_loopback_url
 
@@ -245,6 +246,7 @@ def _nested(given: Mapping[str, _Given]) -> dict[str, Any]:
 def _disagreements(settings: Settings, *, credentials_required: bool) -> Iterator[_Disagreement]:
     """Yield faults that settings have together or with the file system, each with their names."""
     yield from _contradictions(settings)
+    yield from _exposed_inspection(settings)
     if credentials_required and settings.credentials_dir is None:
         yield from _missing_credentials(settings)
     yield from _unprintable_credentials(settings)
@@ -259,6 +261,15 @@ def _contradictions(settings: Settings) -> Iterator[_Disagreement]:
     for one, other in _DEPENDENT:
         if attrgetter(one)(settings) is not None and attrgetter(other)(settings) is None:
             yield (one, other), f"{variable_of(one)}: is of no use without {variable_of(other)}"
+
+
+def _exposed_inspection(settings: Settings) -> Iterator[_Disagreement]:
+    if settings.inspect:
+        for name in ("listen", "admin_listen"):
+            for address in getattr(settings, name) or ():
+                if not is_loopback(address):
+                    text = f"others reach {address}, and BITS_INSPECT=true keeps what passes: use loopback"
+                    yield (name, "inspect"), f"{variable_of(name)}: {text}"
 
 
 def _missing_credentials(settings: Settings) -> Iterator[_Disagreement]:

@@ -18,6 +18,41 @@ from config.addresses import ListenAddress, TcpAddress, parse_address
 
 DEFAULT_API: Final = "https://api.bits.bi"
 PREFIX: Final = "BITS_"
+KYC_WORDS: Final = (
+    "account",
+    "address",
+    "biometric",
+    "birth",
+    "card",
+    "city",
+    "dob",
+    "document",
+    "email",
+    "face",
+    "gender",
+    "iban",
+    "identity",
+    "image",
+    "income",
+    "license",
+    "mobile",
+    "name",
+    "nationality",
+    "nationalid",
+    "passport",
+    "personal",
+    "phone",
+    "photo",
+    "picture",
+    "postal",
+    "selfie",
+    "ssn",
+    "street",
+    "tax",
+    "video",
+    "zip",
+)
+"""What the names of personal data contain."""
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "*"))
 
 
@@ -260,6 +295,14 @@ class Settings(BaseSettings):
         None, description="How log lines look (unset: console on a terminal, else json)"
     )
     access_log: Literal["all", "errors", "off"] = Field("errors", description="Which requests are logged")
+    inspect: bool = Field(
+        default=False,
+        description="Whether the admin page shows headers and bodies, masked; on loopback only",
+    )
+    inspect_mask: Texts = Field(
+        KYC_WORDS,
+        description="What is masked there, besides credentials: all whose name contains one of these",
+    )
     token_wait: Timeout = Field(5, description="Seconds a request waits for a token, then 503")
     client_authorization: Literal["replace", "keep", "reject"] = Field(
         "replace", description="What becomes of an Authorization that the client brings"

@@ -131,6 +131,7 @@ def _what_to_try(running: sidecar.Sidecar, emulator: ListenAddress) -> str:
         reach = (
             f"--unix-socket {admin.path} http://localhost" if isinstance(admin, UnixAddress) else f"{admin}"
         )
+        lines += [f"  open http://{admin}/ in a browser"] if not isinstance(admin, UnixAddress) else []
         lines += [f"  curl -s {reach}/metrics | grep token", f"  curl -s {reach}/status"]
     lines += [
         "Break something:",

@@ -142,6 +142,12 @@ CERTIFICATE_REFUSED: Final = Event(
 SETTING_UNKNOWN: Final = Event(
     "setting_unknown", ("warning",), "A BITS_ variable is no setting.", {"detail": "which, and the nearest"}
 )
+INSPECTING: Final = Event(
+    "inspecting",
+    ("warning",),
+    "`BITS_INSPECT` is on: headers and bodies of the last requests are kept, masked.",
+    {"mask": "words of the names that are masked, besides credentials"},
+)
 STARTED: Final = Event(
     "started",
     ("info",),

@@ -15,6 +15,11 @@ REFRESHES: Final = 50
 REJECTIONS: Final = 50
 
 
+def exchange_id(ended: float) -> str:
+    """Return what tells an exchange from others: clients may send the same request id again."""
+    return f"{ended:.9f}"
+
+
 class Journal:
     """The last exchanges, rejections and token requests. Durations in seconds, instants by the wall."""
 
@@ -69,6 +74,7 @@ class Journal:
         offset = self._clock.wall() - self._clock.now()
         return [
             {
+                "id": exchange_id(ended),
                 "timestamp_seconds": round(ended + offset, 3),
                 "request_id": request_id.decode("latin-1"),
                 "operation": operation,

@@ -8,6 +8,7 @@ import random
 import secrets
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -42,12 +43,15 @@ from proxy.forward.certificates import CertificateError
 from proxy.forward.context import ForwardContext
 from proxy.forward.dialing import Dialer
 from proxy.forward.downstream import READ_SIZE
+from proxy.forward.exchange import Exchange
 from proxy.forward.frontend import Clients, Frontend, RequestIds
 from proxy.forward.gateway import Gateway
 from proxy.forward.headers import ClientAuthorization, RequestRules, ResponseRules, canonical_origin
+from proxy.forward.inspecting import InspectedExchange
 from proxy.forward.limits import ConnectionLimit, ReplayBudget
 from proxy.forward.outbox import Outbox
 from proxy.forward.pool import Pool
+from proxy.inspection import Inspection
 from proxy.journal import Journal
 from proxy.process import guard_memory, on_signals, raise_descriptor_limit
 from proxy.tasks import TaskOwner
@@ -88,6 +92,10 @@ class Sidecar:
         self._sockets: list[tuple[ListenAddress, socket.socket]] = []
         self._admin_sockets: list[tuple[ListenAddress, socket.socket]] = []
         self._journal = Journal(self._clock)
+        self.addresses: list[ListenAddress] = []
+        """Where clients are served since `start`; ports are the real ones."""
+        self.admin_addresses: list[ListenAddress] = []
+        """Where probes, metrics and the page are."""
         self._telemetry = Telemetry(
             clock=self._clock,
             access_log=settings.access_log,
@@ -126,19 +134,16 @@ class Sidecar:
         self._clients = Clients(ConnectionLimit(settings.limits.max_connections))
         self._pool = self._build_pool()
         self._context = self._build_context()
+        self._inspection: Inspection | None = None
+        if settings.inspect:
+            self._inspection = Inspection(mask=settings.inspect_mask, redact=redactor.redact)
         self._gateway = Gateway(
-            context=self._context, clients=self._clients, tasks=self._traffic_tasks, loop=self._loop
+            context=self._context,
+            clients=self._clients,
+            tasks=self._traffic_tasks,
+            loop=self._loop,
+            make_exchange=partial(InspectedExchange, self._inspection.keep) if self._inspection else Exchange,
         )
-
-    @property
-    def addresses(self) -> list[ListenAddress]:
-        """Where clients are served; ports are the real ones."""
-        return [bound_address(address, sock) for address, sock in self._sockets]
-
-    @property
-    def admin_addresses(self) -> list[ListenAddress]:
-        """Where probes, metrics and status are."""
-        return [bound_address(address, sock) for address, sock in self._admin_sockets]
 
     @property
     def speaks_tls(self) -> bool:
@@ -163,12 +168,16 @@ class Sidecar:
                 health=self._health,
                 metrics=self._telemetry.render,
                 status=lambda: {**self._status(), "metrics": self._telemetry.numbers()},
+                activity=self.activity,
+                inspected=self._inspection.find if self._inspection else None,
                 actions=actions,
                 loopback=is_loopback(address),
             )
             await self._admin.serve(sock, app)
         self._serve()
         self._watch_files()
+        if self._inspection is not None:
+            self._log.warning(events.INSPECTING.name, mask=",".join(settings.inspect_mask))
         # What is there now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
@@ -324,6 +333,8 @@ class Sidecar:
             self._admin_sockets.append(
                 (address, bind_for("BITS_ADMIN_LISTEN", address, settings.socket_mode))
             )
+        self.addresses = [bound_address(address, sock) for address, sock in self._sockets]
+        self.admin_addresses = [bound_address(address, sock) for address, sock in self._admin_sockets]
 
     # Files that change.
 
@@ -361,6 +372,8 @@ class Sidecar:
             "listen": [str(address) for address in self.addresses],
             "admin": [str(address) for address in self.admin_addresses],
             **self._status(),
+            "log_level": get_level(),
+            "inspecting": self._inspection is not None,
             "totals": self._telemetry.totals(),
             "exchanges": self._journal.exchanges(),
             "rejections": self._journal.rejections(),

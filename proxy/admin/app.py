@@ -13,6 +13,7 @@ from aiohttp import web
 
 from proxy.admin.actions import Actions, add_routes
 from proxy.admin.health import Health, Verdict
+from proxy.admin.static import add_page
 
 LOOPBACK_NAMES: Final = frozenset(("localhost", "127.0.0.1", "::1"))
 
@@ -24,13 +25,17 @@ def build_app(
     health: Health,
     metrics: Callable[[str], tuple[bytes, str]],
     status: Callable[[], Mapping[str, Any]],
+    activity: Callable[[], Mapping[str, Any]],
+    inspected: Callable[[str], Mapping[str, Any] | None] | None,
     actions: Actions,
     loopback: bool,
 ) -> web.Application:
     """Return the application of one listener.
 
-    `metrics` maps an Accept value to content and content type; `status` returns JSON-ready data without
-    secrets; `loopback` tells whether the listener can be reached from this machine only.
+    `metrics` maps an Accept value to content and content type; `status` and `activity`, which the
+    page shows, return JSON-ready data without secrets; `inspected` returns what is
+    kept of the exchange of an id, None: nothing; it is None itself where nothing ever is. `loopback` tells
+    whether the listener can be reached from this machine only.
     """
 
     async def livez(_: web.Request) -> web.Response:
@@ -49,6 +54,15 @@ def build_app(
     async def show_status(_: web.Request) -> web.Response:
         return web.json_response(status(), dumps=lambda data: json.dumps(data, indent=2))
 
+    async def show_activity(_: web.Request) -> web.Response:
+        return web.json_response(activity())
+
+    async def show_inspected(request: web.Request) -> web.Response:
+        kept = None if inspected is None else inspected(request.match_info["id"])
+        if kept is None:
+            return web.Response(status=404, text="Nothing is kept of this exchange.\n")
+        return web.json_response(kept)
+
     app = web.Application(middlewares=[_guard(check_host=loopback)])
     app.router.add_get("/livez", livez)
     app.router.add_get("/startupz", startupz)
@@ -56,7 +70,10 @@ def build_app(
     app.router.add_get("/metrics", expose)
     if loopback:
         app.router.add_get("/status", show_status)
+        app.router.add_get("/activity", show_activity)
+        app.router.add_get("/inspected/{id}", show_inspected)
         add_routes(app.router, actions)
+        add_page(app.router)
     return app
 
 

@@ -16,6 +16,7 @@ that leaves should not keep the API busy. A FIN outside a tunnel means that the 
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final, cast
 
@@ -65,6 +66,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         "_exchange",
         "_frontend",
         "_lingered",
+        "_make_exchange",
         "_outbox",
         "_parser",
         "_phase",
@@ -76,8 +78,9 @@ class ClientConnection(asyncio.BufferedProtocol):
         "peer",
     )
 
-    def __init__(self, frontend: Frontend) -> None:
+    def __init__(self, frontend: Frontend, make_exchange: Callable[..., Exchange] = Exchange) -> None:
         self._frontend = frontend
+        self._make_exchange = make_exchange
         self._outbox = frontend.context.outbox
         self._parser = RequestParser(
             max_line=frontend.max_line, max_head=frontend.max_head, max_fields=frontend.max_fields
@@ -305,7 +308,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._refuse(problem, head)
             return None
         context.observer.exchange_started()
-        return Exchange(
+        return self._make_exchange(
             context,
             self,
             head,

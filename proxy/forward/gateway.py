@@ -8,6 +8,7 @@ from typing import Final
 from proxy.forward.certificates import ServerCertificate
 from proxy.forward.context import ForwardContext
 from proxy.forward.downstream import ClientConnection
+from proxy.forward.exchange import Exchange
 from proxy.forward.frontend import Clients, Frontend
 from proxy.forward.listener import Listener
 from proxy.forward.termination import TlsConnection
@@ -28,6 +29,7 @@ class Gateway:
         "_hurry",
         "_listeners",
         "_loop",
+        "_make_exchange",
         "_tasks",
         "_timer",
     )
@@ -39,12 +41,17 @@ class Gateway:
         clients: Clients,
         tasks: TaskOwner,
         loop: asyncio.AbstractEventLoop,
+        make_exchange: Callable[..., Exchange] = Exchange,
     ) -> None:
-        """Take what the frontends share; `tasks` is closed with the gateway."""
+        """Take what the frontends share; `tasks` is closed with the gateway.
+
+        `make_exchange` is called as `Exchange` is, for every request.
+        """
         self._context = context
         self._clients = clients
         self._tasks = tasks
         self._loop = loop
+        self._make_exchange = make_exchange
         self._frontends: list[Frontend] = []
         self._listeners: list[Listener] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -63,7 +70,7 @@ class Gateway:
         self._frontends.append(frontend)
         listener = Listener(
             sock=sock,
-            factory=_factory(frontend, certificate),
+            factory=self._factory(frontend, certificate),
             limit=self._clients.limit,
             tasks=self._tasks,
             loop=self._loop,
@@ -108,6 +115,16 @@ class Gateway:
         self._context.pool.abort()
         await self._tasks.close()
 
+    def _factory(
+        self, frontend: Frontend, certificate: ServerCertificate | None
+    ) -> Callable[[], asyncio.BaseProtocol]:
+        def plain() -> ClientConnection:
+            return ClientConnection(frontend, self._make_exchange)
+
+        if certificate is None:
+            return plain
+        return lambda: TlsConnection(plain(), context=certificate.context, frontend=frontend)
+
     def _tick(self) -> None:
         # First of all: whatever happens below, there is a next time.
         self._timer = self._loop.call_later(TICK, self._tick)
@@ -129,12 +146,6 @@ class Gateway:
     def _abort_clients(self) -> None:
         for connection in list(self._clients.open):
             connection.abort()
-
-
-def _factory(frontend: Frontend, certificate: ServerCertificate | None) -> Callable[[], asyncio.BaseProtocol]:
-    if certificate is None:
-        return lambda: ClientConnection(frontend)
-    return lambda: TlsConnection(ClientConnection(frontend), context=certificate.context, frontend=frontend)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

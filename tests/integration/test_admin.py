@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 from collections.abc import AsyncIterator
 from typing import NamedTuple
@@ -19,7 +20,9 @@ from tests.fakes.bench import Bench
 from tests.fakes.clock import FakeClock
 from tests.fakes.stand import Stand, standing
 
-PAGES = ("/livez", "/startupz", "/readyz", "/metrics", "/status")
+EVERYWHERE = ("/livez", "/startupz", "/readyz", "/metrics")
+LOOPBACK_ONLY = ("/status", "/activity", "/inspected/1.5", "/", "/page.css", "/page.js", "/icon.svg")
+PAGES = (*EVERYWHERE, *LOOPBACK_ONLY)
 
 
 class Admin(NamedTuple):
@@ -44,6 +47,8 @@ async def serve(*, loopback: bool) -> tuple[AdminServer, Admin]:
         health=health,
         metrics=lambda accept: (f"for {accept}".encode(), "text/plain; version=0.0.4"),
         status=lambda: {"token": {"state": "fresh"}},
+        activity=lambda: {"exchanges": []},
+        inspected=lambda identity: {"request": {}} if identity == "1.5" else None,
         actions=Actions(
             refresh=refresh,
             levels=("debug", "info"),
@@ -117,7 +122,7 @@ async def test_where_others_can_reach_it_there_are_probes_and_metrics_alone(admi
     admin.token[0] = True
     # Probes come by the pod's address, so any Host will do.
     found = {path: (await get(admin.origin, path, Host="10.0.0.7"))[0] for path in PAGES}
-    assert found == {**dict.fromkeys(PAGES, 200), "/status": 404}
+    assert found == {**dict.fromkeys(EVERYWHERE, 200), **dict.fromkeys(LOOPBACK_ONLY, 404)}
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -232,6 +237,57 @@ async def has_token(stand: Stand) -> str:
             fingerprint = json.loads((await get(stand.admin, "/status"))[1])["token"]["fingerprint"]
             if fingerprint is not None:
                 return str(fingerprint)
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type"),
+    [
+        ("/", "text/html"),
+        ("/page.css", "text/css"),
+        ("/page.js", "text/javascript"),
+        ("/icon.svg", "image/svg+xml"),
+    ],
+)
+async def test_the_page_may_use_this_listener_alone(admin: Admin, path: str, content_type: str) -> None:
+    async with aiohttp.ClientSession() as session, session.get(admin.origin + path) as answer:
+        assert answer.status == 200
+        assert answer.content_type == content_type
+        directives = answer.headers["Content-Security-Policy"].split("; ")
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        text = await answer.text()
+    assert {"default-src 'none'", "frame-ancestors 'none'", "script-src 'self'"} <= set(directives)
+    assert {each.partition(" ")[2] for each in directives} == {"'self'", "'none'"}
+    # Nothing inline, which the policy would refuse, and no address of anybody else.
+    assert not re.search(r"<script(?![^>]*src)|<style| on[a-z]+=| style=", text)
+    assert set(re.findall(r"https?://[^/\"]+", text)) <= {"http://www.w3.org"}
+
+
+async def test_what_is_not_kept_is_not_found(admin: Admin) -> None:
+    assert await get(admin.origin, "/inspected/1.5") == (200, '{"request": {}}')
+    assert (await get(admin.origin, "/inspected/2.5"))[0] == 404
+
+
+async def test_activity_tells_what_happened_lately() -> None:
+    async with standing() as stand, aiohttp.ClientSession(stand.url) as client:
+        async with client.get("/oauth2/userinfo", headers={"X-Request-ID": "mine"}) as answer:
+            assert answer.status == 200
+        async with client.get("/v1/oauth2/token") as answer:
+            assert answer.status == 403
+        told = json.loads((await get(stand.admin, "/activity"))[1])
+        assert (await get(stand.admin, f"/inspected/{told['exchanges'][0]['id']}"))[0] == 404
+    (exchange,) = told["exchanges"]
+    assert exchange["request_id"] == "mine"
+    assert (exchange["method"], exchange["operation"], exchange["status"]) == ("GET", "userinfo", 200)
+    assert exchange["timestamp_seconds"] == pytest.approx(told["timestamp_seconds"], abs=5)
+    assert [each["reason"] for each in told["rejections"]] == ["denied"]
+    assert [(each["outcome"], each["reason"]) for each in told["refreshes"]] == [("success", "start")]
+    assert told["refreshes"][0]["detail"] == f"{told['token']['fingerprint']}, lives 3600 s"
+    assert told["listen"] == [stand.url.removeprefix("http://")]
+    assert (told["inspecting"], told["log_level"]) == (False, "debug")
+    totals = told["totals"]
+    assert (totals["requests"], totals["requests_in_flight"], totals["failed_requests"]) == (1, 0, 0)
+    assert (totals["rejected_requests"], totals["token_refreshes"]) == (1, 1)
+    assert totals["response_bytes"] == exchange["response_bytes"] > 0
 
 
 async def test_status_and_metrics_of_a_whole_stand_tell_the_same() -> None:

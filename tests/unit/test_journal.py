@@ -30,6 +30,7 @@ def test_an_exchange_is_told_with_the_wall_clocks_time() -> None:
     (told,) = journal.exchanges()
     assert told.pop("timestamp_seconds") == pytest.approx(ended, abs=0.001)
     assert told == {
+        "id": "1000.000000000",
         "request_id": "r-1",
         "operation": "applications.create",
         "method": "POST",
