@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,6 +133,10 @@ def secure(authority: trustme.CA) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return client, server
 
 
+def descriptors() -> set[str]:
+    return {path.name for path in Path("/dev/fd").iterdir()}
+
+
 async def connect(maker: Dialer) -> None:
     connection = await maker.connect(Keeper())
     assert connection.is_ready
@@ -202,12 +206,12 @@ async def test_where_nobody_answers_it_is_a_timeout_and_no_socket_is_left(
     client, _ = secure(authority)
     with stalling() as one, swallowing() as other:
         names = Names(one, other) if tls else Names(other)
-        before = os.listdir("/dev/fd")
+        before = descriptors()
         with pytest.raises(DialError, match=r"no answer within 0\.3 s") as caught:
             await connect(dialer(names, context=client if tls else None, timeout=0.3))
         assert caught.value.problem is problems.CONNECTION_TIMEOUT
         await asyncio.sleep(0)
-        assert os.listdir("/dev/fd") == before
+        assert descriptors() == before
 
 
 async def test_where_all_refuse_it_is_told_at_once() -> None:

@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import hashlib
 import io
 import json
+import socket
 import ssl
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -12,10 +15,12 @@ import pytest
 import trustme
 
 from config.addresses import TcpAddress
+from tests.fakes.clock import FakeClock
 from tests.fakes.rawclient import Answer, RawClient, raw_client
-from tests.fakes.recorder import Recorder, recording
+from tests.fakes.recorder import OK_ANSWER, Recorder, recording
 from tests.fakes.stand import sidecar_for
 
+PIECE = bytes(range(256)) * 256
 GET = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -93,6 +98,40 @@ async def test_a_request_over_tls(tls: Tls) -> None:
     assert recorder.connections == 1
 
 
+def refuse_all(sock: socket.socket, context: ssl.SSLContext) -> None:
+    """Fail at the handshakes of all who connect, until the socket is shut down; alerts are sent."""
+    with contextlib.suppress(OSError):
+        while True:
+            plain, _ = sock.accept()
+            with plain, contextlib.suppress(ssl.SSLError):
+                context.wrap_socket(plain, server_side=True).close()
+
+
+async def test_tls_1_1_is_refused(tls: Tls) -> None:
+    context = tls.context("localhost")
+    context.set_ciphers("DEFAULT@SECLEVEL=0")
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        serving = asyncio.ensure_future(asyncio.to_thread(refuse_all, sock, context))
+        async with recording() as tokens:
+            env = {
+                "BITS_TOKEN_URL": f"http://{tokens.authority}/v1/oauth2/token",
+                "BITS_UPSTREAM__CA_FILE": str(tls.ca_file),
+            }
+            log = io.StringIO()
+            async with sidecar_for(f"https://localhost:{sock.getsockname()[1]}", log, **env) as sidecar:
+                address = sidecar.addresses[0]
+                assert isinstance(address, TcpAddress)
+                async with raw_client((address.host, address.port)) as client:
+                    await client.send(GET)
+                    answer = await client.answer()
+        sock.shutdown(socket.SHUT_RDWR)
+        await serving
+    assert (answer.status, json.loads(answer.body)["code"]) == (502, "tls_error")
+    assert "PROTOCOL_VERSION" in log.getvalue()
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_tls_1_2_and_1_3(tls: Tls, version: ssl.TLSVersion) -> None:
     context = tls.context("localhost", least=version, most=version)
@@ -144,6 +183,126 @@ async def test_a_close_delimited_answer_is_whole_only_after_close_notify(tls: Tl
             answer = await client.answer()
             assert answer.status in (200, 502)
             assert (answer.status == 200 and answer.whole) is clean
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n0\r\n",
+    ],
+)
+@pytest.mark.parametrize("clean", [True, False])
+async def test_an_answer_that_ends_early_is_cut_even_after_close_notify(
+    tls: Tls, pieces: bytes, *, clean: bool
+) -> None:
+    async with proxied(tls, tls.context("localhost"), answering(pieces, clean=clean)) as (client, _):
+        await client.send(GET)
+        answer = await client.answer()
+        # An abort may overtake what was sent before it: then the client is told so in an answer of ours.
+        assert not answer.whole or answer.status == 502
+
+
+async def test_an_api_that_does_not_read_stops_the_client_and_then_gets_it_all(tls: Tls) -> None:
+    length = 1024 * len(PIECE)
+    go_on = asyncio.Event()
+    got = hashlib.sha256()
+    taken = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await go_on.wait()
+        left = length
+        while left:
+            piece = await reader.read(min(left, 2**20))
+            got.update(piece)
+            left -= len(piece)
+        writer.write(OK_ANSWER)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def feed(client: RawClient) -> None:
+        nonlocal taken
+        await client.send(b"POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % length)
+        while taken < length:
+            await client.send(PIECE)
+            taken += len(PIECE)
+
+    # One connection, so that the server has one to serve.
+    async with proxied(tls, tls.context("localhost"), serve, BITS_UPSTREAM__WARM_CONNECTIONS="0") as (
+        client,
+        _,
+    ):
+        feeding = asyncio.ensure_future(feed(client))
+        before = -1
+        while taken != before or not taken:
+            before = taken
+            await asyncio.sleep(0.3)
+        # What the kernel's buffers on loopback may hold on top of ours, on both connections.
+        assert before < 16 * 2**20 < length
+        go_on.set()
+        async with asyncio.timeout(30):
+            await feeding
+            assert (await client.answer()).status == 200
+    assert got.digest() == hashlib.sha256(PIECE * 1024).digest()
+
+
+async def test_after_any_idle_time_a_connection_with_tls_done_is_there(tls: Tls) -> None:
+    made: list[asyncio.StreamWriter] = []
+    served_by: list[int] = []
+    clock = FakeClock()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        made.append(writer)
+        mine = len(made)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                served_by.append(mine)
+                writer.write(OK_ANSWER)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls.context("localhost"))
+    async with server, recording() as tokens:
+        env = {
+            "BITS_TOKEN_URL": f"http://{tokens.authority}/v1/oauth2/token",
+            "BITS_UPSTREAM__CA_FILE": str(tls.ca_file),
+            "BITS_LIMITS__KEEPALIVE_TIMEOUT": "86400",
+        }
+        api = f"https://localhost:{server.sockets[0].getsockname()[1]}"
+        async with sidecar_for(api, io.StringIO(), clock, **env) as sidecar:
+            address = sidecar.addresses[0]
+            assert isinstance(address, TcpAddress)
+            pool = sidecar._pool
+
+            async def settled() -> None:
+                """Wait until a spare is there, and the server knows of it."""
+                while pool.is_connecting or not pool.counts()["idle"] or len(made) < connects():  # noqa: ASYNC110
+                    await asyncio.sleep(0.002)
+
+            def connects() -> int:
+                text = sidecar._telemetry.render("")[0].decode()
+                return int(float(text.partition('upstream_connects_total{outcome="ok"} ')[2].split()[0]))
+
+            async with raw_client((address.host, address.port)) as client, asyncio.timeout(30):
+                for idle in (0, 30, 60, 600):
+                    for _ in range(0, idle, 4):
+                        clock.advance(4)
+                        # Before the ticker has had a look, too.
+                        assert any(each.is_open and clock.now() < each.idle_until for each in pool._idle)
+                        pool.tick(clock.now())
+                        await settled()
+                    await settled()
+                    ready = len(made)
+                    await client.send(GET)
+                    assert (await client.answer()).status == 200
+                    assert served_by[-1] <= ready
+    assert len(served_by) == 4
+    # About one in 45 s.
+    assert 600 / 55 < len(made) < 690 / 35
 
 
 async def test_large_bodies_pass_over_tls(tls: Tls) -> None:

@@ -2,12 +2,14 @@
 
 import contextlib
 import ssl
+from pathlib import Path
 
 import pytest
 import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.forward.certificates import CertificateFiles, server_context
 from proxy.forward.dialing import client_context
 from proxy.forward.tls import TlsChannel
 from tests import strategies as make
@@ -71,6 +73,15 @@ def connected(version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> tuple[TlsChan
     # TLS 1.3: the session tickets.
     assert channel.receive(data) == b""
     return channel, server
+
+
+def test_nothing_older_than_tls_1_2_is_spoken_whatever_the_systems_openssl_allows(tmp_path: Path) -> None:
+    files = CertificateFiles(tmp_path / "cert", tmp_path / "key")
+    CERTIFICATE.cert_chain_pems[0].write_to_path(files.cert)
+    CERTIFICATE.private_key_pem.write_to_path(files.key)
+    for context in (CONTEXT, server_context(files)):
+        assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+        assert context.options & ssl.OP_NO_RENEGOTIATION
 
 
 @pytest.mark.parametrize("version", VERSIONS)
