@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lock image containers browser commands differential soak simulation bench clean
+.PHONY: help demo test check lock image containers browser commands differential egress soak simulation bench clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -58,6 +58,9 @@ commands: $(VENV)/.dev ## Every command of the documentation, in a shell; needs 
 
 differential: $(VENV)/.dev ## The same requests through nginx and through the proxy; needs nginx
 	$(BIN)/python -m pytest tests/system/differential $(ARGS)
+
+egress: $(VENV)/.dev ## The way to the API through a real http proxy; needs tinyproxy
+	$(BIN)/python -m pytest tests/system/egress $(ARGS)
 
 soak: $(VENV)/.dev ## Ten minutes of short tokens, faults and rotations: no answer fails because of the token
 	@exec $(BIN)/python -m tests.soak $(ARGS)

@@ -2,62 +2,29 @@
 
 import contextlib
 import io
-import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import NamedTuple
 
 import aiohttp
 import pytest
-import trustme
-from aiohttp import web
 
-from proxy.clock import SystemClock
-from proxy.emulator.server import Emulator
 from proxy.sidecar import Sidecar
-from tests.fakes.commands import CLIENT_ID, CLIENT_SECRET, proxy_env, run
+from tests.fakes.commands import proxy_env, run
 from tests.fakes.connect_proxy import ConnectProxy, connect_proxy
-from tests.fakes.stand import APPLICATION, CREATE, sidecar_for
-
-
-class SecureApi(NamedTuple):
-    """The emulator over https, and the settings that lead to it."""
-
-    origin: str
-    env: dict[str, str]
+from tests.fakes.secure_api import SecureApi, create, secure_api
+from tests.fakes.stand import sidecar_for
 
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[SecureApi]:
-    authority = trustme.CA()
-    ca_file = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(ca_file)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
-    emulator = Emulator(client_id=CLIENT_ID, client_secret=CLIENT_SECRET, clock=SystemClock())
-    runner = web.AppRunner(emulator.app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    try:
-        yield SecureApi(
-            f"https://localhost:{runner.addresses[0][1]}", {"BITS_UPSTREAM__CA_FILE": str(ca_file)}
-        )
-    finally:
-        await runner.cleanup()
+    async with secure_api(tmp_path) as serving:
+        yield serving
 
 
 @pytest.fixture
 async def egress() -> AsyncIterator[ConnectProxy]:
     async with connect_proxy() as proxy:
         yield proxy
-
-
-async def create(sidecar: Sidecar) -> tuple[int, str]:
-    async with (
-        aiohttp.ClientSession(f"http://{sidecar.addresses[0]}") as session,
-        session.post(CREATE, json=APPLICATION) as answer,
-    ):
-        return answer.status, answer.headers.get("Proxy-Status", "")
 
 
 @contextlib.asynccontextmanager

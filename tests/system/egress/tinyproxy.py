@@ -1,0 +1,71 @@
+"""tinyproxy, an http proxy as companies run them between their networks and the internet."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+
+class Tinyproxy:
+    """A running tinyproxy on `port`, whose log is kept."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+        self.port = port
+        self.log = ""
+        self._process = process
+        self._reading = asyncio.ensure_future(self._read())
+
+    @property
+    def tunnels(self) -> list[str]:
+        """The requests for tunnels so far."""
+        return [line for line in self.log.splitlines() if "CONNECT " in line and "Request (" in line]
+
+    async def says(self, text: str) -> None:
+        """Wait until the log holds `text`."""
+        async with asyncio.timeout(10):
+            while text not in self.log:  # noqa: ASYNC110 - polled, as lines come from another task
+                await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        """End it, and the tunnels with it."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._reading
+        await self._process.wait()
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        while line := await self._process.stdout.readline():
+            self.log += line.decode()
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago: tinyproxy can't choose one itself."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@contextlib.asynccontextmanager
+async def tinyproxy(
+    directory: Path, *, connect_port: int, port: int | None = None, login: str | None = None
+) -> AsyncIterator[Tinyproxy]:
+    """Serve tunnels to `connect_port`, for all or for those with `login` ("user password")."""
+    port = port or free_port()
+    lines = [f"Port {port}", "Listen 127.0.0.1", "Allow 127.0.0.1", "LogLevel Info", "Timeout 60"]
+    lines += [f"ConnectPort {connect_port}", *([f"BasicAuth {login}"] if login else [])]
+    config = directory / "tinyproxy.conf"
+    config.write_text("\n".join([*lines, ""]), "utf-8")
+    process = await asyncio.create_subprocess_exec(
+        *("tinyproxy", "-d", "-c", str(config)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    running = Tinyproxy(process, port)
+    try:
+        await running.says("Accepting connections")
+        yield running
+    finally:
+        await running.stop()
