@@ -26,7 +26,11 @@ _HINTS: Final = {
     "malformed": "BITS_TOKEN_URL is not the token endpoint",
     "status": "BITS_TOKEN_URL is not the token endpoint",
     "throttled": "wait before trying again",
+    "proxy": "the egress proxy of BITS_HTTPS_PROXY or HTTPS_PROXY does not let through to BITS_TOKEN_URL",
+    "tls": "BITS_UPSTREAM__CA_FILE, or a proxy in between",
 }
+_CERTIFICATE_TIMES: Final = (9, 10)
+"""X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL."""
 
 
 class Finding(NamedTuple):
@@ -111,7 +115,10 @@ async def _connect(host: str, port: int, context: ssl.SSLContext | None) -> Find
         async with asyncio.timeout(_TIMEOUT):
             _, writer = await asyncio.open_connection(host, port, ssl=context)
     except ssl.SSLCertVerificationError as error:
-        return _failed(step, _text(error), "BITS_UPSTREAM__CA_FILE, or a proxy in between")
+        hint = _HINTS["tls"]
+        if error.verify_code in _CERTIFICATE_TIMES:
+            hint = "this machine's clock, or the certificate that BITS_API_URL presents"
+        return _failed(step, _text(error), hint)
     except ssl.SSLError as error:
         return _failed(step, _text(error), "no TLS 1.2 or newer at BITS_API_URL")
     except (OSError, TimeoutError) as error:

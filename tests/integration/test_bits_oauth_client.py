@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gzip
+import resource
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -115,6 +117,30 @@ async def test_failures_by_kind(pieces: list[bytes], hang: bool, kind: str) -> N
         assert (await failure_of(origin)).kind == kind
     # Asked once: a redirect is not followed, a failure is not tried again here.
     assert len(seen) == 1
+
+
+async def test_a_small_answer_that_unpacks_to_a_large_one_is_not_unpacked_whole() -> None:
+    bomb = gzip.compress(b" " * 50_000_000)
+    async with serving([answer(b"200 OK\r\nContent-Encoding: gzip", bomb)]) as (origin, _):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert (await failure_of(origin)).kind == "malformed"
+        # In KiB on Linux, in bytes on macOS.
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000_000
+
+
+async def test_a_server_that_speaks_no_tls() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(answer(b"400 Bad Request"))
+        # Not before the client has gone.
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        error = await failure_of(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    assert error.kind == "tls"
 
 
 async def test_nobody_listens() -> None:

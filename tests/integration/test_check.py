@@ -1,0 +1,215 @@
+"""What `check` finds, and what it says to change."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping
+
+import pytest
+import trustme
+from aiohttp import web
+
+from proxy.auth.bits_oauth import BitsOAuthClient, ClientCredentials
+from proxy.check import Finding, examine
+from proxy.forward.dialing import client_context
+from tests.fakes.clock import FakeClock
+from tests.fakes.commands import CLIENT_ID, CLIENT_SECRET
+from tests.fakes.connect_proxy import connect_proxy
+from tests.fakes.stand import emulating
+
+NOW = dt.datetime.now(dt.UTC)
+DAY = dt.timedelta(days=1)
+
+
+def trusting() -> ssl.SSLContext:
+    """Return TLS settings as `check` has them, with the system's trust."""
+    return client_context(ca_file=None, client_cert=None, client_key=None)
+
+
+async def findings(
+    api: str,
+    *,
+    token_url: str | None = None,
+    context: ssl.SSLContext | None = None,
+    through: str | None = None,
+    skew: float = 0.0,
+    scope: str | None = None,
+    secret: str = CLIENT_SECRET,
+) -> list[Finding]:
+    """Examine the way to `api`, with this machine's clock `skew` seconds ahead."""
+    clock = FakeClock(wall=time.time() + skew)
+    oauth = BitsOAuthClient(
+        token_url=token_url or f"{api}/v1/oauth2/token",
+        userinfo_url=f"{api}/oauth2/userinfo",
+        scope=scope,
+        context=context,
+        proxy_for=lambda _: None if through is None else f"http://{through}",
+        clock=clock,
+    )
+    try:
+        steps = examine(
+            api_url=api,
+            through=through,
+            context=context,
+            oauth=oauth,
+            credentials=ClientCredentials(CLIENT_ID, secret),
+            clock=clock,
+        )
+        found = [finding async for finding in steps]
+    finally:
+        await oauth.close()
+    # One failure, and it is the last.
+    assert [finding.ok for finding in found[:-1]] == [True] * (len(found) - 1)
+    assert all(finding.hint for finding in found if not finding.ok)
+    assert secret not in str(found)
+    return found
+
+
+@contextlib.asynccontextmanager
+async def answering(
+    token: Mapping[str, object], *, context: ssl.SSLContext | None = None, **fields: str
+) -> AsyncIterator[str]:
+    """Serve an API whose token endpoint answers `token`; yield its origin."""
+
+    async def serve(request: web.Request) -> web.Response:
+        assert request.path.endswith(("token", "userinfo"))
+        return web.json_response(token, headers=fields)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", serve)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    try:
+        yield f"{'http' if context is None else 'https'}://localhost:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_all_is_well_and_the_token_is_described_but_not_shown() -> None:
+    token = {
+        "type": "Bearer",
+        "access_token": "canary-token",
+        "expires_in": 1800,
+        "scope": "application",
+        "customerId": "bits:customer::7",
+    }
+    async with answering(token) as api:
+        dns, tcp, described, owner = await findings(api, scope="application")
+    assert (dns.step, tcp.step, described.step, owner.step) == ("dns", "tcp", "token", "owner")
+    assert "127.0.0.1" in dns.text
+    assert "canary-token" not in f"{dns}{tcp}{described}{owner}"
+    assert described.text == "Bearer, scope application, lives 1800 s, fingerprint 4b598de5"
+    assert owner.text == "bits:customer::7"
+
+
+async def test_a_lifetime_that_was_not_told_is_said_to_be_assumed() -> None:
+    async with answering({"type": "Bearer", "access_token": "t", "customerId": "c"}) as api:
+        *_, described, _ = await findings(api)
+    assert "lives 3600 s (assumed, not told)" in described.text
+
+
+@pytest.mark.parametrize(
+    ("skew", "said"),
+    [(0, None), (50, None), (-50, None), (600, "600 s ahead of the API"), (-600, "600 s behind the API")],
+)
+async def test_clocks_that_differ_by_more_than_a_minute_are_told_and_no_failure(
+    skew: float, said: str | None
+) -> None:
+    async with emulating() as (_, api):
+        found = await findings(api, skew=skew)
+    assert found[-1].ok
+    texts = [finding.text for finding in found if finding.step == "clock"]
+    assert len(texts) == (0 if said is None else 1)
+    # The Date field has whole seconds.
+    assert all(abs(float(text.split()[3]) - 600) <= 2 and text.endswith(str(said)[5:]) for text in texts)
+
+
+async def test_a_granted_scope_that_is_too_small_names_both_and_the_setting() -> None:
+    token = {"type": "Bearer", "access_token": "t", "scope": "application.read"}
+    async with answering(token) as api:
+        *_, failed = await findings(api, scope="application")
+    assert failed.text == (
+        "asked for scope 'application', granted 'application.read': 'application' is missing"
+    )
+    assert "BITS_SCOPE" in failed.hint
+
+
+async def test_a_name_without_an_address() -> None:
+    (failed,) = await findings("http://no-such-host.invalid:80")
+    assert failed.step == "dns"
+    assert failed.text.startswith("no-such-host.invalid: ")
+    assert "BITS_API_URL" in failed.hint
+
+
+async def test_credentials_that_are_refused() -> None:
+    async with emulating() as (_, api):
+        *_, failed = await findings(api, secret="canary-wrong")
+    assert (failed.step, failed.text) == ("token", "the answer is 401 invalid_client")
+    assert "BITS_CLIENT_SECRET" in failed.hint
+
+
+@pytest.mark.parametrize("path", ["/v1/oauth2/tokens", "/"])
+async def test_another_path_than_the_token_endpoints(path: str) -> None:
+    async with emulating() as (_, api):
+        *_, failed = await findings(api, token_url=api + path)
+    assert failed.step == "token"
+    assert "BITS_TOKEN_URL" in failed.hint
+
+
+@pytest.mark.parametrize(
+    ("valid_from", "valid_to", "said"),
+    [(NOW - 2 * DAY, NOW - DAY, "certificate has expired"), (NOW + DAY, NOW + 2 * DAY, "not yet valid")],
+)
+async def test_a_certificate_of_another_time_points_at_the_clock(
+    valid_from: dt.datetime, valid_to: dt.datetime, said: str
+) -> None:
+    authority = trustme.CA()
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost", not_before=valid_from, not_after=valid_to).configure_cert(serving)
+    context = trusting()
+    authority.configure_trust(context)
+    async with answering({}, context=serving) as api:
+        *_, failed = await findings(api, context=context)
+    assert failed.step == "tls"
+    assert said in failed.text
+    assert "clock" in failed.hint
+
+
+async def test_a_certificate_of_an_unknown_authority_points_at_the_ca_file() -> None:
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(serving)
+    async with answering({}, context=serving) as api:
+        *_, failed = await findings(api, context=trusting())
+    assert failed.step == "tls"
+    assert "BITS_UPSTREAM__CA_FILE" in failed.hint
+
+
+async def test_plain_http_where_tls_is_expected() -> None:
+    async with answering({}) as api:
+        *_, failed = await findings(api.replace("http:", "https:"), context=trusting())
+    assert failed.step == "tls"
+    assert "TLS 1.2" in failed.hint
+
+
+async def test_an_egress_proxy_that_is_not_there() -> None:
+    server = await asyncio.start_server(lambda _, __: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    server.close()
+    (failed,) = await findings("https://localhost:1", context=trusting(), through=f"127.0.0.1:{port}")
+    assert failed.step == "proxy"
+    assert "HTTPS_PROXY" in failed.hint
+    assert "BITS_NO_PROXY" in failed.hint
+
+
+async def test_an_egress_proxy_that_opens_no_tunnel() -> None:
+    async with connect_proxy() as egress:
+        egress.reply = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+        way, failed = await findings(
+            "https://localhost:1", context=trusting(), through=f"127.0.0.1:{egress.port}"
+        )
+    assert (way.step, failed.step) == ("proxy", "token")
+    assert "407" in failed.text
+    assert "HTTPS_PROXY" in failed.hint
