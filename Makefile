@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lock image containers browser commands differential egress soak simulation bench clean
+.PHONY: help demo test check lock image containers release browser commands differential egress soak simulation bench clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,9 @@ containers: $(VENV)/.dev ## Build the image, run it locked down and with compose
 
 browser: $(VENV)/.dev ## The admin page in a real browser; needs Chromium. SCREENSHOTS=DIR keeps pictures
 	$(BIN)/python -m pytest tests/system/browser $(ARGS)
+
+release: $(VENV)/.dev ## Make and check a release of what is committed, in dist/; publishes nothing
+	@$(BIN)/python -m release
 
 commands: $(VENV)/.dev ## Every command of the documentation, in a shell; needs bash and curl
 	$(BIN)/python -m pytest tests/system/commands $(ARGS)
