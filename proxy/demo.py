@@ -41,8 +41,8 @@ async def serve(
         if watch is not None:
             watch(running)
 
-    async with _emulating(loaded.settings.emulator, redactor) as address:
-        settings = _against(address, loaded, access_log="errors" if watch else "all")
+    async with emulating(loaded.settings.emulator, redactor) as address:
+        settings = against(address, loaded, access_log="errors" if watch else "all")
         return await sidecar.serve(
             settings,
             credentials=CredentialSource.from_settings(settings),
@@ -55,7 +55,7 @@ async def serve_emulator(settings: Settings, *, redactor: Redactor, say: Callabl
     """Run the emulator alone until SIGTERM or SIGINT."""
     stopped = asyncio.Event()
     with on_signals({signal.SIGTERM: stopped.set, signal.SIGINT: stopped.set}):
-        async with _emulating(settings.emulator, redactor) as address:
+        async with emulating(settings.emulator, redactor) as address:
             say(
                 f"The Bits API emulator is ready at http://{address}\n"
                 f"Its client id is {settings.emulator.client_id!r}; "
@@ -68,7 +68,7 @@ async def serve_emulator(settings: Settings, *, redactor: Redactor, say: Callabl
 
 
 @contextlib.asynccontextmanager
-async def _emulating(settings: EmulatorSettings, redactor: Redactor) -> AsyncIterator[ListenAddress]:
+async def emulating(settings: EmulatorSettings, redactor: Redactor) -> AsyncIterator[ListenAddress]:
     """Serve the emulator; yield where."""
     if isinstance(settings.listen, UnixAddress):
         raise OperatorError("BITS_EMULATOR__LISTEN: must be host:port, the proxy reaches the API over TCP")
@@ -92,7 +92,7 @@ async def _emulating(settings: EmulatorSettings, redactor: Redactor) -> AsyncIte
         sock.close()
 
 
-def _against(address: ListenAddress, loaded: Loaded, *, access_log: str) -> Settings:
+def against(address: ListenAddress, loaded: Loaded, *, access_log: str) -> Settings:
     """Return the settings turned to the emulator: its address, its credentials, another default."""
     settings = loaded.settings
     asked_for_log = loaded.origins.get("access_log", "default") != "default"

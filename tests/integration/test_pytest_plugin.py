@@ -1,0 +1,134 @@
+"""The pytest plugin as users have it: pytest in a process of its own, on the documentation's examples."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from proxy.testing.sandbox import SandboxError, SandboxHost
+from tests.fakes.commands import ROOT
+
+pytest_plugins = ["pytester"]
+
+EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "testing.md").read_text("utf-8"), re.DOTALL)
+
+
+def run(pytester: pytest.Pytester) -> pytest.RunResult:
+    pytester.makeini("[pytest]\nfilterwarnings = error\nasyncio_default_fixture_loop_scope = function\n")
+    return pytester.runpytest_subprocess("-p", "no:cacheprovider")
+
+
+def python(program: str) -> tuple[int, str]:
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT)
+    return ended.returncode, ended.stdout
+
+
+def test_the_documented_examples_pass(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(**{f"test_{number}": example for number, example in enumerate(EXAMPLES)})
+    run(pytester).assert_outcomes(passed=4)
+    assert sum("async def" in example for example in EXAMPLES) == 1
+
+
+def test_each_test_has_its_own_and_a_failing_one_shows_the_log(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import urllib.request
+
+        def ask(sandbox):
+            with urllib.request.urlopen(f"{sandbox.url}/oauth2/userinfo") as answer:
+                return answer.status
+
+        def test_one(bits_sandbox):
+            bits_sandbox.revoke()
+            assert ask(bits_sandbox) == 200
+            assert bits_sandbox.counters()["tokens_issued"] == 2
+
+        def test_other(bits_sandbox):
+            assert bits_sandbox.counters() == {"token_requests": 1, "tokens_issued": 1}
+            bits_sandbox.revoke()
+            assert ask(bits_sandbox) == 200
+            assert bits_sandbox.status()["token"]["state"] == "fresh"
+            bits_sandbox.set_faults(latency=0.01, token_mode="fail")
+            bits_sandbox.reset()
+            bits_sandbox.refresh()
+            assert ask(bits_sandbox) == 200
+            assert False
+        """
+    )
+    outcome = run(pytester)
+    outcome.assert_outcomes(passed=1, failed=1)
+    text = outcome.stdout.str()
+    assert "Captured stderr call" in text
+    assert "userinfo" in text
+    assert "bits-demo-secret" not in text
+
+
+def test_wrong_settings_are_told(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture
+        def bits_sandbox_settings():
+            return {"BITS_TOKEN_WAIT": "soon"}
+
+        def test_it(bits_sandbox):
+            pass
+        """
+    )
+    outcome = run(pytester)
+    outcome.assert_outcomes(errors=1)
+    assert "BITS_TOKEN_WAIT" in outcome.stdout.str()
+
+
+def test_a_wrong_fault_is_told() -> None:
+    with SandboxHost() as host, host.serve({}) as sandbox:
+        with pytest.raises(SandboxError, match="next_teapot is not a fault"):
+            sandbox.set_faults(next_teapot=1)
+        sandbox.fail_next("429", times=2)
+
+
+def test_the_environment_of_the_tests_is_not_looked_at(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("BITS_TOKEN_WAIT=soon\n")
+    monkeypatch.setenv("BITS_LISTEN", "nowhere")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    with SandboxHost() as host, host.serve({}) as sandbox:
+        assert sandbox.status()["token"]["state"] == "fresh"
+
+
+def test_the_process_ends_when_the_tests_are_killed() -> None:
+    program = (
+        "import os\n"
+        "from proxy.testing.sandbox import SandboxHost\n"
+        "host = SandboxHost()\n"
+        "with host.serve({}) as sandbox:\n"
+        "    print(host._process.pid, flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert killed.returncode == -9
+    served_by = Path(f"/proc/{int(killed.stdout)}/cmdline")
+    ends = time.monotonic() + 10
+    while served_by.exists() and b"proxy.testing.host" in served_by.read_bytes():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+def test_nothing_heavy_is_loaded_until_it_is_used() -> None:
+    program = (
+        "import sys, pytest; before = set(sys.modules); import proxy.testing.plugin; "
+        "print(sorted(set(sys.modules) - before))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert found.stdout.strip() == "['proxy', 'proxy.testing', 'proxy.testing.plugin']"
