@@ -23,6 +23,11 @@ from tests.fakes.stand import emulating
 # The beginning of a command → the file that runs it, and a word of it that stands there.
 ELSEWHERE: dict[str, tuple[str, str]] = {
     "pip install .": ("Makefile", "--editable ."),
+    "docker compose -f compose.bits.yaml": ("tests/system/containers/test_compose.py", "compose.bits.yaml"),
+    "docker compose": ("tests/system/containers/test_compose.py", "compose.yaml"),
+    "docker": ("tests/system/containers/test_docker_page.py", "docker.md"),
+    "install -d -m 700 credentials": ("compose.bits.yaml", "install -d -m 700 credentials"),
+    "printf": ("compose.bits.yaml", "printf"),
 }
 SERVING = ("run", "demo", "emulator")
 PORTS = {"8080": "BITS_LISTEN", "9090": "BITS_ADMIN_LISTEN", "8090": "BITS_EMULATOR__LISTEN"}

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +99,13 @@ def running(name: str, *arguments: str) -> Iterator[Container]:
 def unique(name: str) -> str:
     """Return a name that no other run of the tests uses."""
     return f"{name}-{os.getpid()}"
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
 
 
 def credentials_directory(directory: Path, client_id: str, client_secret: str) -> Path:

@@ -92,25 +92,28 @@ def podman(*arguments: str, timeout: float = 300) -> str:
 def build() -> str:
     """Build the image on Debian's Python, or take it from the cache; return its reference."""
     with _locked():
-        base = debian_python()
-        mounts = [f"--volume={path}:{path}:ro" for path in _BUILD_MOUNTS if Path(path).exists()]
+        command = build_command()
         podman(
-            "build",
-            "--format=docker",  # which knows health checks
-            "--pull=never",
-            "--isolation=chroot",
-            "--network=host",
-            "--layers",
-            *mounts,
-            f"--build-arg=PYTHON_IMAGE={base}",
-            f"--build-arg=VERSION={proxy.__version__}",
-            f"--tag={IMAGE}",
-            str(ROOT),
-            timeout=600,
+            *command[1:], f"--build-arg=VERSION={proxy.__version__}", f"--tag={IMAGE}", str(ROOT), timeout=600
         )
         # The steps of late builds stay: they are the cache of the next ones.
         podman("image", "prune", "--force", "--filter=until=168h")
     return IMAGE
+
+
+def build_command() -> list[str]:
+    """Return the beginning of a `podman build` that reaches no registry."""
+    return [
+        "podman",
+        "build",
+        "--format=docker",  # which knows health checks
+        "--pull=never",
+        "--isolation=chroot",
+        "--network=host",
+        "--layers",
+        *(f"--volume={path}:{path}:ro" for path in _BUILD_MOUNTS if Path(path).exists()),
+        f"--build-arg=PYTHON_IMAGE={debian_python()}",
+    ]
 
 
 def debian_python() -> str:

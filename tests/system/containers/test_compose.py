@@ -3,7 +3,6 @@
 import http.client
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ import pytest
 import yaml
 
 from tests.fakes.stand import APPLICATION, CREATE
-from tests.system.containers.containers import Container, credentials_directory, unique
+from tests.system.containers.containers import Container, credentials_directory, free_port, unique
 from tests.system.containers.podman import ROOT, debian_python, environment, podman
 
 SERVICES = ("app", "sidecar", "emulator", "prometheus")
@@ -74,12 +73,6 @@ class Project:
             return result
         finally:
             connection.close()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def eventually(condition: Callable[[], Any], what: str) -> None:
