@@ -217,8 +217,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def close(self) -> None:
         """Close an idle connection in good order."""
         if self._transport is not None and not self._transport.is_closing():
-            if self._tls is not None and self._tls.established:
-                self._outbox.write(self._transport, self._tls.close())
+            # Nothing comes of it, and nothing may be written any more, where our half has ended already.
+            if self._tls is not None and self._tls.established and (notice := self._tls.close()):
+                self._outbox.write(self._transport, notice)
             self._outbox.flush()
             self._transport.close()
 
