@@ -559,20 +559,6 @@ async def test_an_answer_before_the_body_has_gone_up_ends_cleanly(bench: Bench) 
         assert await client.is_closed()
 
 
-@pytest.mark.parametrize("position", range(0, 60, 4))
-async def test_a_create_is_never_sent_twice_wherever_the_answer_is_cut(bench: Bench, position: int) -> None:
-    whole = OK + b"Content-Type: a/b\r\nContent-Length: 2\r\n\r\nok"
-    bench.upstream.script = [(whole,), (whole[:position], CUT) if position else (CUT,), (whole,)]
-    async with bench.connect() as client:
-        await client.send(CREATE)
-        assert (await client.answer()).status == 200
-        # On the connection that has served before: the case in which a read would be sent again.
-        await client.send(CREATE)
-        answer = await client.answer()
-        assert answer.status == 502 or not answer.whole
-    assert len(bench.upstream.requests) == 2
-
-
 @pytest.mark.parametrize("line", [b"GET /v1/x", b"POST /v1/applications.get", b"POST /v1/applications.list"])
 async def test_a_read_on_a_connection_that_died_meanwhile_is_sent_again_once(
     bench: Bench, line: bytes
