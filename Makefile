@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lock image containers release browser commands differential egress soak simulation bench clean
+.PHONY: help demo test check lock image containers release browser commands differential egress fuzz soak simulation bench clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -65,6 +65,9 @@ differential: $(VENV)/.dev ## The same requests through nginx and through the pr
 egress: $(VENV)/.dev ## The way to the API through a real http proxy; needs tinyproxy
 	$(BIN)/python -m pytest tests/system/egress $(ARGS)
 
+fuzz: $(VENV)/.dev ## Ten minutes of random changes to the bytes of requests and answers; needs Linux
+	@exec $(BIN)/python -m tests.fuzzing $(ARGS)
+
 soak: $(VENV)/.dev ## Ten minutes of short tokens, faults and rotations: no answer fails because of the token
 	@exec $(BIN)/python -m tests.soak $(ARGS)
 
@@ -75,7 +78,7 @@ bench: $(VENV)/.dev ## Measure CPU per request beside other proxies; needs Linux
 	@exec $(BIN)/python -m benchmarks.cpu_per_request $(ARGS)
 
 clean: ## Remove all that the other verbs made, the virtual environment included
-	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* \
+	rm -rf $(VENV) build dist fuzz-failures htmlcov .coverage .coverage.* \
 		.hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache $(OAUTH_SERVERS)/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

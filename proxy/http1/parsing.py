@@ -8,6 +8,7 @@ A head that arrives whole, of plain lines only, is read line by line (see `lines
 means the same as if llhttp had read it.
 """
 
+import re
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import httptools
@@ -28,6 +29,7 @@ _TOKEN: Final = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZa
 _METHODS: Final = frozenset(
     (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"CONNECT", b"TRACE")
 )
+_REASON: Final = re.compile(rb"[\t -~\x80-\xff]*\Z")
 _VERSIONS: Final = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
 
 _known_field: Final = FIELDS.__getitem__
@@ -197,12 +199,14 @@ class ResponseParser(_HeadParser[ResponseHead, StatusLine]):
     ENGINE = httptools.HttpResponseParser
 
     def _first_line(self, line: bytes) -> StatusLine:
-        # llhttp has checked the status line's form; only its version is still open.
+        # llhttp has checked the status line's form; not its version nor its last part.
         version, _, rest = line.partition(b" ")
         status, _, reason = rest.partition(b" ")
         minor_version = _VERSIONS.get(version)
         if minor_version is None or len(status) != 3 or not status.isdigit():  # noqa: PLR2004 - three digits
             raise MalformedMessage("bad_syntax", "the status line is not that of HTTP/1.1 or HTTP/1.0")
+        if not _REASON.match(reason):
+            raise MalformedMessage("bad_syntax", "the reason phrase holds control bytes")
         return int(status), reason, minor_version
 
     def _build(self, start: StatusLine, fields: list[Field]) -> ResponseHead:

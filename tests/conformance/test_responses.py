@@ -409,6 +409,17 @@ ANSWERED: list[Row] = [
         [],
     ),
     (
+        "control byte in the reason phrase",
+        "RFC 9112 4",
+        CREATE,
+        [b"HTTP/1.1 200 O\x0bK\r\n" + L2],
+        502,
+        b"bad_response",
+        True,
+        [],
+        [],
+    ),
+    (
         "101 nobody asked for",
         "RFC 9110 15.2.2",
         CREATE,

@@ -26,6 +26,8 @@ class Recorder:
         """Answer before the body is read, and read it no more."""
         self.same_token = False
         """Whether the token endpoint gives the first token again and again."""
+        self.lifetime = 3600
+        """Seconds that its tokens live."""
         self.tokens = 0
         """How many tokens it has given."""
         self.read_bodies = True
@@ -94,7 +96,7 @@ class Recorder:
     def _token_answer(self) -> bytes:
         self.tokens += 1
         token = TOKEN if self.tokens == 1 or self.same_token else f"{TOKEN}-{self.tokens}"
-        body = b'{"type":"Bearer","access_token":"%b","expires_in":3600}' % token.encode()
+        body = b'{"type":"Bearer","access_token":"%b","expires_in":%d}' % (token.encode(), self.lifetime)
         return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
     def push(self, data: bytes) -> None:
