@@ -27,7 +27,7 @@ from proxy.forward.frontend import Frontend
 from proxy.forward.headers import request_id_of
 from proxy.forward.problems import Problem
 from proxy.http1.bodies import BodyReader, CloseReader, open_body
-from proxy.http1.messages import MalformedMessage, RequestHead
+from proxy.http1.messages import NO_BODY, MalformedMessage, RequestHead
 from proxy.http1.parsing import RequestParser
 
 READ_SIZE: Final = 16 * 1024
@@ -69,6 +69,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         "_make_exchange",
         "_outbox",
         "_parser",
+        "_paused",
         "_phase",
         "_receiving",
         "_request_done",
@@ -92,7 +93,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._body: BodyReader | None = None
         self._request_done = False
         self._ahead = b""
-        self._receiving = False
+        self._receiving = self._paused = False
         self._tunnel = self._ended = False
         self._lingered = 0
         self.blocked = False
@@ -205,7 +206,8 @@ class ClientConnection(asyncio.BufferedProtocol):
             data, self._ahead = self._ahead, b""
             if data:
                 self._receive(data)
-            self._resume_reading()
+            if self._paused:
+                self._resume_reading()
 
     def abort(self) -> None:
         """Cut the connection with a reset, which no client takes for the end of a response."""
@@ -241,7 +243,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         """Read requests and their bodies until the bytes are used up or an exchange must run first."""
         self._receiving = True
         try:
-            while data and self._phase not in (_LINGERING, _CLOSING):
+            while data and self._phase is not _LINGERING and self._phase is not _CLOSING:
                 exchange = self._exchange
                 if exchange is None:
                     data = self._receive_head(data)
@@ -270,12 +272,17 @@ class ClientConnection(asyncio.BufferedProtocol):
             return b""
         self._phase = _EXCHANGE
         self._exchange = exchange
-        self._body = open_body(head.length, max_overhead=frontend.max_head, max_fields=frontend.max_fields)
-        self._request_done = self._body is None
-        if self._body is None:
-            exchange.request_data(b"", done=True)
-        elif data:
-            data = self._receive_body(exchange, data)
+        length = head.length
+        if NO_BODY <= length <= len(data):
+            # All of it has come with the head: the common case needs no reader.
+            self._request_done = True
+            exchange.request_data(data[:length], done=True)
+            data = data[length:]
+        else:
+            self._request_done = False
+            self._body = open_body(length, max_overhead=frontend.max_head, max_fields=frontend.max_fields)
+            if data:
+                data = self._receive_body(exchange, data)
         # A body that broke its rules has ended the exchange already.
         if self._exchange is exchange:
             exchange.start()
@@ -368,6 +375,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._ahead += data
         transport = self._transport
         if len(self._ahead) >= _READ_AHEAD and transport is not None and transport.is_reading():
+            self._paused = True
             transport.pause_reading()
 
     def _resume_reading(self) -> None:
@@ -379,6 +387,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             and not transport.is_closing()
             and not transport.is_reading()
         ):
+            self._paused = False
             transport.resume_reading()
 
     def _close(self, *, unread: bool) -> None:

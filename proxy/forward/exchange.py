@@ -360,36 +360,15 @@ class Exchange:
     # The pool's side.
 
     def connection_ready(self, connection: UpstreamConnection) -> None:
-        """Send the request with what has arrived of its body."""
-        context = self._context
-        now = context.clock.now()
+        """Take the connection that was waited for."""
+        now = self._context.clock.now()
         token = self._token
         if token is not None and now >= token.expires_at:
             # It was good when the wait for a connection began. Rare: the connection is not worth keeping.
             connection.close()
             self._await_token(now)
-            return
-        self._upstream = connection
-        self.state = _AWAITING_RESPONSE
-        connection.begin(self, self.method, upgrading=self.head.websocket)
-        data = context.request_rules.rewrite(
-            self.head,
-            target=self._target,
-            authorization_line=self._authorization_line,
-            request_id=self.request_id,
-            peer=self._client.peer,
-        )
-        content = b"".join(self._body)
-        if self.head.length == CHUNKED:
-            content = _as_chunks(content, done=self._request_done)
-        connection.send(data + content)
-        self.sent = now
-        self._deadline = now + (
-            context.response_timeout if self._request_done else context.idle_stream_timeout
-        )
-        self._reserve()
-        if not self._request_done:
-            self._client.resume_request()
+        else:
+            self._send(connection, now)
 
     def connection_failed(self, problem: Problem) -> None:
         """Learn that no connection could be made."""
@@ -499,9 +478,34 @@ class Exchange:
             self._client.send(CONTINUE)
         connection = self._context.pool.take(now)
         if connection is not None:
-            self.connection_ready(connection)
+            self._send(connection, now)
         else:
             self._queue(now)
+
+    def _send(self, connection: UpstreamConnection, now: float) -> None:
+        """Send the request with what has arrived of its body."""
+        context = self._context
+        self._upstream = connection
+        self.state = _AWAITING_RESPONSE
+        connection.begin(self, self.method, upgrading=self.head.websocket)
+        data = context.request_rules.rewrite(
+            self.head,
+            target=self._target,
+            authorization_line=self._authorization_line,
+            request_id=self.request_id,
+            peer=self._client.peer,
+        )
+        content = b"".join(self._body)
+        if self.head.length == CHUNKED:
+            content = _as_chunks(content, done=self._request_done)
+        connection.send(data + content)
+        self.sent = now
+        self._deadline = now + (
+            context.response_timeout if self._request_done else context.idle_stream_timeout
+        )
+        self._reserve()
+        if not self._request_done:
+            self._client.resume_request()
 
     def _queue(self, now: float) -> None:
         self.state = _AWAITING_CONNECTION
@@ -521,7 +525,8 @@ class Exchange:
     # Within: back.
 
     def _relay(self, head: ResponseHead) -> None:
-        self._release_body()
+        if self._holding:
+            self._release_body()
         self.state = _RELAYING
         self.status = head.status
         request = self.head
@@ -652,7 +657,8 @@ class Exchange:
         self._close_books()
 
     def _close_books(self) -> None:
-        self._release_body()
+        if self._holding:
+            self._release_body()
         self.ended = self._context.clock.now()
         self._context.observer.exchange_ended(self)
 

@@ -5,11 +5,13 @@ bytes; only what is named here changes.
 """
 
 import re
+import functools
 from collections.abc import Container
 from enum import Enum
 from http import HTTPStatus
 from typing import Final
 
+from proxy.http1.lines import make_field
 from proxy.http1.messages import CHUNKED, NO_BODY, Field, RequestHead, ResponseHead
 
 
@@ -95,13 +97,13 @@ _SWITCHING_PROTOCOLS: Final = int(HTTPStatus.SWITCHING_PROTOCOLS)
 class RequestRules:
     """Builds the head that goes to the API. One instance serves all requests."""
 
-    __slots__ = ("_authority_line", "_forwarded", "_keeps", "_loop_mark", "_rejects", "_via_lines")
+    __slots__ = ("_forwarded", "_keeps", "_loop_mark", "_rejects", "_start", "_via_lines")
 
     def __init__(
         self, *, authority: bytes, pseudonym: bytes, authorization: ClientAuthorization, forwarded: bool
     ) -> None:
         """Set the API's `authority`, this instance's `pseudonym` in Via, and the operator's choices."""
-        self._authority_line = b"Host: %b\r\n" % authority
+        self._start = b" HTTP/1.1\r\nHost: %b\r\n" % authority
         self._via_lines = (b"Via: 1.0 %b\r\n" % pseudonym, b"Via: 1.1 %b\r\n" % pseudonym)
         self._loop_mark = pseudonym
         self._keeps = authorization is ClientAuthorization.KEEP
@@ -133,28 +135,26 @@ class RequestRules:
 
         An empty `authorization_line` lets the client's own Authorization pass.
         """
-        keep_credentials = not authorization_line
-        nominated = head.connection
-        lines = [b"%b %b HTTP/1.1\r\n" % (head.method, target), self._authority_line]
-        for key, _, _, line in head.fields:
-            if key in _REQUEST_DROPPED or key in nominated or key.startswith(b"x-forwarded-"):
-                continue
-            if key == b"authorization" and not keep_credentials:
-                continue
-            lines.append(line)
+        dropped = _request_dropped(head.connection, keep_credentials=not authorization_line)
+        # Pieces to join: a format costs more than all of them.
+        lines = [head.method, b" ", target, self._start]
+        lines += [
+            line
+            for key, _, _, line in head.fields
+            if key not in dropped and not key.startswith(b"x-forwarded-")
+        ]
         if head.length == CHUNKED:
             lines.append(b"Transfer-Encoding: chunked\r\n")
         elif head.length != NO_BODY or b"content-length" in head.by_name:
-            lines.append(b"Content-Length: %d\r\n" % head.length)
+            lines += (b"Content-Length: ", str(head.length).encode(), b"\r\n")
         if head.websocket:
             lines.append(_UPGRADE_LINES)
         if self._forwarded:
             lines.append(b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\n" % peer.encode())
             if head.host is not None:
                 lines.append(b"X-Forwarded-Host: %b\r\n" % head.host)
-        lines.append(authorization_line)
-        lines.append(self._via_lines[head.minor_version])
-        lines.append(b"X-Request-ID: %b\r\n\r\n" % request_id)
+        lines += (authorization_line, self._via_lines[head.minor_version])
+        lines += (b"X-Request-ID: ", request_id, b"\r\n\r\n")
         return b"".join(lines)
 
 
@@ -173,32 +173,29 @@ class ResponseRules:
         `chunked` asks for Transfer-Encoding; `connection` is the value of the Connection field, empty
         for none; `request_id` is echoed unless the API set one.
         """
-        nominated = head.connection
-        lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
-        for key, name, value, line in head.fields:
-            if key == b"content-length":
-                if head.status == _NO_CONTENT:  # RFC 9110 section 8.6
-                    continue
-            elif key in _RESPONSE_DROPPED or key in nominated:
-                continue
-            elif key == b"location":
-                lines.append(b"%b: %b\r\n" % (name, self._localise(value)))
-                continue
-            elif key == b"x-request-id":
-                request_id = b""
-            lines.append(line)
+        fields, by_name = head.fields, head.by_name
+        if b"location" in by_name:
+            fields = [
+                make_field(field[1], self._localise(field[2])) if field[0] == b"location" else field
+                for field in fields
+            ]
+        dropped = _response_dropped(head.connection, head.status)
+        lines = [_status_line(head.status, head.reason)]
+        lines += [line for key, _, _, line in fields if key not in dropped]
+        if b"x-request-id" in by_name and b"x-request-id" not in dropped:
+            request_id = b""
         if chunked:
             lines.append(b"Transfer-Encoding: chunked\r\n")
         if connection:
             lines.append(b"Connection: %b\r\n" % connection)
         if request_id:
-            lines.append(b"X-Request-ID: %b\r\n" % request_id)
+            lines += (b"X-Request-ID: ", request_id, b"\r\n")
         lines.append(b"\r\n")
         return b"".join(lines)
 
     def interim(self, head: ResponseHead) -> bytes:
         """Return a 1xx response to pass on (RFC 9110 section 15.2); a 101 switches to WebSocket."""
-        lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
+        lines = [_status_line(head.status, head.reason)]
         if head.status == _SWITCHING_PROTOCOLS:
             lines.append(_UPGRADE_LINES)
         nominated = head.connection
@@ -231,6 +228,26 @@ class ResponseRules:
             if reference[:1] == b"/"
             else b"/" + reference
         )
+
+
+@functools.lru_cache(maxsize=256)
+def _request_dropped(nominated: tuple[bytes, ...], *, keep_credentials: bool) -> frozenset[bytes]:
+    """Return the names of fields that don't go to the API."""
+    return _REQUEST_DROPPED.union(nominated, () if keep_credentials else (b"authorization",))
+
+
+@functools.lru_cache(maxsize=256)
+def _response_dropped(nominated: tuple[bytes, ...], status: int) -> frozenset[bytes]:
+    """Return the names of fields that don't go to the client."""
+    # The length can't be nominated away: it tells where the message ends (but see RFC 9110 section 8.6).
+    framing = (b"content-length",)
+    dropped = _RESPONSE_DROPPED.union(nominated)
+    return dropped.union(framing) if status == _NO_CONTENT else dropped.difference(framing)
+
+
+@functools.lru_cache(maxsize=256)
+def _status_line(status: int, reason: bytes) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n" % (status, reason)
 
 
 def canonical_origin(scheme: bytes, authority: bytes) -> bytes:

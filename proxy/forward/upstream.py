@@ -202,8 +202,16 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def finish(self) -> None:
         """End the exchange after the request was sent whole and the response is complete."""
         self._sink = None
-        if self._keep_alive and self._complete and self.is_open and not self.blocked:
-            self.resume_reading()
+        transport = self._transport
+        if (
+            self._keep_alive
+            and self._complete
+            and not self.blocked
+            and transport is not None
+            and not transport.is_closing()
+        ):
+            if not transport.is_reading():
+                transport.resume_reading()
             self._keeper.release(self)
         else:
             self.close()
@@ -337,10 +345,16 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         length = response_length(head, self._method)
         self._keep_alive = head.keep_alive
         self.keep_alive_timeout = head.keep_alive_timeout
-        self._body = open_body(length, max_overhead=MAX_HEAD, max_fields=MAX_FIELDS)
         sink.response_head(head, length)
-        if length == NO_BODY and self._sink is sink:
-            self._end(sink, data, [])
+        if self._sink is not sink:
+            return b""
+        if NO_BODY <= length <= len(data):
+            # All of it has come with the head: the common case needs no reader.
+            if length:
+                sink.response_body(data[:length])
+            self._end(sink, data[length:], [])
+            return b""
+        self._body = open_body(length, max_overhead=MAX_HEAD, max_fields=MAX_FIELDS)
         return data
 
     def _switch(self, sink: ResponseSink, head: ResponseHead, data: bytes) -> bytes:

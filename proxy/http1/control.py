@@ -91,11 +91,12 @@ def by_lower_name(fields: Sequence[Field], singles: Mapping[bytes, str]) -> dict
     return values
 
 
-def apply_response_control(head: ResponseHead, by_name: Mapping[bytes, bytes]) -> None:
-    """Set the control attributes of `head` from the values of its fields by lower-case name.
+def apply_response_control(head: ResponseHead) -> None:
+    """Set the control attributes of `head` from its fields.
 
     Raises MalformedMessage where the length of the body could be read in two ways.
     """
+    by_name = head.by_name
     length = by_name.get(b"content-length")
     if length is not None:
         head.content_length = _content_length(length)

@@ -19,7 +19,7 @@ _FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\
 _REQUEST: Final = re.compile(
     rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*) HTTP/1\.([01])"
 )
-_STATUS: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2}) ([\t\x20-\x7e\x80-\xff]*)")
+_STATUS: Final = re.compile(rb"HTTP/1\.([01]) ([2-9][0-9]{2}) ([\t\x20-\x7e\x80-\xff]*)")
 _OF_ONE_MESSAGE: Final = frozenset(
     (
         b"authorization",

@@ -67,9 +67,13 @@ class RequestHead:
 
 
 class ResponseHead:
-    """A status line and header section. `content_length` is None where the field is absent."""
+    """A status line and header section; `by_name` is as in `RequestHead`.
+
+    `content_length` is None where the field is absent.
+    """
 
     __slots__ = (
+        "by_name",
         "chunked",
         "connection",
         "content_length",
@@ -81,11 +85,19 @@ class ResponseHead:
         "status",
     )
 
-    def __init__(self, status: int, reason: bytes, minor_version: int, fields: list[Field]) -> None:
+    def __init__(
+        self,
+        status: int,
+        reason: bytes,
+        minor_version: int,
+        fields: list[Field],
+        by_name: dict[bytes, bytes],
+    ) -> None:
         self.status = status
         self.reason = reason
         self.minor_version = minor_version
         self.fields = fields
+        self.by_name = by_name
         self.content_length: int | None = None
         self.chunked = False
         self.connection: tuple[bytes, ...] = ()

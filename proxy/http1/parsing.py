@@ -211,6 +211,6 @@ class ResponseParser(_HeadParser[ResponseHead, StatusLine]):
 
     def _build(self, start: StatusLine, fields: list[Field]) -> ResponseHead:
         status, reason, minor_version = start
-        head = ResponseHead(status, reason, minor_version, fields)
-        apply_response_control(head, by_lower_name(fields, RESPONSE_SINGLES))
+        head = ResponseHead(status, reason, minor_version, fields, by_lower_name(fields, RESPONSE_SINGLES))
+        apply_response_control(head)
         return head
