@@ -4,8 +4,8 @@ Pure functions from heads to the bytes that are sent on. Fields keep their order
 bytes; only what is named here changes.
 """
 
-import re
 import functools
+import re
 from collections.abc import Container
 from enum import Enum
 from http import HTTPStatus
