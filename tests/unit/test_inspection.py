@@ -42,7 +42,7 @@ class Passed:
         self.ended = 12.5
         self.head = RequestHead(b"POST", self.target, 1, fields_of(request or {}), {})
         self.response = (
-            ResponseHead(200, b"OK", 1, fields_of(response or {})) if response is not None else None
+            ResponseHead(200, b"OK", 1, fields_of(response or {}), {}) if response is not None else None
         )
         self.request_copy, self.response_copy = BodyCopy(), BodyCopy()
         step = len(body) // pieces + 1
