@@ -3,7 +3,7 @@
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import StringIO
 from operator import attrgetter
 from pathlib import Path
@@ -17,6 +17,8 @@ from config.permissions import readable_by_others
 from config.settings import PREFIX, Settings, environment, fields, is_loopback_url
 
 CONFIG_VARIABLE: Final = "BITS_CONFIG"
+_TOML_TABLE: Final = re.compile(r"\s*\[\s*(\w+)\s*\]")
+_TOML_KEY: Final = re.compile(r"\s*(\w+(?:\.\w+)?)\s*=")
 _SERVICE_LINK: Final = re.compile(
     r"BITS_.*(_SERVICE_HOST|_SERVICE_PORT(_[A-Z0-9_]+)?|_PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)\Z"
 )
@@ -48,6 +50,18 @@ _FILES: Final = (
     "upstream.client_cert",
     "upstream.client_key",
 )
+_WORDINGS: Final = {
+    "bool_parsing": "write true or false",
+    "bool_type": "write true or false",
+    "float_parsing": "write a number",
+    "float_type": "write a number",
+    "int_from_float": "write a whole number",
+    "int_parsing": "write a whole number",
+    "int_type": "write a whole number",
+    "path_type": "write a path",
+    "string_type": "write a text",
+}
+"""What to say of a value that does not fit, by pydantic's type of error."""
 
 
 _Disagreement: TypeAlias = tuple[tuple[str, ...], str]
@@ -93,12 +107,12 @@ def load(
     """
     faults: list[str] = []
     environ = environment() if environ is None else environ
-    dotenv = _read_env_file(env_file, faults)
+    dotenv, dotenv_lines = _read_env_file(env_file, faults)
     toml_path = config_file or environ.get(CONFIG_VARIABLE) or dotenv.get(CONFIG_VARIABLE)
     given = _from_customary(environ)
     given |= _from_toml(toml_path, faults) if toml_path else {}
-    given |= _from_variables(dotenv, ".env")
-    given |= _from_variables(environ, "environment")
+    given |= _from_variables(dotenv, lambda variable: f".env line {dotenv_lines[variable]}")
+    given |= _from_variables(environ, lambda variable: f"environment {variable}")
     for name, value in (flags or {}).items():
         given[name] = _Given(value, f"flag {flag_of(name)}")
     settings, faulty = _validate(given, faults)
@@ -132,24 +146,34 @@ def flag_of(name: str) -> str:
 # The sources.
 
 
-def _read_env_file(path: Path | None, faults: list[str]) -> dict[str, str]:
+def _read_env_file(path: Path | None, faults: list[str]) -> tuple[dict[str, str], dict[str, int]]:
+    """Return what the file sets, and where: the last line counts."""
     if path is None or not path.exists():
-        return {}
+        return {}, {}
     try:
         bindings = list(parse_stream(StringIO(path.read_text("utf-8"))))
     except (OSError, UnicodeDecodeError) as error:
         faults.append(f"{path}: can't be read: {_why(error)}")
-        return {}
+        return {}, {}
     faults += [f"{path}: line {each.original.line} is not NAME=value" for each in bindings if each.error]
-    return {each.key: each.value for each in bindings if each.key and each.value is not None}
+    named = [
+        (each.key, each.value, each.original) for each in bindings if each.key and each.value is not None
+    ]
+    # A binding begins with the empty lines before it.
+    lines = {key: original.line + _blank_lines(original.string) for key, _, original in named}
+    return {key: value for key, value, _ in named}, lines
 
 
-def _from_variables(variables: Mapping[str, str], origin: str) -> dict[str, _Given]:
+def _blank_lines(text: str) -> int:
+    return text[: len(text) - len(text.lstrip())].count("\n")
+
+
+def _from_variables(variables: Mapping[str, str], origin: Callable[[str], str]) -> dict[str, _Given]:
     given = {}
     for field in fields():
         value = variables.get(field.variable)
         if value:
-            given[field.name] = _Given(value, f"{origin} {field.variable}")
+            given[field.name] = _Given(value, origin(field.variable))
     return given
 
 
@@ -165,8 +189,8 @@ def _from_customary(environ: Mapping[str, str]) -> dict[str, _Given]:
 
 def _from_toml(path: str, faults: list[str]) -> dict[str, _Given]:
     try:
-        with Path(path).open("rb") as file:
-            document = tomllib.load(file)
+        text = Path(path).read_text("utf-8")
+        document = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         faults.append(f"{CONFIG_VARIABLE}: {path} can't be read: {_why(error)}")
         return {}
@@ -176,15 +200,29 @@ def _from_toml(path: str, faults: list[str]) -> dict[str, _Given]:
         return {}
     known = {field.name for field in fields()}
     groups = {name.partition(".")[0] for name in known if "." in name}
+    lines = _toml_lines(text)
     given = {}
     for name, value in _flattened(document, groups):
+        place = f"{path} line {lines[name]}" if name in lines else path
         if name in known:
-            given[name] = _Given(value, f"file {path}")
+            given[name] = _Given(value, f"file {place}")
         elif name in groups:
-            faults.append(f"{path}: {name} is a table: write [{name}] and its settings below")
+            faults.append(f"{place}: {name} is a table: write [{name}] and its settings below")
         else:
-            faults.append(f"{path}: there is no setting {name!r}{_nearest(name, known)}")
+            faults.append(f"{place}: there is no setting {name!r}{_nearest(name, known)}")
     return given
+
+
+def _toml_lines(text: str) -> dict[str, int]:
+    """Return where settings stand, as far as one key a line goes: tomllib does not tell."""
+    lines: dict[str, int] = {}
+    table = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _TOML_TABLE.match(line):
+            table = f"{header[1]}."
+        elif key := _TOML_KEY.match(line):
+            lines.setdefault(table + key[1], number)
+    return lines
 
 
 def _flattened(document: Mapping[str, Any], groups: set[str]) -> Iterator[tuple[str, Any]]:
@@ -226,7 +264,8 @@ def _validate(given: Mapping[str, _Given], faults: list[str]) -> tuple[Settings,
         name = next(each for each in given if name == each or name.startswith(f"{each}."))
         if name not in faulty:
             faulty.add(name)
-            text = problem["msg"].removeprefix("Value error, ")
+            text = _WORDINGS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
+            text = text.replace("Input should be", "must be")
             origin = given[name].origin
             own = f"environment {variable_of(name)}"
             place = "" if origin == own else f" ({origin})"

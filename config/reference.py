@@ -1,6 +1,7 @@
 """The settings as reference: flags, a commented .env, a JSON schema, a table, and what is in effect."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 
@@ -48,10 +49,12 @@ def fields() -> list[FieldReference]:
     ]
 
 
-def effective(loaded: Loaded) -> list[tuple[str, str, str]]:
-    """Return variable, value and origin of every setting; secrets are masked."""
+def effective(loaded: Loaded, *, only: Collection[str] | None = None) -> list[tuple[str, str, str]]:
+    """Return variable, value and origin of every setting, or of those in `only`; secrets are masked."""
     rows = []
     for field in setting_fields():
+        if only is not None and field.name not in only:
+            continue
         value: Any = loaded.settings
         for part in field.name.split("."):
             value = getattr(value, part)
@@ -61,8 +64,15 @@ def effective(loaded: Loaded) -> list[tuple[str, str, str]]:
 
 def as_env() -> str:
     """Return a .env that names every setting, commented out, with its default."""
-    blocks = (f"# {field.description}.\n#{field.variable}={field.default}\n" for field in fields())
-    return "\n".join(blocks)
+    text = "# Settings of bits-auth-proxy. Take the # before a variable away to set it.\n"
+    group = ""
+    for field in fields():
+        own = field.name.rpartition(".")[0]
+        if own != group:
+            group = own
+            text += f"\n\n# {_group(own).__doc__}\n"
+        text += f"\n# {field.description}.\n#{field.variable}={field.default}\n"
+    return text.rstrip("\n")
 
 
 def as_json_schema() -> str:
@@ -72,11 +82,19 @@ def as_json_schema() -> str:
     schema["title"] = "bits-auth-proxy settings"
     for field in setting_fields():
         group, _, name = field.name.rpartition(".")
-        model = Settings.model_fields[group].annotation if group else None
-        owner = schema["$defs"][model.__name__] if model else schema
-        if isinstance(field.info.default, tuple):  # lists and addresses, as people write them
-            owner["properties"][name]["default"] = _text(field.info.default, field.name)
+        member = (schema["$defs"][_group(group).__name__] if group else schema)["properties"][name]
+        # Editors show it beside the description: more than the name, which they know.
+        member["title"] = field.variable
+        if isinstance(field.info.default, SecretStr):
+            del member["default"]
+        elif isinstance(field.info.default, tuple):  # lists and addresses, as people write them
+            member["default"] = _text(field.info.default, field.name)
     return json.dumps(schema, indent=2)
+
+
+def _group(name: str) -> Any:
+    """Return the model of a group of settings."""
+    return Settings.model_fields[name].annotation
 
 
 def as_markdown_table() -> str:

@@ -201,9 +201,10 @@ def _with_settings(
         stream = view
     fmt = settings.log_format or ("console" if stream.isatty() else "json")
     configure(level=settings.log_level, fmt=fmt, redactor=redactor, stream=stream)
-    for warning in loaded.warnings:
+    # `check` tells these itself.
+    for warning in loaded.warnings if command != "check" else ():
         structlog.get_logger("bits_auth_proxy").warning(events.SETTING_UNKNOWN.name, detail=warning)
-    for path in loaded.exposed:
+    for path in loaded.exposed if command != "check" else ():
         structlog.get_logger("bits_auth_proxy").warning(events.CREDENTIALS_EXPOSED.name, file=str(path))
     try:
         clean = _in_event_loop(action(_Ground(loaded, redactor, view)))
@@ -290,7 +291,12 @@ async def _serve_emulator(ground: _Ground) -> bool:
     return await demo.serve_emulator(ground.loaded.settings, redactor=ground.redactor, say=print)
 
 
+def _tell(outcome: str, step: str, text: str) -> None:
+    print(f"{outcome:<5} {step:<9} {text}")
+
+
 async def _examine(ground: _Ground) -> bool:
+    from config import reference  # noqa: PLC0415
     from config.credentials import CredentialSource  # noqa: PLC0415
     from proxy import assembly, check  # noqa: PLC0415
     from proxy.clock import SystemClock  # noqa: PLC0415
@@ -300,7 +306,11 @@ async def _examine(ground: _Ground) -> bool:
     credentials = assembly.concealed(CredentialSource.from_settings(settings).read(), redactor)
     assembly.listen_certificate(settings)
     context = assembly.trust(settings)
-    print("ok    settings  complete")
+    for warning in ground.loaded.warnings:
+        _tell("warn", "settings", warning)
+    for path in ground.loaded.exposed:
+        _tell("warn", "settings", f"{path} holds a secret, and any user of this machine may read it")
+    _tell("ok", "settings", "complete")
     oauth = assembly.build_oauth(settings, context=context, clock=clock)
     egress = assembly.egress_proxy(settings, redactor)
     clear = True
@@ -314,7 +324,10 @@ async def _examine(ground: _Ground) -> bool:
             clock=clock,
         ):
             clear = clear and finding.ok
-            print(f"{'ok' if finding.ok else 'FAIL':<5} {finding.step:<9} {redactor.redact(finding.text)}")
+            _tell("ok" if finding.ok else "FAIL", finding.step, redactor.redact(finding.text))
+            for variable, value, origin in reference.effective(ground.loaded, only=finding.about):
+                if value:
+                    print(f"{'':<15} {variable} = {value}  ({origin.removesuffix(f' {variable}')})")
             if finding.hint:
                 print(f"{'':<15} → {finding.hint}")
     finally:

@@ -11,6 +11,7 @@ import pytest
 import trustme
 from aiohttp import web
 
+from config.settings import fields
 from proxy.auth.bits_oauth import BitsOAuthClient, ClientCredentials
 from proxy.check import Finding, examine
 from proxy.forward.dialing import client_context
@@ -26,6 +27,9 @@ DAY = dt.timedelta(days=1)
 def trusting() -> ssl.SSLContext:
     """Return TLS settings as `check` has them, with the system's trust."""
     return client_context(ca_file=None, client_cert=None, client_key=None)
+
+
+SETTINGS = {field.name for field in fields()}
 
 
 async def findings(
@@ -63,6 +67,7 @@ async def findings(
     # One failure, and it is the last.
     assert [finding.ok for finding in found[:-1]] == [True] * (len(found) - 1)
     assert all(finding.hint for finding in found if not finding.ok)
+    assert all(name in SETTINGS for finding in found for name in finding.about)
     assert secret not in str(found)
     return found
 

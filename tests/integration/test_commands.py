@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from proxy import __version__
-from tests.fakes.commands import CLIENT_SECRET, command, get, proxy_env, run
+from tests.fakes.commands import CLIENT_ID, CLIENT_SECRET, command, get, proxy_env, run
 from tests.fakes.stand import APPLICATION, CREATE, emulating
 
 FREE_PORTS = {
@@ -52,9 +52,29 @@ async def test_check_names_refused_credentials() -> None:
     async with emulating() as (_, api):
         code, stdout, _ = await run("check", env=proxy_env(api, BITS_CLIENT_SECRET="wrong-one"))
     assert code == 1
-    assert "FAIL  token     the answer is 401 invalid_client" in stdout
-    assert "BITS_CLIENT_SECRET" in stdout
+    failed, *values, hint = stdout.splitlines()[3:]
+    assert failed == "FAIL  token     the answer is 401 invalid_client"
+    assert [line.strip() for line in values] == [
+        f"BITS_CLIENT_ID = {CLIENT_ID}  (environment)",
+        "BITS_CLIENT_SECRET = ********  (environment)",
+        f"BITS_API_URL = {api}  (environment)",
+    ]
+    assert "→ BITS_CLIENT_ID and BITS_CLIENT_SECRET" in hint
     assert "wrong-one" not in stdout
+
+
+async def test_check_names_slips_and_exposed_secrets(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"BITS_CLIENT_SECRET='{CLIENT_SECRET}'\n", "utf-8")
+    (tmp_path / ".env").chmod(0o644)
+    async with emulating() as (_, api):
+        env = {**proxy_env(api, BITS_CLIENT_SECERT="x"), "BITS_CLIENT_SECRET": ""}
+        code, stdout, stderr = await run("check", env=env, cwd=tmp_path)
+    assert (code, stderr) == (0, "")
+    assert stdout.splitlines()[:3] == [
+        "warn  settings  BITS_CLIENT_SECERT in the environment is no setting; is BITS_CLIENT_SECRET meant?",
+        "warn  settings  .env holds a secret, and any user of this machine may read it",
+        "ok    settings  complete",
+    ]
 
 
 async def test_check_names_an_api_that_is_not_there() -> None:

@@ -1,11 +1,15 @@
 import json
+import re
+import tomllib
 from pathlib import Path
 
+import jsonschema
 from dotenv import dotenv_values
 
 from config import reference
 from config.loading import load
 
+DOCS = Path(__file__).parents[2] / "docs"
 SECRET = "canary-7f3a"
 
 
@@ -52,6 +56,21 @@ def test_the_schema_describes_every_setting_and_marks_secrets() -> None:
         assert all(each["description"] for each in schema["$defs"][group]["properties"].values())
 
 
+def test_the_published_schema_is_the_present_one() -> None:
+    published = (DOCS / "bits-auth-proxy.schema.json").read_text("utf-8")
+    assert published == reference.as_json_schema() + "\n", "print it anew: bits-auth-proxy config --schema"
+
+
+def test_the_schema_accepts_the_documented_files_and_refuses_slips() -> None:
+    validator = jsonschema.Draft202012Validator(json.loads(reference.as_json_schema()))
+    documented = re.findall(r"```toml\n(.*?)```", (DOCS / "configuration.md").read_text("utf-8"), re.DOTALL)
+    assert documented[0].startswith("#:schema ./bits-auth-proxy.schema.json\n")
+    for text in documented:
+        assert list(validator.iter_errors(tomllib.loads(text))) == []
+    for slip in ('log_level = "loud"', "token_wait = 0", "[upstream]\nmax_conections = 5", "listen = 8080"):
+        assert list(validator.iter_errors(tomllib.loads(slip))) != [], slip
+
+
 def test_the_table_has_a_row_for_every_setting() -> None:
     rows = reference.as_markdown_table().splitlines()[2:]
     assert [row.split("`")[1] for row in rows] == [field.variable for field in reference.fields()]
@@ -61,6 +80,8 @@ def test_the_table_has_a_row_for_every_setting() -> None:
 def test_the_effective_settings_mask_secrets_and_name_origins() -> None:
     environ = {"BITS_CLIENT_SECRET": SECRET, "BITS_EMULATOR__CLIENT_SECRET": SECRET, "BITS_SCOPE": "a"}
     loaded = load(environ=environ, env_file=None, credentials_required=False)
+    (only,) = reference.effective(loaded, only=("scope",))
+    assert only == ("BITS_SCOPE", "a", "environment BITS_SCOPE")
     rows = {variable: (value, origin) for variable, value, origin in reference.effective(loaded)}
     assert rows["BITS_CLIENT_SECRET"] == ("********", "environment BITS_CLIENT_SECRET")
     assert rows["BITS_SCOPE"] == ("a", "environment BITS_SCOPE")

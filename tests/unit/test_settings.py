@@ -64,8 +64,8 @@ def test_each_later_source_wins_and_is_named(tmp_path: Path) -> None:
     toml = tmp_path / "bits.toml"
     dotenv = tmp_path / ".env"
     variable = "BITS_UPSTREAM__MAX_CONNECTIONS"
-    toml.write_text("[upstream]\nmax_connections = 1\n")
-    dotenv.write_text(f"{variable}=2\n")
+    toml.write_text("[limits]\nhead = 4096\n\n[upstream]\nmax_connections = 1\n")
+    dotenv.write_text(f"# a comment\n\n{variable}=1\n\nexport {variable}=2\n")
     name = "upstream.max_connections"
     stages = [
         loaded(),
@@ -76,9 +76,22 @@ def test_each_later_source_wins_and_is_named(tmp_path: Path) -> None:
     ]
     assert [each.settings.upstream.max_connections for each in stages] == [100, 1, 2, 3, 4]
     origins = [each.origins.get(name, "default") for each in stages]
-    assert origins[:2] == ["default", f"file {toml}"]
-    assert origins[2].startswith(".env")
+    assert origins[:3] == ["default", f"file {toml} line 5", ".env line 5"]
     assert origins[3:] == [f"environment {variable}", "flag --upstream-max-connections"]
+
+
+def test_faults_say_where_they_stand_and_what_to_write(tmp_path: Path) -> None:
+    toml, dotenv = tmp_path / "bits.toml", tmp_path / ".env"
+    toml.write_text('token_wait = "soon"\n\n[upstream]\nmax_conections = 5\nwarm_connections = 1.5\n')
+    dotenv.write_text("\n# why\nBITS_INSPECT=maybe\nBITS_LOG_FORMAT=xml\n")
+    assert faults({"BITS_DRAIN_DELAY": "-1"}, config_file=toml, env_file=dotenv) == [
+        f"{toml} line 4: there is no setting 'upstream.max_conections'; is upstream.max_connections meant?",
+        "BITS_LOG_FORMAT: must be 'json' or 'console' (.env line 4)",
+        "BITS_INSPECT: write true or false (.env line 3)",
+        f"BITS_TOKEN_WAIT: write a number (file {toml} line 1)",
+        "BITS_DRAIN_DELAY: must be greater than or equal to 0",
+        f"BITS_UPSTREAM__WARM_CONNECTIONS: write a whole number (file {toml} line 5)",
+    ]
 
 
 @pytest.mark.parametrize("where", ["environment", "dotenv"])
