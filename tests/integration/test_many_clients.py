@@ -1,0 +1,146 @@
+"""Many clients: what the idle ones cost, and that those who have gone leave nothing behind."""
+
+import asyncio
+import gc
+import resource
+import socket
+import ssl
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from config.addresses import TcpAddress
+from proxy.forward.downstream import ClientConnection
+from proxy.forward.exchange import Exchange
+from tests.fakes.bench import Bench
+from tests.fakes.commands import Command, command, proxy_env
+from tests.fakes.pki import Pki
+from tests.fakes.recorder import OK_ANSWER, recording
+
+GET = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
+IDLE_CLIENTS = 1000
+CONNECTS = 10_000
+MIB = 2**20
+
+
+@pytest.fixture(autouse=True)
+def descriptors_for_all() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def resident(running: Command) -> int:
+    """Return the bytes of memory that the process has."""
+    status = Path(f"/proc/{running.process.pid}/status").read_text("utf-8")
+    (line,) = (each for each in status.splitlines() if each.startswith("VmRSS:"))
+    return int(line.split()[1]) * 1024
+
+
+def call(sock: socket.socket) -> None:
+    sock.sendall(GET)
+    answer = b""
+    while not answer.endswith(b"\r\n\r\nok"):
+        piece = sock.recv(4096)
+        assert piece
+        answer += piece
+
+
+def stay(port: int, count: int, context: ssl.SSLContext | None) -> list[socket.socket]:
+    """Connect `count` clients, each of which makes a call and stays."""
+    clients = []
+    for _ in range(count):
+        sock: socket.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        if context is not None:
+            sock = context.wrap_socket(sock, server_hostname="localhost")
+        call(sock)
+        clients.append(sock)
+    return clients
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_thousand_idle_clients_fit_into_32_mib_and_are_all_served(
+    tmp_path: Path, *, tls: bool
+) -> None:
+    pki = Pki(tmp_path) if tls else None
+    context = pki.client() if pki else None
+    async with recording() as upstream:
+        env = proxy_env(f"http://{upstream.authority}", **(pki.settings if pki else {}))
+        async with command("run", env=env) as running:
+            started = await running.event("started")
+            await running.event("token_refreshed")
+            port = int(started["listen"][0].rpartition(":")[2])
+            before = resident(running)
+            clients = await asyncio.to_thread(stay, port, IDLE_CLIENTS, context)
+            growth = resident(running) - before
+            for client in clients:
+                await asyncio.to_thread(call, client)
+                client.close()
+    print(f"{IDLE_CLIENTS} idle clients, TLS {tls}: {growth / MIB:.1f} MiB")
+    assert len(upstream.requests) == 2 * IDLE_CLIENTS
+    assert growth < 32 * MIB
+
+
+def come_and_go(port: int, count: int) -> None:
+    """Connect again and again: one after a call, one in the middle of it, one without a word."""
+    abrupt = struct.pack("ii", 1, 0)
+    for number in range(count):
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+            way = number % 4
+            if way < 2:
+                call(sock)
+            elif way == 2:
+                sock.sendall(GET if number % 8 == 2 else GET[:20])
+            if way % 2:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, abrupt)
+
+
+def descriptors() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+def alive(kind: type) -> int:
+    gc.collect()
+    return sum(isinstance(each, kind) for each in gc.get_objects())
+
+
+async def test_ten_thousand_connects_in_a_row_leave_nothing_behind(bench: Bench) -> None:
+    async with bench.connect() as client:
+        await client.send(GET)
+        assert (await client.answer()).body == OK_ANSWER[-2:]
+    clients = bench.sidecar._clients
+    await bench.seen(clients.gone.is_set)
+    address = bench.sidecar.addresses[0]
+    assert isinstance(address, TcpAddress)
+    upstream = bench.sidecar._pool.counts()
+    before = (descriptors(), len(asyncio.all_tasks()), len(bench.sidecar._traffic_tasks), clients.limit._free)
+    await asyncio.to_thread(come_and_go, address.port, CONNECTS)
+    await bench.seen(clients.gone.is_set)
+    await bench.seen(lambda: bench.in_flight() == 0 and bench.sidecar._pool.counts() == upstream)
+    await bench.seen(lambda: len(asyncio.all_tasks()) <= before[1])
+    after = (descriptors(), len(asyncio.all_tasks()), len(bench.sidecar._traffic_tasks), clients.limit._free)
+    assert after == before
+    assert (alive(ClientConnection), alive(Exchange)) == (0, 0)
+
+
+async def test_nor_do_they_in_the_process_itself() -> None:
+    async with recording() as upstream:
+        env = proxy_env(f"http://{upstream.authority}", BITS_ALLOW_DEBUGGERS="true")
+        async with command("run", env=env) as running:
+            started = await running.event("started")
+            await running.event("token_refreshed")
+            port = int(started["listen"][0].rpartition(":")[2])
+            opened = Path(f"/proc/{running.process.pid}/fd")
+            await asyncio.to_thread(come_and_go, port, 500)
+            before = resident(running)
+            await asyncio.to_thread(come_and_go, port, CONNECTS)
+            growth = resident(running) - before
+            async with asyncio.timeout(10):
+                # Listeners, the event loop's own, the log, and at most the connections to the API.
+                while len(list(opened.iterdir())) > 30:  # noqa: ASYNC110 - of another process
+                    await asyncio.sleep(0.05)
+    print(f"{CONNECTS} connects: {growth / MIB:.1f} MiB")
+    assert growth < 4 * MIB
