@@ -7,6 +7,8 @@ import shlex
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.fakes.commands import command
 from tests.fakes.pki import Pki
 from tests.fakes.stand import APPLICATION, CREATE, emulating, sidecar_for, standing, unix_address
@@ -75,8 +77,9 @@ async def test_curl_over_a_unix_socket(tmp_path: Path) -> None:
     assert not Path(path).exists()
 
 
-async def test_demo_prints_commands_that_work() -> None:
-    async with command("demo", env=FREE_PORTS) as running:
+@pytest.mark.parametrize("tls", [False, True])
+async def test_demo_prints_commands_that_work(tmp_path: Path, *, tls: bool) -> None:
+    async with command("demo", env={**FREE_PORTS, **(Pki(tmp_path).settings if tls else {})}) as running:
         printed = await running.text("_emulator/revoke\n")
         create, owner = (line for line in printed.splitlines() if "curl" in line and "localhost" in line)
         assert json.loads(await output_of(*shlex.split(create)))["id"].startswith("bits:application::")
