@@ -25,13 +25,22 @@ class SecureApi(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def secure_api(directory: Path) -> AsyncIterator[SecureApi]:
-    """Serve it; the authority's file goes to `directory`."""
+async def secure_api(directory: Path, *, demanding: bool = False) -> AsyncIterator[SecureApi]:
+    """Serve it; the authority's file goes to `directory`.
+
+    `demanding`: clients must have a certificate of the authority, too; one is in `client.pem` there.
+    """
     authority = trustme.CA()
     ca_file = directory / "ca.pem"
     authority.cert_pem.write_to_path(ca_file)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+    if demanding:
+        authority.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
+        authority.issue_cert("the-proxy").private_key_and_cert_chain_pem.write_to_path(
+            directory / "client.pem"
+        )
     emulator = Emulator(client_id=CLIENT_ID, client_secret=CLIENT_SECRET, clock=SystemClock())
     runner = web.AppRunner(emulator.app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()

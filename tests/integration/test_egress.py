@@ -45,6 +45,17 @@ async def test_an_authority_that_is_not_trusted_yields_no_token(api: SecureApi) 
     assert '"kind": "tls"' in log.getvalue()
 
 
+async def test_the_client_certificate_is_for_the_token_endpoint_too(tmp_path: Path) -> None:
+    async with secure_api(tmp_path, demanding=True) as api:
+        env = {**api.env, "BITS_UPSTREAM__CLIENT_CERT": str(tmp_path / "client.pem")}
+        async with sidecar_for(api.origin, io.StringIO(), **env) as sidecar:
+            assert await create(sidecar) == (200, "")
+        log = io.StringIO()
+        async with sidecar_for(api.origin, log, **api.env, BITS_TOKEN_WAIT="0.3") as sidecar:
+            assert (await create(sidecar))[0] == 503
+        assert '"event": "token_refresh_failed"' in log.getvalue()
+
+
 async def test_token_and_calls_go_through_the_tunnel(api: SecureApi, egress: ConnectProxy) -> None:
     async with through(api, f"http://127.0.0.1:{egress.port}", io.StringIO()) as sidecar:
         assert [await create(sidecar) for _ in range(3)] == [(200, "")] * 3

@@ -77,7 +77,9 @@ async def test_down_from_the_start_it_says_why_holds_the_app_for_30_s_and_recove
     failed = stage.events("token_refresh_failed")[0]
     assert (failed["kind"], failed["level"], failed["token"]) == (kind, "error", "absent")
     assert said in failed["detail"]
-    assert await stage.call_without_token() == 503
+    assert stage.token.permanent is (kind == "refused")
+    # Refused for good, there is nothing to wait for.
+    assert await (stage.call() if kind == "refused" else stage.call_without_token()) == 503
 
     stage.door.trouble = None
     if answer is None:
