@@ -35,6 +35,7 @@ _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(
 _HOSTS: Final = Known(lambda host: _HOST.match(host) is not None)
 _KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:\A|[,;\s])timeout\s*=\s*\"?([0-9]{1,9})", re.IGNORECASE)
 _MAX_LENGTH_DIGITS: Final = 18
+_SWITCHING_PROTOCOLS: Final = int(HTTPStatus.SWITCHING_PROTOCOLS)
 _OK: Final = int(HTTPStatus.OK)
 _BODILESS: Final = frozenset((int(HTTPStatus.NO_CONTENT), int(HTTPStatus.NOT_MODIFIED)))
 
@@ -94,7 +95,8 @@ def by_lower_name(fields: Sequence[Field], singles: Mapping[bytes, str]) -> dict
 def apply_response_control(head: ResponseHead) -> None:
     """Set the control attributes of `head` from its fields.
 
-    Raises MalformedMessage where the length of the body could be read in two ways.
+    Raises MalformedMessage where the length of the body could be read in two ways, and for a 101 without
+    Upgrade (RFC 9110 section 15.2.2).
     """
     by_name = head.by_name
     length = by_name.get(b"content-length")
@@ -110,6 +112,8 @@ def apply_response_control(head: ResponseHead) -> None:
     if connection is not None:
         head.connection = _tokens(connection)
         head.keep_alive = _keep_alive(head.connection, head.minor_version)
+    if head.status == _SWITCHING_PROTOCOLS and not (b"upgrade" in by_name and b"upgrade" in head.connection):
+        raise MalformedMessage("bad_syntax", "a 101 that does not say to what it switches")
     if b"keep-alive" in by_name and (match := _KEEP_ALIVE_TIMEOUT.search(by_name[b"keep-alive"])):
         head.keep_alive_timeout = int(match[1])
 

@@ -74,6 +74,12 @@ def test_requests_mean_what_llhttp_makes_of_them(
     assert seen == expected
 
 
+@pytest.mark.parametrize("lines", [b"", b"Upgrade: websocket\r\n", b"Connection: upgrade\r\n"])
+def test_a_101_says_to_what_it_switches(lines: bytes) -> None:
+    seen, expected = both(ResponseParser, b"HTTP/1.1 101 Switching\r\n" + lines + b"\r\n")
+    assert seen == expected == "refused"
+
+
 @settings(max_examples=400)
 @given(st.data(), st.integers(99, 600), make.values, lines, odd_bytes)
 def test_responses_mean_what_llhttp_makes_of_them(
