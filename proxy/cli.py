@@ -197,9 +197,9 @@ def _with_settings(
     view = _live_view(command, loaded)
     # The log is what `run` prints; the other commands print something for people.
     stream: Any = sys.stdout if command == "run" else sys.stderr
+    fmt = settings.log_format or ("console" if stream.isatty() else "json")
     if view is not None and stream.isatty():
         stream = view
-    fmt = settings.log_format or ("console" if stream.isatty() else "json")
     configure(level=settings.log_level, fmt=fmt, redactor=redactor, stream=stream)
     # `check` tells these itself.
     for warning in loaded.warnings if command != "check" else ():

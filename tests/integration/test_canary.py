@@ -96,7 +96,10 @@ async def drive(running: Command, upstream: LeakyUpstream) -> str:
 
         async def look() -> str:
             found = ""
-            for page in ("/metrics", "/status", "/readyz", "/startupz", "/livez", "/nowhere"):
+            async with session.get(f"{admin}/activity") as answer:
+                inspected = [f"/inspected/{each['id']}" for each in (await answer.json())["exchanges"]]
+            pages = ("/metrics", "/status", "/activity", "/readyz", "/startupz", "/livez", "/nowhere", "/")
+            for page in (*pages, *inspected):
                 async with session.get(admin + page) as answer:
                     found += f"{answer.headers} {await answer.text()}"
             return found
@@ -140,6 +143,7 @@ async def test_neither_secret_nor_token_shows_anywhere(tmp_path: Path) -> None:
         api,
         BITS_LOG_LEVEL="debug",
         BITS_ACCESS_LOG="all",
+        BITS_INSPECT="true",
         BITS_TOKEN_WAIT="0.5",
         BITS_UPSTREAM__RESPONSE_TIMEOUT="1",
         PYTHONASYNCIODEBUG="1",

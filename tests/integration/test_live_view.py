@@ -69,6 +69,7 @@ async def test_it_follows_the_terminals_size() -> None:
 async def test_colors_can_be_turned_off() -> None:
     async with on_terminal("demo", env={**PORTS, "NO_COLOR": "1"}) as terminal:
         await terminal.shows(token_is_fresh)
+        assert "[info     ] token_refreshed" in "\n".join(terminal.lines)
         assert re.search(rb"\x1b\[[0-9;]*m", terminal.raw) is None
 
 

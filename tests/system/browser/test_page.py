@@ -161,14 +161,16 @@ async def test_a_token_in_trouble_is_told(browser: Browser) -> None:
         await expect(page.locator("#state")).to_have_text(re.compile("fresh|stale"))
 
 
-async def test_inspected_requests_open_masked(browser: Browser) -> None:
+async def test_inspected_requests_open_masked_and_as_text(browser: Browser) -> None:
     async with standing(BITS_INSPECT="true") as stand, opened(browser, stand) as page:
-        await call(stand, customer={"firstName": CANARY})
+        markup = "<img src=x onerror=console.error(1)>"
+        await call(stand, customer={"firstName": CANARY, "note": markup})
         await page.get_by_role("button", name="applications.create").focus()
         await page.keyboard.press("Enter")
         request, response = page.locator("#exchanges pre").nth(0), page.locator("#exchanges pre").nth(1)
         await expect(request).to_contain_text('"countryCode": "SE"')
         await expect(request).to_contain_text('"firstName": "[masked]"')
+        await expect(request).to_contain_text(markup)  # as text
         await expect(response).to_contain_text('"sessionToken": "[masked]"')
         assert CANARY not in await page.content()
         await page.keyboard.press("Enter")
