@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lock image containers release browser commands differential egress fuzz soak simulation bench clean
+.PHONY: help demo test check lock image containers release browser commands differential egress monitoring dashboard fuzz soak simulation bench clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -67,6 +67,12 @@ egress: $(VENV)/.dev ## The way to the API through a real http proxy; needs tiny
 
 fuzz: $(VENV)/.dev ## Ten minutes of random changes to the bytes of requests and answers; needs Linux
 	@exec $(BIN)/python -m tests.fuzzing $(ARGS)
+
+monitoring: $(VENV)/.dev ## Alerts, dashboard and documented queries against a real Prometheus; needs prometheus
+	$(BIN)/python -m pytest tests/system/monitoring $(ARGS)
+
+dashboard: $(VENV)/.dev ## Write the Grafana dashboard, and draw it from a run of seven minutes; needs prometheus
+	@exec $(BIN)/python -m tests.system.monitoring $(ARGS)
 
 soak: $(VENV)/.dev ## Ten minutes of short tokens, faults and rotations: no answer fails because of the token
 	@exec $(BIN)/python -m tests.soak $(ARGS)
