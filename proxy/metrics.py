@@ -147,7 +147,7 @@ TOKEN_REFUSED: Final = Family(
 TOKEN_WAIT: Final = Family(
     "histogram",
     "token_wait_duration_seconds",
-    "How long requests waited for a token, of those that had to and got one.",
+    "How long requests waited for a token, of those that had to; some of them got none.",
 )
 
 # Requests.

@@ -647,6 +647,8 @@ class Exchange:
     def _end(self) -> None:
         """End before the response was complete."""
         state, self.state = self.state, _OVER
+        if state is _AWAITING_TOKEN:
+            self.token_at = self._context.clock.now()
         if state in (_AWAITING_TOKEN, _REFUSED):
             self._context.tokens.forget(self)
         elif state is _AWAITING_CONNECTION:

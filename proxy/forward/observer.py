@@ -18,7 +18,7 @@ class ExchangeRecord(Protocol):
     request_id: bytes
     started: float
     token_at: float
-    """When a valid token was in hand; equals `started` when it was at once."""
+    """When a valid token was in hand, or was waited for no longer; equals `started` when it was at once."""
     sent: float
     """When the request's head went to the API (for the last time, if it was sent again)."""
     answered: float

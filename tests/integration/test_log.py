@@ -123,6 +123,18 @@ async def test_in_all_mode_every_request_is_written() -> None:
         assert lines(bench, "repeats_suppressed") == []
 
 
+async def test_a_request_that_waited_for_a_token_in_vain_says_how_long() -> None:
+    async with standing(token_delay=5, BITS_TOKEN_WAIT="0.2") as stand:
+        async with aiohttp.ClientSession(stand.url) as session, session.post(CREATE) as answer:
+            assert answer.status == 503
+        (line,) = (
+            line for line in map(json.loads, stand.log.getvalue().splitlines()) if line["event"] == "request"
+        )
+        assert line["problem"] == "token_unavailable"
+        assert 0.2 <= line["token_wait_seconds"] <= line["seconds"]
+        assert stand.sidecar._telemetry.numbers()["token_wait_duration_seconds_count"] == 1
+
+
 async def test_an_outage_of_the_api_does_not_flood_the_log() -> None:
     async with standing() as stand, aiohttp.ClientSession(stand.url) as session:
 
