@@ -314,6 +314,22 @@ CASES = (
         "BitsProxyDown", "something else is down", {'up{instance="db:9100",job="db"}': "0x30", **_BUILD}, 20
     ),
     Case(
+        "BitsProxyCertificateNotRenewed",
+        "the new files can't be used",
+        {f'bits_proxy_listen_certificate_reloads_total{{{_ONE},outcome="failure"}}': "0x5 1x30"},
+        10,
+        "pod-1:9090 can't use the renewed certificate for its clients",
+    ),
+    Case(
+        "BitsProxyCertificateNotRenewed",
+        "a renewal",
+        {
+            f'bits_proxy_listen_certificate_reloads_total{{{_ONE},outcome="failure"}}': "0x30",
+            f'bits_proxy_listen_certificate_reloads_total{{{_ONE},outcome="success"}}': "0x5 1x30",
+        },
+        10,
+    ),
+    Case(
         "BitsProxyRestarting",
         "three restarts in half an hour",
         {**_BUILD, f"process_start_time_seconds{{{_ONE}}}": "100x5 500x5 900x5 1200x30"},
