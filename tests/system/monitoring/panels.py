@@ -346,7 +346,7 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
 def resolved(expr: str, *, job: str, rate_interval: float, seconds: float) -> str:
     """Return a query with what Grafana puts in for its variables; `seconds` is the time shown."""
     for name, value in {
-        "$__rate_interval": f"{rate_interval:g}s",
+        "$__rate_interval": f"{rate_interval:.0f}s",
         "$__range": f"{seconds:.0f}s",
         "$job": job,
         "$instance": ".+",
