@@ -84,6 +84,9 @@ securityContext:
   "BITS_ADMIN_LISTEN" (include "bits-auth-proxy.everywhere" (dict "root" . "port" .Values.adminPort))
   "BITS_CREDENTIALS_DIR" "/etc/bits-auth-proxy/credentials"
 -}}
+{{- with .Values.operatorPort -}}
+{{- $_ := set $env "BITS_ADMIN_LISTEN" (printf "%s,127.0.0.1:%d" $env.BITS_ADMIN_LISTEN (int .)) -}}
+{{- end -}}
 {{- if .Values.trustedCa.configMapName -}}
 {{- $_ := set $env "BITS_UPSTREAM__CA_FILE" "/etc/bits-auth-proxy/trusted-ca/ca.crt" -}}
 {{- end -}}

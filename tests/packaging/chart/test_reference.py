@@ -38,6 +38,7 @@ _OTHERS: dict[str, Any] = {
     "settings": {"BITS_ACCESS_LOG": "all"},
     "port": 8181,
     "adminPort": 9191,
+    "operatorPort": 0,
     "ipv6": True,
     "trustedCa.configMapName": "ca",
     "trustedCa.key": "ca.pem",

@@ -44,6 +44,7 @@ REFUSED: list[tuple[str, Any]] = [
     ("port", "8080"),
     ("port", 80),
     ("adminPort", 70000),
+    ("operatorPort", 80),
     ("ipv6", "yes"),
     ("resources.requests.memory", "much"),
     ("settings.BITS_TOKEN_WAIT", "5"),
