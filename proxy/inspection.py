@@ -74,10 +74,7 @@ class Inspection:
         return {
             "start": self._text(start.decode("latin-1")),
             "fields": [
-                [name, MASK if self._hides(name) else self._text(value)]
-                for name, value in (
-                    (name.decode("latin-1"), value.decode("latin-1")) for _, name, value, _ in fields
-                )
+                self._field(name.decode("latin-1"), value.decode("latin-1")) for _, name, value, _ in fields
             ],
             "body": self._body(fields, copy),
         }

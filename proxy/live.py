@@ -115,7 +115,6 @@ class LiveView:
         self._terminal = terminal
         self._color = color
         self._size = size
-        self._activity: Callable[[], Mapping[str, Any]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._partial = ""
         self._shown: list[str] = []
@@ -123,14 +122,12 @@ class LiveView:
 
     def start(self, activity: Callable[[], Mapping[str, Any]]) -> None:
         """Show `activity()` from now on, in the running loop."""
-        self._activity = activity
-        self._tick()
+        self._tick(activity)
 
     def stop(self) -> None:
         """Take the view off the screen; lines go on passing through."""
         if self._timer is not None:
             self._timer.cancel()
-        self._activity = None
         if self._shown:
             self._put("", [], [])
 
@@ -152,12 +149,10 @@ class LiveView:
 
     # Within.
 
-    def _tick(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
-        if self._activity is None:
-            return
+    def _tick(self, activity: Callable[[], Mapping[str, Any]]) -> None:
+        self._timer = asyncio.get_running_loop().call_later(TICK, self._tick, activity)
         width, height = self._size()
-        lines = render(self._activity(), rows=min(MAX_ROWS, height - _FIXED_LINES - 2))
+        lines = render(activity(), rows=min(MAX_ROWS, height - _FIXED_LINES - 2))
         painted = [self._paint(line, width - 1) for line in lines[: max(1, height - 2)]]
         shown = [text for text, _ in painted]
         if shown != self._shown:

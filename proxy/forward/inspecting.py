@@ -1,12 +1,10 @@
 """Exchanges that keep a copy of what passes, for `BITS_INSPECT`. Where that is off, nothing here is used."""
 
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from proxy.forward.access import Decision
-from proxy.forward.context import ForwardContext
-from proxy.forward.exchange import Client, Exchange
-from proxy.http1.messages import RequestHead, ResponseHead
+from proxy.forward.exchange import Exchange
+from proxy.http1.messages import ResponseHead
 
 MAX_COPY: Final = 64 * 1024
 """Bytes of a body that are copied at most."""
@@ -42,21 +40,9 @@ class InspectedExchange(Exchange):
 
     __slots__ = ("_keep", "request_copy", "response_copy")
 
-    def __init__(
-        self,
-        keep: Keep,
-        context: ForwardContext,
-        client: Client,
-        head: RequestHead,
-        *,
-        target: bytes,
-        decision: Decision,
-        request_id: bytes,
-        now: float,
-    ) -> None:
-        super().__init__(
-            context, client, head, target=target, decision=decision, request_id=request_id, now=now
-        )
+    def __init__(self, keep: Keep, *parts: Any, **more: Any) -> None:
+        """Take `keep`, then what an exchange takes."""
+        super().__init__(*parts, **more)
         self._keep = keep
         self.request_copy = BodyCopy()
         self.response_copy = BodyCopy()

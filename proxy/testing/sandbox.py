@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import IO, Any, Final, Literal, Self, cast
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -106,12 +106,13 @@ class SandboxHost:
             self._ask({"settings": None})
 
     def _ask(self, request: Mapping[str, object]) -> dict[str, str]:
-        stdin, stdout = self._process.stdin, self._process.stdout
-        if stdin is None or stdout is None:  # never: both are pipes
-            raise SandboxError("no pipes")
-        stdin.write(f"{json.dumps(request)}\n")
-        stdin.flush()
-        answer = stdout.readline()
+        stdin, stdout = cast("IO[str]", self._process.stdin), cast("IO[str]", self._process.stdout)
+        try:
+            stdin.write(f"{json.dumps(request)}\n")
+            stdin.flush()
+            answer = stdout.readline()
+        except BrokenPipeError:
+            answer = ""
         if not answer:
             raise SandboxError(f"the sandbox's process ended with exit code {self._process.wait()}")
         told: dict[str, str] = json.loads(answer)

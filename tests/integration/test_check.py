@@ -93,6 +93,14 @@ async def answering(
         await runner.cleanup()
 
 
+async def test_a_scope_that_the_endpoint_does_not_know_is_the_scopes_fault() -> None:
+    async with emulating() as (_, api):
+        *_, failed = await findings(api, scope="admin")
+    assert failed.text == "the answer is 400 invalid_scope"
+    assert "BITS_SCOPE" in failed.hint
+    assert failed.about == ("scope",)
+
+
 async def test_all_is_well_and_the_token_is_described_but_not_shown() -> None:
     token = {
         "type": "Bearer",

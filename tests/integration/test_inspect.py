@@ -9,6 +9,7 @@ import pytest
 
 from config.loading import SettingsError, load
 from proxy.forward.exchange import Exchange
+from proxy.inspection import Inspection
 from tests.fakes.bench import Bench, set_up
 from tests.fakes.commands import CLIENT_SECRET
 from tests.fakes.recorder import TOKEN
@@ -99,6 +100,18 @@ async def test_no_answer_is_told_as_none() -> None:
         assert (await client.answer()).status == 502
         (kept,) = await inspected(bench)
     assert kept["response"] is None
+
+
+async def test_a_fault_of_inspection_is_logged_and_disturbs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Inspection, "keep", fail)
+    async with set_up(BITS_INSPECT="true") as bench, bench.connect() as client:
+        for _ in range(2):
+            await client.send(post(b"{}"))
+            assert (await client.answer()).status == 200
+        assert "a bug" in bench.log.getvalue()
 
 
 async def test_without_it_exchanges_are_the_plain_ones(bench: Bench) -> None:

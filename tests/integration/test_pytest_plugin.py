@@ -1,10 +1,12 @@
 """The pytest plugin as users have it: pytest in a process of its own, on the documentation's examples."""
 
+import contextlib
 import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 
@@ -90,6 +92,23 @@ def test_a_wrong_fault_is_told() -> None:
         with pytest.raises(SandboxError, match="next_teapot is not a fault"):
             sandbox.set_faults(next_teapot=1)
         sandbox.fail_next("429", times=2)
+
+
+def test_one_ends_before_the_next_begins() -> None:
+    with SandboxHost() as host:
+        with host.serve({}) as sandbox:
+            assert sandbox.status()["ready"]["ok"]
+        with host.serve({"BITS_EMULATOR__TOKEN_LIFETIME": "100"}) as other:
+            assert other.status()["token"]["lifetime_seconds"] == 100
+            with pytest.raises(URLError, match="refused"):
+                sandbox.status()
+
+
+def test_that_the_process_has_died_is_told() -> None:
+    with contextlib.suppress(BrokenPipeError), SandboxHost() as host:
+        host._process.kill()
+        with pytest.raises(SandboxError, match="ended with exit code -9"), host.serve({}):
+            pass
 
 
 def test_the_environment_of_the_tests_is_not_looked_at(

@@ -176,6 +176,7 @@ def test_no_nesting_shows_it(value: Any, ascii_only: bool, indent: int | None) -
         (f'{{"a":"{CANARY}"}} trailing'.encode(), "application/json"),
         (CANARY.encode() + b"\xff\xfe", "application/json"),
         (b"[" * 60_000 + CANARY.encode(), "application/json"),
+        (b'{"id":1}' + b" " * MAX_COPY, "application/json"),
         (f'{{"id":"{CANARY}","more":"{"x" * MAX_COPY}"}}'.encode(), "application/json"),
     ],
 )

@@ -133,11 +133,16 @@ async def test_log_lines_scroll_above_the_view() -> None:
     assert [line.split()[0] for line in shown[7:]] == ["──", "token", "traffic", "serving"]
     # What is told next replaces what stood there.
     stage.told = activity(exchanges=[exchange(1)])
-    stage.view._tick()
+    stage.view._tick(lambda: stage.told)
     assert stage.screen()[-1].endswith("applications.op1             200  41.2 ms")
     assert "\n".join(stage.screen()).count("token ") == 1
     stage.view.stop()
+    stage.view.stop()
     assert stage.screen()[-1] == "line 19"
+    stage.view.write("no end ")
+    assert stage.screen()[-1] == "line 19"
+    stage.view.write("yet\n")
+    assert stage.screen()[-1] == "no end yet"
     stage.view.write("after\n")
     assert stage.screen()[-1] == "after"
 
@@ -146,7 +151,7 @@ async def test_nothing_is_written_while_nothing_changes() -> None:
     stage = Stage()
     stage.view.start(lambda: stage.told)
     before = stage.output.getvalue()
-    stage.view._tick()
+    stage.view._tick(lambda: stage.told)
     assert stage.output.getvalue() == before
     stage.view.stop()
 
