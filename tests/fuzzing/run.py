@@ -14,6 +14,7 @@ from typing import Final
 
 from config.addresses import TcpAddress
 from proxy.sidecar import Sidecar
+from tests.fakes.leftovers import leftovers, open_descriptors
 from tests.fakes.recorder import TOKEN, recording
 from tests.fakes.stand import sidecar_for
 from tests.fuzzing.answers import fault_in
@@ -54,7 +55,7 @@ class Run:
         """Try cases for `seconds`, or those of the numbers `only`."""
         began = time.monotonic()
         async with self._stand() as (sidecar, address):
-            before = _descriptors()
+            before = open_descriptors()
             warm = 0.0
             if only is None:
                 numbers = itertools.count()
@@ -181,30 +182,13 @@ class Run:
 
     async def _settle(self, sidecar: Sidecar, descriptors: int) -> None:
         """Wait until nothing of the cases is left; it must come to that by the proxy's deadlines alone."""
-        context = sidecar._context
-        total = sidecar._settings.limits.replay_total
-
-        def left() -> dict[str, int]:
-            counts = sidecar._pool.counts()
-            return {
-                "client connections": sidecar._gateway.client_connections,
-                "busy connections": counts["active"] + counts["connecting"],
-                "waiting requests": len(sidecar._pool._waiters),
-                "tasks": len(sidecar._traffic_tasks),
-                "bytes held for replay": total - context.replay_budget._free,
-                "writes": len(sidecar._outbox._pending),
-                "descriptors": max(0, _descriptors() - descriptors - 2 * counts["idle"]),
-            }
-
         end = time.monotonic() + 10
-        while any(left().values()) and time.monotonic() < end:  # noqa: ASYNC110 - nothing tells of the end
+        # Nothing tells of the end of this.
+        while any(leftovers(sidecar, descriptors).values()) and time.monotonic() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
-        for what, count in left().items():
+        for what, count in leftovers(sidecar, descriptors).items():
             if count:
                 self._find(f"{count} {what} left")
-        metrics = sidecar._telemetry.render("")[0].decode()
-        if "\nbits_proxy_requests_in_flight 0.0\n" not in metrics:
-            self._find("requests are in flight still, by the gauge")
 
     # Findings.
 
@@ -246,10 +230,6 @@ class Run:
 def _until(end: float, numbers: Iterator[int]) -> Iterator[int]:
     while time.monotonic() < end:
         yield next(numbers)
-
-
-def _descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def _resident() -> float:
