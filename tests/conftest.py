@@ -10,7 +10,7 @@ from tests.fakes.bench import Bench, set_up
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--steady-seconds",
-        default="8",
+        default="5",
         help="how long the clients keep calling while short tokens come and go",
     )
     parser.addoption(
