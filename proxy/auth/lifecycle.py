@@ -9,8 +9,8 @@ Its rules:
 3. A token becomes STALE once between 70 % and 80 % of its lifetime, or when the wall clock says so (it ran
    on while a VM was paused). The wall clock alone never expires a token.
 4. Only a successful flight replaces a token. A failed one sets `attempt_at` by backoff and Retry-After.
-5. Three refusals (400, 401) in a row are permanent until something else happens: the pace drops, and
-   requests without a token are told at once. Changed credentials start anew.
+5. Three refusals (400, 401, a scope not granted) in a row are permanent until something else happens: the
+   pace drops, and requests without a token are told at once. Changed credentials start anew.
 6. Requests that wait without a token pull the next flight forward: 1 s after the last, not before
    Retry-After.
 7. A 401 from the API to the token in hand makes it SUSPECT and forces a flight: at most one per 30 s,
