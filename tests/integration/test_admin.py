@@ -223,7 +223,7 @@ async def test_the_log_level_changes_while_it_runs() -> None:
             ]
 
         assert await seen() == [("request", "info")]
-        for level, lines in {"warning": [], "info": [("request", "info")]}.items():
+        for level, lines in {"warning": [], "error": [], "info": [("request", "info")]}.items():
             status, _ = await post(stand.admin, f"/log-level?level={level}", X_Requested_With="x")
             assert status == 200
             assert "log_level_changed" in stand.log.getvalue()

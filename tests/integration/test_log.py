@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -9,6 +10,8 @@ import pytest
 
 from proxy.events import BURST
 from tests.fakes.bench import Bench, set_up
+from tests.fakes.commands import CLIENT_SECRET
+from tests.fakes.credentials import mount
 from tests.fakes.stand import APPLICATION, CREATE, standing
 from tests.integration.test_token_faults import control
 
@@ -121,6 +124,30 @@ async def test_in_all_mode_every_request_is_written() -> None:
             await call(bench)
         assert len(lines(bench, "request")) == 3 * BURST
         assert lines(bench, "repeats_suppressed") == []
+
+
+async def test_an_unreadable_credential_file_is_told_once_until_it_is_back(tmp_path: Path) -> None:
+    mount(tmp_path, CLIENT_SECRET)
+    secret = tmp_path / "client_secret"
+    async with standing(BITS_CREDENTIALS_DIR=str(tmp_path)) as stand:
+
+        def told() -> list[dict[str, Any]]:
+            stand.sidecar.reload()
+            stand.sidecar.reload()
+            found = (json.loads(line) for line in stand.log.getvalue().splitlines())
+            return [line for line in found if line["event"] == "credentials_unreadable"]
+
+        assert told() == []
+        secret.unlink()
+        (line,) = told()
+        assert str(secret) in line["detail"]
+        secret.write_text(CLIENT_SECRET)
+        assert len(told()) == 1
+        secret.unlink()
+        assert len(told()) == 2
+        numbers = stand.sidecar._telemetry.numbers()
+        assert numbers["credentials_read_failures_total"] == 4
+        assert numbers["credentials_changes_total"] == 0
 
 
 async def test_a_request_that_waited_for_a_token_in_vain_says_how_long() -> None:

@@ -56,6 +56,16 @@ async def test_kinds_and_events_do_not_take_each_others_place(limited: Limited) 
     assert limited.it.admits(events.CONNECT_FAILED, "503")
 
 
+async def test_each_kind_is_told_at_the_end_of_its_own_window(limited: Limited) -> None:
+    limited.admitted("503", BURST + 1)
+    await limited.timers.advance(WINDOW / 2)
+    limited.admitted("502", BURST + 2)
+    await limited.timers.advance(WINDOW / 2)
+    assert limited.reports == [("request", "503", 1)]
+    await limited.timers.advance(WINDOW / 2)
+    assert limited.reports == [("request", "503", 1), ("request", "502", 2)]
+
+
 async def test_an_hours_outage_costs_a_few_lines_in_each_window(limited: Limited) -> None:
     written = 0
     for _ in range(3600):

@@ -318,6 +318,16 @@ def test_an_operator_gets_a_flight_at_once_but_not_two() -> None:
     assert life.due() is Reason.REQUESTED
 
 
+def test_an_operators_wish_is_granted_once() -> None:
+    life = Life()
+    life.obtain()
+    life.clock.advance(10)
+    life.it.requested(life.clock.now())
+    life.obtain()
+    life.to_next_attempt()
+    assert life.due() is Reason.SCHEDULED
+
+
 def test_an_operators_wish_does_not_break_retry_after() -> None:
     life = Life()
     life.obtain()
