@@ -190,7 +190,8 @@ def as_markdown() -> str:
     """Return all events with their fields, for the documentation."""
     blocks = []
     for event in EVENTS:
-        rows = [f"### `{event.name}`", "", f"{' or '.join(event.levels)}. {event.meaning}"]
+        levels = " or ".join(f"`{level}`" for level in event.levels)
+        rows = [f"### `{event.name}`", "", f"{levels}. {event.meaning}"]
         if event.fields:
             rows += ["", "| field | what |", "| --- | --- |"]
             rows += [f"| `{name}` | {meaning} |" for name, meaning in event.fields.items()]
