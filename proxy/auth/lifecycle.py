@@ -132,7 +132,7 @@ class Lifecycle:
         if self.in_flight:
             return None
         valid = self.current(now) is not None
-        pulled = wanted and not valid and now >= self._soonest
+        pulled = wanted and not valid and now >= self.soonest
         ran_ahead = self.failures == 0 and self._wall_due(wall)
         if now < self.attempt_at and not pulled and not ran_ahead:
             return None
@@ -225,7 +225,7 @@ class Lifecycle:
         if self.in_flight:
             return now
         self._requested = True
-        self.attempt_at = min(self.attempt_at, max(now, self._soonest))
+        self.attempt_at = min(self.attempt_at, max(now, self.soonest))
         return self.attempt_at
 
     def credentials_changed(self, now: float) -> None:
@@ -240,7 +240,8 @@ class Lifecycle:
             self.attempt_at = now
 
     @property
-    def _soonest(self) -> float:
+    def soonest(self) -> float:
+        """When a flight may begin for those who wait without a token."""
         return max(self._last_start + schedule.MIN_DELAY, self._not_before)
 
     def _wall_due(self, wall: float) -> bool:

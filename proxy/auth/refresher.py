@@ -210,7 +210,8 @@ class Refresher:
             self._tasks.start(self._fly(reason), name="token-refresh")
         if self._timer is not None:
             self._timer.cancel()
-        soon = TICK if self._life.in_flight else min(TICK, max(_SOONEST, self._life.attempt_at - now))
+        next_at = min(self._life.attempt_at, self._life.soonest) if self._waiters else self._life.attempt_at
+        soon = TICK if self._life.in_flight else min(TICK, max(_SOONEST, next_at - now))
         self._timer = self._call_later(soon, self._tick)
 
     async def _fly(self, reason: Reason) -> None:

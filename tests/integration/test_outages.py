@@ -181,7 +181,7 @@ async def test_who_waits_brings_the_recovery_within_a_second(stage: Stage) -> No
     await stage.pass_time(300)
     await stage.door.open()
     call = stage.calling()
-    await stage.pass_time(1.0, step=0.1)
+    await stage.pass_time(1.2, step=0.1)
     assert await call == 200
 
 

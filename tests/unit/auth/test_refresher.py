@@ -142,6 +142,19 @@ async def test_who_waits_without_a_token_sees_the_next_attempt_succeed(stage: St
     assert waiter.token is stage.it.current()
 
 
+async def test_who_waits_without_a_token_has_the_endpoint_asked_again_after_a_second(stage: Stage) -> None:
+    stage.it.start()
+    await settle()
+    stage.waiter()
+    for number in range(1, 10):
+        asked = stage.clock.now()
+        stage.endpoint.fail()
+        await settle()
+        while not stage.endpoint.pending:
+            await stage.timers.advance(0.01, step=0.01)
+        assert stage.clock.now() - asked == pytest.approx(1.0, abs=0.02), number
+
+
 async def test_who_gave_up_hears_nothing(stage: Stage) -> None:
     stage.it.start()
     await settle()
