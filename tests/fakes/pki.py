@@ -5,6 +5,8 @@ from pathlib import Path
 
 import trustme
 
+from tests.fakes.mounts import mount
+
 
 class Pki:
     """`settings` are those of a listener with a certificate for localhost; `renew` replaces its files."""
@@ -14,7 +16,6 @@ class Pki:
         self.directory = directory
         self.ca_file = directory / "ca.pem"
         self.authority.cert_pem.write_to_path(self.ca_file)
-        self._versions = 0
         self.renew()
 
     @property
@@ -37,16 +38,7 @@ class Pki:
 
     def mount(self, files: dict[str, bytes]) -> None:
         """Mount files of these contents."""
-        self._versions += 1
-        version = self.directory / f"..{self._versions}"
-        version.mkdir()
-        for name, content in files.items():
-            (version / name).write_bytes(content)
-            if not (self.directory / name).is_symlink():
-                (self.directory / name).symlink_to(Path("..data") / name)
-        link = self.directory / "..data_tmp"
-        link.symlink_to(version.name)
-        link.rename(self.directory / "..data")
+        mount(self.directory, files)
 
     def client(self, *, identity: trustme.CA | None = None) -> ssl.SSLContext:
         """Return what a client needs that trusts the authority, with a certificate of `identity`."""

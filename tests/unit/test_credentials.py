@@ -159,3 +159,9 @@ def test_a_secret_that_everybody_may_read_is_named(tmp_path: Path) -> None:
     secret.chmod(0o640)
     (tmp_path / "client_id").chmod(0o640)
     assert source_of(tmp_path).exposed_files() == []
+
+
+def test_a_volume_of_kubernetes_is_mounted_for_one_container_alone(tmp_path: Path) -> None:
+    mounted(tmp_path, "..1", "acme", "s3cret")
+    (tmp_path / "client_secret").chmod(0o644)
+    assert source_of(tmp_path).exposed_files() == []

@@ -1,0 +1,96 @@
+"""Pods of the charts, run by `podman kube play`.
+
+What stands in for a cluster, and so differs from what was rendered:
+
+- Volumes are directories of the test, in which Secrets are put and changed as the kubelet does.
+- This podman knows no native sidecars: the sidecar stands among the pod's other containers, and neither it
+  nor any other has probes. The tests ask what the probes would.
+- The emulator runs in the pod as one more container, in place of the Bits API.
+- A container that ended is not started again.
+- The app's image is the proxy's, for the Python in it; its command is the test's.
+- A Service is the name of the gateway's address, in the pods of clients.
+"""
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from tests.packaging.chart.engine import Document
+from tests.system.containers.containers import Container, unique
+from tests.system.containers.podman import podman
+
+API: Final = "http://127.0.0.1:8090"
+_CLUSTERS_OWN: Final = ("startupProbe", "livenessProbe", "readinessProbe", "restartPolicy")
+
+
+class Pod:
+    """A pod that runs."""
+
+    def __init__(self, name: str) -> None:
+        self.name: Final = name
+
+    def __getitem__(self, container: str) -> Container:
+        return Container(f"{self.name}-{container}")
+
+    @property
+    def address(self) -> str:
+        """Its address in podman's network."""
+        infra = podman("pod", "inspect", "--format={{.InfraContainerID}}", self.name).strip()
+        address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+        return podman("inspect", f"--format={address}", infra).strip()
+
+
+@contextlib.contextmanager
+def playing(
+    name: str, rendered: Document, volumes: dict[str, Path], directory: Path, **spec: Any
+) -> Iterator[Pod]:
+    """Run a rendered pod under a name; it is removed when this ends.
+
+    `volumes` are by name; `directory` keeps the manifest; `spec` holds more members of the pod's spec,
+    `containers` those to add.
+    """
+    name = unique(name)
+    pod = _playable(rendered, volumes, spec)
+    manifest = directory / f"{name}.yaml"
+    manifest.write_text(
+        yaml.safe_dump({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": pod}), "utf-8"
+    )
+    podman("kube", "play", str(manifest))
+    try:
+        yield Pod(name)
+    finally:
+        podman("pod", "rm", "--force", "--time=0", name)
+
+
+def emulator(like: Document, client_id: str, client_secret: str) -> Document:
+    """Return the emulator's container, with the rights of another one."""
+    env = {"BITS_EMULATOR__CLIENT_ID": client_id, "BITS_EMULATOR__CLIENT_SECRET": client_secret}
+    return {
+        "name": "emulator",
+        "args": ["emulator"],
+        "env": [{"name": variable, "value": value} for variable, value in env.items()],
+        **{key: like[key] for key in ("image", "securityContext", "resources")},
+    }
+
+
+def _playable(rendered: Document, volumes: dict[str, Path], more: dict[str, Any]) -> Document:
+    spec: Document = copy.deepcopy(rendered["spec"])
+    added = more.get("containers", [])
+    containers = [*spec.pop("initContainers", []), *spec["containers"], *added]
+    return {
+        **spec,
+        **more,
+        "restartPolicy": "Never",
+        "containers": [
+            {key: value for key, value in container.items() if key not in _CLUSTERS_OWN}
+            for container in containers
+        ],
+        "volumes": [
+            {"name": name, "hostPath": {"path": str(volumes[name]), "type": "Directory"}}
+            for name in (volume["name"] for volume in spec.get("volumes", []))
+        ],
+    }
