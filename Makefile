@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lock image containers release browser commands differential egress monitoring dashboard fuzz soak simulation bench clean
+.PHONY: help demo test check lock image containers kubernetes release browser commands differential egress monitoring dashboard fuzz soak simulation bench clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,7 @@ check: $(VENV)/.dev ## Lint, format check, types, import contracts, YAML, Docker
 lock: $(VENV)/.dev ## Lock the dependencies anew; ARGS=--upgrade takes the newest of each
 	$(COMPILE) $(ARGS) pyproject.toml --output-file requirements.lock
 	$(COMPILE) $(ARGS) --group build --output-file requirements-build.lock
+	$(COMPILE) $(ARGS) --group checkov --output-file requirements-checkov.lock
 	$(COMPILE) $(ARGS) --constraint requirements.lock --constraint requirements-build.lock \
 		pyproject.toml --group dev --output-file requirements-dev.lock
 
@@ -49,6 +50,9 @@ image: $(VENV)/.dev ## Build the image where no image registry is reached: on a 
 
 containers: $(VENV)/.dev ## Build the image, run it locked down and with compose; needs root, podman, debootstrap, prometheus
 	$(BIN)/python -m pytest tests/system/containers $(ARGS)
+
+kubernetes: $(VENV)/.dev $(VENV)/.checkov ## Run the charts' pods, and checkov over what they render; needs what containers needs
+	$(BIN)/python -m pytest tests/system/kubernetes $(ARGS)
 
 browser: $(VENV)/.dev ## The admin page in a real browser; needs Chromium. SCREENSHOTS=DIR keeps pictures
 	$(BIN)/python -m pytest tests/system/browser $(ARGS)
@@ -104,4 +108,11 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml $(OAUTH_SERVERS)/package-lock
 	@$(PIP_INSTALL) --require-hashes --requirement requirements-dev.lock
 	@$(PIP_INSTALL) --no-build-isolation --editable .
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/npm ci --silent --no-audit --no-fund --ignore-scripts --prefix $(OAUTH_SERVERS)
+	@touch $@
+
+# Apart, because it pins much of what the rest needs in other versions.
+$(VENV)/.checkov: requirements-checkov.lock | $(BIN)/pip
+	@$(BIN)/python -m venv --clear $(VENV)/checkov
+	@$(VENV)/checkov/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
+		--require-hashes --requirement requirements-checkov.lock
 	@touch $@

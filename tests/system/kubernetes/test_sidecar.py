@@ -109,7 +109,7 @@ def test_the_containers_have_no_rights(running: Running) -> None:
     for name in ("bits-auth-proxy", "app"):
         status = Path("/proc", str(running.pod[name].pid), "status").read_text("utf-8")
         fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-        assert set(fields["Uid"].split()) == {{"bits-auth-proxy": "65532", "app": "1000"}[name]}
+        assert set(fields["Uid"].split()) == {{"bits-auth-proxy": "65532", "app": "10001"}[name]}
         assert {int(fields[each], 16) for each in ("CapEff", "CapPrm", "CapBnd")} == {0}
         assert fields["NoNewPrivs"] == "1"
         assert (
