@@ -197,7 +197,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._exchange = None
         self._body = None
         if not keep_alive:
-            self._close(unread=not self._request_done)
+            # A client that pipelines may be sending still.
+            self._close(unread=not self._request_done or bool(self._ahead))
             return
         self._phase = _IDLE
         frontend = self._frontend

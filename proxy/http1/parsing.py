@@ -2,7 +2,8 @@
 
 A parser takes reads as they come and yields the head once its empty line has arrived; `rest` then holds
 what followed. llhttp judges the bytes as they arrive, so that nonsense is refused at once and not at a
-timeout. How the bytes were cut into reads makes no difference to the result.
+timeout. How the bytes were cut into reads makes no difference to what is accepted, and as what; of several
+faults the first to arrive is told.
 
 A head that arrives whole, of plain lines only, is read line by line (see `lines`): that costs a fifth, and
 means the same as if llhttp had read it.

@@ -22,6 +22,8 @@ class Recorder:
         self.requests: list[tuple[bytes, bytes]] = []
         self.script: list[Sequence[bytes]] = [(OK_ANSWER,)]
         self.close_after = False
+        self.apart = False
+        """Whether each piece comes in a read of its own."""
         self.answer_early = False
         """Answer before the body is read, and read it no more."""
         self.same_token = False
@@ -90,6 +92,8 @@ class Recorder:
                     return True
                 writer.write(piece)
                 await writer.drain()
+                if self.apart:
+                    await let_it_be_read()
             if self.close_after or self.answer_early:
                 return False
 
@@ -117,6 +121,12 @@ class Recorder:
         self._server.close()
         for writer in self._writers:
             writer.transport.abort()
+
+
+async def let_it_be_read() -> None:
+    """Give the proxy the turns it needs to read what has just been written."""
+    for _ in range(3):
+        await asyncio.sleep(0)
 
 
 async def _read_body(reader: asyncio.StreamReader, head: bytes) -> bytes:
