@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
@@ -49,6 +50,10 @@ runroot = "{run}"
 _BUILD_MOUNTS: Final = ("/etc/ssl/certs", "/etc/pip.conf")
 
 
+# What a restart of the machine must clear away; each cache has its own.
+_RUN: Final = f"/run/bits-auth-proxy-{zlib.crc32(os.fsencode(CACHE)):08x}"
+
+
 class PodmanError(Exception):
     """A command failed."""
 
@@ -64,7 +69,7 @@ def environment() -> dict[str, str]:
     CACHE.mkdir(parents=True, exist_ok=True)
     containers, storage = CACHE / "containers.conf", CACHE / "storage.conf"
     containers.write_text(_CONTAINERS_CONF, "utf-8")
-    storage.write_text(_STORAGE_CONF.format(cache=CACHE, run="/run/bits-auth-proxy-containers"), "utf-8")
+    storage.write_text(_STORAGE_CONF.format(cache=CACHE, run=_RUN), "utf-8")
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("BITS_")},
         "CONTAINERS_CONF": str(containers),
