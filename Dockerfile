@@ -9,10 +9,7 @@
 
 ARG PYTHON_IMAGE=docker.io/library/python:3.13-slim-trixie
 
-FROM ${PYTHON_IMAGE} AS base
-
-
-FROM base AS build
+FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_NO_COMPILE=1 \
@@ -45,8 +42,8 @@ LABEL org.opencontainers.image.title="bits-auth-proxy" \
       org.opencontainers.image.revision="${REVISION}"
 
 COPY --from=build /opt/root /
-# From the base itself: a build may run with other authorities mounted over these.
-COPY --from=base /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+# The base's own: while commands run, a build may have others mounted over these.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 
 ENV PATH=/opt/bits-auth-proxy/bin \
     LANG=C.UTF-8 \

@@ -33,7 +33,7 @@ ACCOUNTS = {
     "etc/group": "root:x:0:\nbits:x:65532:\n",
     "etc/nsswitch.conf": "hosts: files dns\n",
 }
-CONFIGURATION = ("/etc/os-release", "/etc/ssl/openssl.cnf", "/etc/ld.so.cache")
+CONFIGURATION = ("/etc/os-release", "/etc/ld.so.cache")
 PACKAGES_BY_NAME = ("base-files", "ca-certificates", "tzdata")
 
 
@@ -91,10 +91,11 @@ def collect(environment: Path, tree: RootFs) -> None:
         tree.write(name, text)
     for path in filter(Path.exists, map(Path, CONFIGURATION)):
         tree.file(path)
-    # The links by which OpenSSL finds its configuration and the authorities.
-    for path in Path(ssl.get_default_verify_paths().openssl_cafile).parent.iterdir():
-        if path.is_symlink():
-            tree.link(path)
+    # Where OpenSSL looks for the authorities, and beside it for its configuration.
+    authorities = Path(ssl.get_default_verify_paths().openssl_cafile)
+    tree.place(authorities).symlink_to("/etc/ssl/certs/ca-certificates.crt")
+    if (configuration := authorities.with_name("openssl.cnf")).exists():
+        tree.file(configuration)
     tree.place(Path("/tmp")).mkdir(mode=0o1777)  # noqa: S108 - made, not used
 
     for library in {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}:

@@ -144,7 +144,7 @@ def test_each_service_is_healthy(project: Project, service: str) -> None:
 def test_each_service_is_locked_down(project: Project, service: str) -> None:
     described = json.loads(podman("inspect", project.container(service).name))[0]
     assert described["HostConfig"]["ReadonlyRootfs"]
-    assert not described["EffectiveCaps"]
+    assert not described["BoundingCaps"]
     assert "no-new-privileges" in " ".join(described["HostConfig"]["SecurityOpt"])
     assert described["Config"]["User"] not in ("", "0", "root")
     bindings = [each for ports in described["HostConfig"]["PortBindings"].values() for each in ports or ()]
