@@ -174,7 +174,8 @@ class SiteRule:
         if origin is not None:
             scheme, _, authority = origin.partition(b"://")
             return canonical_origin(scheme, authority) in self._origins
-        return head.by_name.get(b"sec-fetch-site", b"").lower() not in (b"cross-site", b"same-site")
+        site = head.by_name.get(b"sec-fetch-site")
+        return site is None or site.lower() not in (b"cross-site", b"same-site")
 
 
 def _without_port(host: bytes) -> bytes:

@@ -56,7 +56,7 @@ from proxy.forward.context import ForwardContext
 from proxy.forward.headers import forwardable_trailers
 from proxy.forward.problems import Problem
 from proxy.forward.upstream import UpstreamConnection
-from proxy.http1.messages import CHUNKED, NO_BODY, UNTIL_CLOSE, Field, RequestHead, ResponseHead
+from proxy.http1.messages import CHUNKED, NO_BODY, Field, RequestHead, ResponseHead
 from proxy.http1.serializing import LAST_CHUNK, encode_chunk, encode_last_chunk
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -249,7 +249,10 @@ class Exchange:
         if content:
             self.request_bytes += len(content)
             if self._holding:
-                self._hold(content)
+                self._body.append(content)
+                self._held += len(content)
+                if self._upstream is not None:
+                    self._reserve()
         upstream = self._upstream
         if upstream is None:
             return
@@ -531,7 +534,7 @@ class Exchange:
         self.status = head.status
         request = self.head
         modern = request.minor_version == 1
-        unmeasured = self._response_length in (CHUNKED, UNTIL_CLOSE)
+        unmeasured = self._response_length < NO_BODY
         self._chunked = unmeasured and modern
         self._keep_alive = (
             request.keep_alive
@@ -608,12 +611,6 @@ class Exchange:
             self.fail(problems.REQUEST_TIMEOUT if client.blocked else problems.RESPONSE_TIMEOUT)
 
     # Within: the body held for sending, or sending again.
-
-    def _hold(self, content: bytes) -> None:
-        self._body.append(content)
-        self._held += len(content)
-        if self._upstream is not None:
-            self._reserve()
 
     def _reserve(self) -> None:
         """Keep what has been sent for a replay, if that is within bounds."""
