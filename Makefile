@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lock image containers kubernetes release browser commands differential egress monitoring dashboard fuzz soak simulation bench clean
+.PHONY: help demo test check lock image containers kubernetes release browser commands differential egress monitoring dashboard fuzz soak simulation bench gate sporadic clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +42,7 @@ lock: $(VENV)/.dev ## Lock the dependencies anew; ARGS=--upgrade takes the newes
 	$(COMPILE) $(ARGS) pyproject.toml --output-file requirements.lock
 	$(COMPILE) $(ARGS) --group build --output-file requirements-build.lock
 	$(COMPILE) $(ARGS) --group checkov --output-file requirements-checkov.lock
+	$(COMPILE) $(ARGS) --group bench --output-file benchmarks/requirements.lock
 	$(COMPILE) $(ARGS) --constraint requirements.lock --constraint requirements-build.lock \
 		pyproject.toml --group dev --output-file requirements-dev.lock
 
@@ -84,8 +85,14 @@ soak: $(VENV)/.dev ## Ten minutes of short tokens, faults and rotations: no answ
 simulation: $(VENV)/.dev ## What 10,000 proxies ask of the token endpoint in two days; ARGS="--chart FILE" draws it
 	@exec $(BIN)/python -m tests.simulation $(ARGS)
 
-bench: $(VENV)/.dev ## Measure CPU per request beside other proxies; needs Linux, wrk and nginx
-	@exec $(BIN)/python -m benchmarks.cpu_per_request $(ARGS)
+bench: $(VENV)/.bench ## This proxy beside Envoy, Caddy, nginx and aiohttp, 12 minutes; needs Linux, wrk, nginx, caddy
+	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+gate: $(VENV)/.dev ## CPU per request must stay within its bounds; needs Linux, wrk and nginx
+	@exec $(BIN)/python -m benchmarks.gate
+
+sporadic: $(VENV)/.bench ## The first request after ten idle minutes, 40 ms from the API; ARGS="--idle SECONDS"
+	@exec $(BIN)/python -m benchmarks.sporadic $(ARGS)
 
 clean: ## Remove all that the other verbs made, the virtual environment included
 	rm -rf $(VENV) build dist fuzz-failures htmlcov .coverage .coverage.* \
@@ -115,4 +122,8 @@ $(VENV)/.checkov: requirements-checkov.lock | $(BIN)/pip
 	@$(BIN)/python -m venv --clear $(VENV)/checkov
 	@$(VENV)/checkov/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
 		--require-hashes --requirement requirements-checkov.lock
+	@touch $@
+
+$(VENV)/.bench: benchmarks/requirements.lock $(VENV)/.dev
+	@$(PIP_INSTALL) --require-hashes --requirement benchmarks/requirements.lock
 	@touch $@

@@ -12,12 +12,13 @@ from benchmarks.processes import free_port
 
 OURS: Final = "bits-auth-proxy"
 YARDSTICK: Final = "aiohttp"
+LOGGING: Final = "bits-auth-proxy, access log"
 DIRECT: Final = "direct"
 """no proxy at all: what the load and the upstream do by themselves"""
 POOL_SIZE: Final = 100
 """connections to the upstream that every proxy may keep"""
 
-_ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,13 @@ def bits_auth_proxy(setting: Setting) -> Launch:
             "SSL_CERT_FILE": str(setting.ca_file),
         },
     )
+
+
+def bits_auth_proxy_logging(setting: Setting) -> Launch:
+    """The same, with a line of JSON for every request."""
+    launch = bits_auth_proxy(setting)
+    logging = {"BITS_ACCESS_LOG": "all", "BITS_LOG_FORMAT": "json"}
+    return Launch(command=launch.command, environment={**launch.environment, **logging})
 
 
 def aiohttp_proxy(setting: Setting) -> Launch:
@@ -112,6 +120,7 @@ def caddy_proxy(setting: Setting) -> Launch:
 
 CONTENDERS: Final[Mapping[str, Callable[[Setting], Launch] | None]] = {
     OURS: bits_auth_proxy,
+    LOGGING: bits_auth_proxy_logging,
     YARDSTICK: aiohttp_proxy,
     "nginx": nginx_proxy,
     "Envoy": envoy_proxy,
@@ -123,4 +132,4 @@ CONTENDERS: Final[Mapping[str, Callable[[Setting], Launch] | None]] = {
 def _environment() -> dict[str, str]:
     """Return this process's environment without settings of the proxy, and with this tree importable."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("BITS_")}
-    return inherited | {"PYTHONPATH": str(_ROOT)}
+    return inherited | {"PYTHONPATH": str(ROOT)}

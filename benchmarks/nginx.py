@@ -10,6 +10,11 @@ ANSWER_SIZE: Final = 350
 """bytes in the body of every answer"""
 ECHO_PATH: Final = "/echo"
 """answers with the Authorization that arrived"""
+UPLOAD_PATH: Final = "/upload"
+"""takes a body before it answers"""
+MIB_PATH: Final = "/mib"
+GIB_PATH: Final = "/gib"
+"""answer with so many zeros"""
 
 _MAIN: Final = """
 daemon off;
@@ -25,7 +30,7 @@ http {{
     uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
     keepalive_requests 1000000000;
-    keepalive_timeout 1h;
+    keepalive_timeout {keep_alive};
     default_type application/json;
     {server}
 }}
@@ -36,9 +41,25 @@ _UPSTREAM: Final = """
     ssl_certificate_key server.pem;
     ssl_session_cache shared:tls:1m;
     ssl_protocols TLSv1.2 TLSv1.3;
+    client_max_body_size 0;
+    server {{
+        listen unix:{directory}/answer.sock;
+        location / {{ return 200 '{answer}'; }}
+    }}
     server {{
         listen 127.0.0.1:{port} {tls};
+        root zeros;
         location / {{ return 200 '{answer}'; }}
+        location = {upload} {{
+            # An answer only when the whole body is there.
+            client_body_buffer_size 2m;
+            proxy_pass http://unix:{directory}/answer.sock:/;
+            proxy_method GET;
+            proxy_pass_request_body off;
+            proxy_set_header Content-Length "";
+        }}
+        location = /mib {{ }}
+        location = /gib {{ }}
         location = {echo} {{ return 200 $http_authorization; }}
         location = /v1/oauth2/token {{
             return 200 '{{"type":"Bearer","access_token":"{token}","expires_in":3600,"scope":"application"}}';
@@ -50,6 +71,9 @@ _PROXY: Final = """
     proxy_ssl_trusted_certificate {ca_file};
     proxy_ssl_verify on;
     proxy_ssl_name localhost;
+    client_max_body_size 0;
+    proxy_request_buffering off;
+    proxy_max_temp_file_size 0;
     upstream api {{
         server {authority};
         keepalive 100;
@@ -78,13 +102,23 @@ def make_certificate(directory: Path) -> Path:
     return ca_file
 
 
-def upstream(directory: Path, *, port: int, scheme: str, token: str) -> list[str]:
+def upstream(directory: Path, *, port: int, scheme: str, token: str, keep_alive: str) -> list[str]:
     """Return the command of the API's stand-in: one JSON answer, a token endpoint, an echo."""
     answer = ANSWER % ("x" * (ANSWER_SIZE - len(ANSWER % "")))
-    tls = "ssl" if scheme == "https" else ""
-    return _command(
-        directory, _UPSTREAM.format(port=port, tls=tls, answer=answer, echo=ECHO_PATH, token=token)
+    (directory / "zeros").mkdir()
+    for name, size in (("mib", 2**20), ("gib", 2**30)):
+        with (directory / "zeros" / name).open("wb") as file:
+            file.truncate(size)
+    server = _UPSTREAM.format(
+        directory=directory,
+        port=port,
+        tls="ssl" if scheme == "https" else "",
+        answer=answer,
+        token=token,
+        echo=ECHO_PATH,
+        upload=UPLOAD_PATH,
     )
+    return _command(directory, server, keep_alive)
 
 
 def static_header_proxy(
@@ -101,6 +135,6 @@ def static_header_proxy(
     return _command(directory, server)
 
 
-def _command(directory: Path, server: str) -> list[str]:
-    (directory / "nginx.conf").write_text(_MAIN.format(server=server))
+def _command(directory: Path, server: str, keep_alive: str = "1h") -> list[str]:
+    (directory / "nginx.conf").write_text(_MAIN.format(server=server, keep_alive=keep_alive))
     return ["nginx", "-p", str(directory), "-e", "stderr", "-c", "nginx.conf"]

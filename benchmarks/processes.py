@@ -1,4 +1,4 @@
-"""Processes on a core of their own: started, awaited, their CPU time read, ended. Linux only."""
+"""Processes on a core of their own: started, awaited, their CPU time and memory read, ended. Linux only."""
 
 import os
 import signal
@@ -12,6 +12,7 @@ from typing import Final, Self
 
 _TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
 """Seconds of CPU time that one unit of /proc/<pid>/stat stands for"""
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _START_TIMEOUT: Final = 10.0
 _STOP_TIMEOUT: Final = 5.0
 
@@ -76,7 +77,19 @@ class PinnedProcess:
 
     def cpu_seconds(self) -> float:
         """Return user and system time spent so far by the process and all its descendants that live."""
-        times: dict[int, float] = {}
+        return sum((int(fields[11]) + int(fields[12])) * _TICK for fields in self._stats())
+
+    def memory_bytes(self) -> int:
+        """Return the resident memory (VmRSS) of the process and all its descendants together."""
+        return sum(int(fields[21]) * _PAGE for fields in self._stats())
+
+    def output(self) -> str:
+        """Return what the process has printed."""
+        return self._log.read_text(errors="replace").strip()
+
+    def _stats(self) -> list[list[str]]:
+        """Return the fields of /proc/<pid>/stat that follow the command's name, of the whole tree."""
+        stats: dict[int, list[str]] = {}
         children: dict[int, list[int]] = {}
         for entry in Path("/proc").iterdir():
             if not entry.name.isdecimal():
@@ -85,19 +98,13 @@ class PinnedProcess:
                 stat = (entry / "stat").read_text()
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            # The command name, in parentheses, may hold anything; numbered fields follow it (proc(5)).
-            fields = stat.rpartition(")")[2].split()
-            pid, parent, user, system = int(entry.name), int(fields[1]), int(fields[11]), int(fields[12])
-            times[pid] = (user + system) * _TICK
-            children.setdefault(parent, []).append(pid)
+            # The command name, in parentheses, may hold anything (proc(5)).
+            fields = stats[int(entry.name)] = stat.rpartition(")")[2].split()
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
         tree = [self._process.pid]
         for pid in tree:
             tree.extend(children.get(pid, ()))
-        return sum(times[pid] for pid in tree)
-
-    def output(self) -> str:
-        """Return what the process has printed."""
-        return self._log.read_text(errors="replace").strip()
+        return [stats[pid] for pid in tree]
 
     def _await_listener(self) -> None:
         deadline = time.monotonic() + _START_TIMEOUT
@@ -107,7 +114,7 @@ class PinnedProcess:
             try:
                 socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
             except OSError:
-                time.sleep(0.05)
+                time.sleep(0.005)
             else:
                 return
         raise RuntimeError(f"{self._name}: not listening within {_START_TIMEOUT:g} s:\n{self.output()}")

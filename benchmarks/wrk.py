@@ -9,9 +9,7 @@ from typing import Final
 from benchmarks.processes import on_core
 
 CONNECTIONS: Final = 64
-PATH: Final = "/v1/applications.create"
-
-_SCRIPT: Final = Path(__file__).with_name("post.lua")
+_SCRIPT: Final = Path(__file__).with_name("load.lua")
 _MARK: Final = "FIGURES "
 _GRACE: Final = 15
 """seconds beyond its duration after which wrk is taken for hung"""
@@ -29,10 +27,13 @@ class Figures:
     broken: int
 
 
-def run(url: str, *, core: int, seconds: int) -> Figures:
-    """Load `url` for `seconds` from `core`. Raises RuntimeError unless every answer was a good one."""
-    command = ["wrk", "--threads", "1", "--connections", str(CONNECTIONS), "--duration", f"{seconds}s"]
-    command += ["--script", str(_SCRIPT), url + PATH]
+def run(url: str, *request: str, core: int, seconds: int, connections: int = CONNECTIONS) -> Figures:
+    """Load `url` for `seconds` from `core` with `request`: "POST" and a size in bytes, or "GET".
+
+    Raises RuntimeError unless every answer was a good one.
+    """
+    command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
+    command += ["--script", str(_SCRIPT), url, "--", *request]
     try:
         finished = subprocess.run(
             on_core(core, command),
