@@ -99,10 +99,23 @@ def test_the_app_calls_localhost_and_the_token_is_put_on(running: Running) -> No
     running.let_it_call()
     # Probes and metrics are for the cluster, all else for this pod alone.
     address = running.pod.address
+    assert running.ask("GET", "http://127.0.0.1:9091/status")[0] == 200
+    with pytest.raises(Exception, match="refused"):
+        running.ask("GET", f"http://{address}:9091/status")
     assert running.ask("GET", f"http://{address}:9090/metrics")[0] == 200
     assert running.ask("GET", f"http://{address}:9090/status")[0] == 404
     with pytest.raises(Exception, match="refused"):
         running.ask("GET", f"http://{address}:8181/oauth2/userinfo")
+
+
+def test_check_says_from_inside_whether_the_way_is_clear(running: Running) -> None:
+    lines = running.pod["bits-auth-proxy"].run("bits-auth-proxy", "check").splitlines()
+    assert [step for step in ("dns", "tcp", "token", "owner") if any(step in line for line in lines)] == [
+        "dns",
+        "tcp",
+        "token",
+        "owner",
+    ]
 
 
 def test_the_containers_have_no_rights(running: Running) -> None:
