@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from urllib.parse import quote
 import pytest
 import yaml
 
+from tests.fakes.documentation import commands_of
 from tests.fakes.stand import APPLICATION, CREATE
 from tests.system.containers.containers import Container, credentials_directory, free_port, unique
 from tests.system.containers.podman import ROOT, debian_python, environment, podman
@@ -65,12 +67,17 @@ class Project:
             connection.close()
 
     def query(self, expression: str) -> list[dict[str, Any]]:
+        """Return the series of an expression."""
+        result: list[dict[str, Any]] = self.prometheus(f"query?query={quote(expression)}")["result"]
+        return result
+
+    def prometheus(self, what: str) -> dict[str, Any]:
         """Ask Prometheus."""
         connection = http.client.HTTPConnection("127.0.0.1", self.prometheus_port, timeout=20)
         try:
-            connection.request("GET", f"/api/v1/query?query={quote(expression)}")
-            result: list[dict[str, Any]] = json.load(connection.getresponse())["data"]["result"]
-            return result
+            connection.request("GET", f"/api/v1/{what}")
+            data: dict[str, Any] = json.load(connection.getresponse())["data"]
+            return data
         finally:
             connection.close()
 
@@ -130,6 +137,19 @@ def test_this_machine_reaches_the_proxy_by_its_names_only(project: Project) -> N
 def test_prometheus_sees_it(project: Project) -> None:
     eventually(lambda: [each for each in project.query("up") if each["value"][1] == "1"], "a scrape")
     assert project.query("bits_proxy_token_state")
+    groups = project.prometheus("rules")["groups"]
+    assert {rule["health"] for group in groups for rule in group["rules"]} <= {"ok", "unknown"}
+    assert sum(len(group["rules"]) for group in groups) >= 5
+
+
+def test_revoked_tokens_go_unnoticed(project: Project) -> None:
+    app = project.container("app")
+    command = next(line for line in commands_of(ROOT / "docs" / "docker.md") if "revoke" in line)
+    before = app.logs
+    project.compose(*shlex.split(command)[2:])
+    eventually(lambda: app.logs.count("created") >= before.count("created") + 3, "the app goes on")
+    assert app.logs.count("failed") == before.count("failed")
+    assert "token_refused" in {event["event"] for event in project.container("sidecar").events}
 
 
 @pytest.mark.parametrize("service", ["sidecar", "emulator", "prometheus"])
