@@ -14,6 +14,7 @@ from proxy.forward.problems import Problem
 from proxy.forward.upstream import ResponseSink, UpstreamConnection
 from proxy.http1.bodies import ChunkedReader
 from proxy.http1.control import response_length
+from proxy.http1.lines import make_field
 from proxy.http1.messages import NO_BODY, UNTIL_CLOSE, RequestHead, ResponseHead
 from proxy.http1.parsing import RequestParser, ResponseParser
 from tests.fakes.clock import FakeClock
@@ -377,7 +378,13 @@ class Rig:
         return any(each.sink is not None for each in self.connections)
 
     def read(
-        self, *, interims: int = 0, head: bytes = b"", content: Sequence[bytes] = (), end: bool = False
+        self,
+        *,
+        interims: int = 0,
+        head: bytes = b"",
+        content: Sequence[bytes] = (),
+        end: bool = False,
+        trailers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
         """One read of the connection, as it tells the exchange about it."""
         connection = self.connection
@@ -397,7 +404,7 @@ class Rig:
             sink.response_body(each)
         if end:
             connection.complete = True
-            sink.response_end([])
+            sink.response_end([make_field(*trailer) for trailer in trailers])
         if connection.sink is sink:
             sink.response_flush()
 
