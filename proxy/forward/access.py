@@ -5,8 +5,10 @@ it is matched here (dot segments, encoded slashes, empty segments, parameters) i
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Final, final
+from urllib.parse import unquote_to_bytes
 
 from proxy.forward import problems
 from proxy.forward.headers import canonical_origin
@@ -22,6 +24,8 @@ _ENCODED: Final = re.compile(rb"%(?:[0-9A-Fa-f]{2})?")
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _ALWAYS_PLAIN: Final = _UNRESERVED | frozenset(b"/\\%;")
 _OPERATION: Final = re.compile(rb"[A-Za-z][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*\Z")
+_INSIDE_OAUTH2: Final = re.compile(rb"/oauth2(?:\.|%20)*/.", re.IGNORECASE)
+"""Some file systems, and servers on them, take no notice of dots and spaces at the end of a name."""
 _OTHER: Final = "other"
 _CACHE_SIZE: Final = 1024
 
@@ -89,8 +93,8 @@ class AccessRules:
 def is_ambiguous(path: bytes) -> bool:
     r"""Tell whether a path in origin form could mean another one to the next reader (RFC 3986 section 6).
 
-    So it is with empty segments (but for a trailing slash), dot segments, `;`, backslash, and
-    percent-encoding of unreserved characters, `/`, `\`, `%`, `;` or control bytes.
+    So it is with empty segments (but for a trailing slash), dot segments, `;`, backslash, percent-encoding
+    of unreserved characters, `/`, `\`, `%`, `;` or control bytes, and with text that is not plain.
     """
     if not path.startswith(b"/") or b";" in path or b"\\" in path or b"//" in path:
         return True
@@ -101,7 +105,7 @@ def is_ambiguous(path: bytes) -> bool:
         byte = int(digits, 16)
         if byte < 0x20 or byte == 0x7F or byte in _ALWAYS_PLAIN:  # noqa: PLR2004 - control bytes
             return True
-    return any(segment in (b".", b"..") for segment in path.split(b"/"))
+    return any(segment in (b".", b"..") for segment in path.split(b"/")) or not _is_plain_text(path)
 
 
 def split_target(head: RequestHead) -> tuple[bytes | None, bytes]:
@@ -187,8 +191,24 @@ def _pattern(text: str) -> re.Pattern[bytes]:
     return re.compile(b".*".join(re.escape(part.encode()) for part in text.split("*")), re.DOTALL)
 
 
+def _is_plain_text(path: bytes) -> bool:
+    """Tell whether what `path` encodes is UTF-8, visible, and not another spelling of ASCII.
+
+    Overlong forms, full-width letters and zero-width spaces are none of that: a reader that is lenient, or
+    normalises (NFKC), sees other text than the rest.
+    """
+    if b"%" not in path:
+        return True
+    try:
+        text = unquote_to_bytes(path).decode()
+    except UnicodeDecodeError:
+        return False
+    return text.isprintable() and not any(
+        not character.isascii() and any(map(str.isascii, unicodedata.normalize("NFKC", character)))
+        for character in text
+    )
+
+
 def _is_token_endpoint(method: bytes, path: bytes) -> bool:
     """Tell whether the path leads to where credentials are handled (any `oauth2` with something behind)."""
-    segments = path.lower().split(b"/")
-    inner = b"oauth2" in segments[:-1] and any(segments[segments.index(b"oauth2") + 1 :])
-    return inner and not (method == b"GET" and path == b"/oauth2/userinfo")
+    return bool(_INSIDE_OAUTH2.search(path)) and not (method == b"GET" and path == b"/oauth2/userinfo")

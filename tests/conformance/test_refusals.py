@@ -8,6 +8,7 @@ import json
 import pytest
 
 from tests.fakes.bench import Bench, set_up
+from tests.unit.forward.test_access import TOKEN_PATHS
 
 H = b"Host: localhost\r\n"
 FRAMING = "RFC 9112 6.3"
@@ -547,3 +548,14 @@ async def test_an_allowed_origin_and_an_allowed_host_pass() -> None:
             b"GET / HTTP/1.1\r\nHost: bits.internal:80\r\nOrigin: https://app.example:443\r\n\r\n"
         )
         assert (await client.answer()).status == 200
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+async def test_no_spelling_of_the_token_endpoint_reaches_the_api(bench: Bench, method: bytes) -> None:
+    for path in TOKEN_PATHS:
+        async with bench.connect() as client:
+            await client.send(method + b" " + path + b" HTTP/1.1\r\n" + H + b"Content-Length: 0\r\n\r\n")
+            answer = await client.answer()
+            assert answer.status in (400, 403, 421), path
+            assert await client.is_closed()
+    assert bench.upstream.requests == []

@@ -1,8 +1,9 @@
 """Who may call what: no spelling of a path gets past the rules that its plain form would meet."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 import pytest
 from hypothesis import example, given
@@ -88,6 +89,52 @@ TOKEN_PATHS = [
     b"HTTP://localhost/v1/OAUTH2/token",
     b"https://api.bits.bi/v1/%6fauth2/token",
     b"http://localhost//v1/oauth2/token",
+    # Ends that some file systems ignore.
+    b"/v1/oauth2./token",
+    b"/v1/OAUTH2.../token",
+    b"/v1/oauth2%20/token",
+    b"/v1/oauth2.%20./token",
+    # Overlong, cut and impossible UTF-8.
+    b"/v1/oauth2%c0%aftoken",
+    b"/v1/oauth2%C0%AF/token",
+    b"/v1/oauth2%e0%80%aftoken",
+    b"/v1/oauth2%f0%80%80%aftoken",
+    b"/v1/%c1%afauth2/token",
+    b"/v1/x/%c0%ae%c0%ae/oauth2/token",
+    b"/v1/oauth2%c0%80/token",
+    b"/v1/oauth2%ff/token",
+    b"/v1/oauth2%c3/token",
+    b"/v1/oauth2%ed%a0%80/token",
+    # Look-alikes that normalise to the real thing.
+    b"/v1/%ef%bd%8fauth2/token",
+    b"/v1/oauth%ef%bc%92/token",
+    b"/v1/oauth%c2%b2/token",
+    b"/v1/oauth2%ef%bc%8ftoken",
+    b"/v1/oauth2%ef%bc%bctoken",
+    b"/v1/%e2%80%a4%e2%80%a4/oauth2/token",
+    b"/v1/oauth2%e2%80%a5/token",
+    # What is not seen.
+    b"/v1/oauth2%e2%80%8b/token",
+    b"/v1/%ef%bb%bfoauth2/token",
+    b"/v1/oa%c2%aduth2/token",
+    b"/v1/%e2%80%aeoauth2/token",
+    b"/v1/oauth2%c2%a0/token",
+    b"/v1/oauth2%c2%85/token",
+    # Old and odd ways to encode.
+    b"/v1/%u006fauth2/token",
+    b"/v1/%%36fauth2/token",
+    b"/v1/%25%36%66auth2/token",
+    b"/v1/oauth2%252e%252e/token",
+    b"/v1/oauth2%09/token",
+    b"/v1/oauth2%0d%0a/token",
+    b"/v1/oauth2/..;/oauth2/token",
+    b"/v1/..%2foauth2/token",
+    b"/v1/oauth2/%2e/token",
+    b"/v1/oauth2/.%00./token",
+    b"/v1/oauth2/token%3f",
+    b"/v1/oauth2/token%23",
+    b"/v1/oauth2/token%2f..",
+    b"/v1/oauth2/%74oken",
 ]
 
 
@@ -134,7 +181,8 @@ def test_what_any_reader_could_take_for_the_token_endpoint_is_refused(path: byte
 
 
 @pytest.mark.parametrize(
-    "path", [b"/v1/oauth2", b"/v1/oauth2/", b"/v1/oauth2.x", b"/v1/myoauth2/x", b"/v1/oauth22/x"]
+    "path",
+    [b"/v1/oauth2", b"/v1/oauth2/", b"/v1/oauth2.x", b"/v1/myoauth2/x", b"/v1/oauth22/x", b"/v1/oauth2.x/y"],
 )
 def test_only_what_lies_behind_the_segment_is_sensitive(path: bytes) -> None:
     assert decide(b"POST", path) is None
@@ -189,7 +237,21 @@ def test_encoding_is_accepted_only_where_it_is_needed(byte: int, upper: bool) ->
     code = b"%%%02X" % byte if upper else b"%%%02x" % byte
     plain = bytes([byte])
     needless = plain.isalnum() or plain in b"-._~/\\%;" or byte < 0x20 or byte == 0x7F
-    assert is_ambiguous(b"/v1/a" + code) == needless
+    # Alone, a byte above is no UTF-8.
+    assert is_ambiguous(b"/v1/a" + code) == (needless or byte > 0x7F)
+
+
+@pytest.mark.parametrize("text", ["é", "e\u0301", "日本", "ß", "😀", "a b", "Ωmega", "\u2044"])
+def test_text_of_any_language_may_be_encoded(text: str) -> None:
+    assert not is_ambiguous(b"/v1/" + quote(text).encode())
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=3))
+def test_what_normalises_to_other_ascii_is_ambiguous(text: str) -> None:
+    ascii_before = [each for each in text if each.isascii()]
+    apart = "".join(unicodedata.normalize("NFKC", each) for each in text)
+    if [each for each in apart if each.isascii()] != ascii_before:
+        assert is_ambiguous(b"/v1/" + quote(text).encode())
 
 
 @pytest.mark.parametrize("path", [b"", b"v1/x", b"/%", b"/%4", b"/%zz", b"/a%2"])
