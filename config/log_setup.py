@@ -16,6 +16,10 @@ REDACTED: Final = "[redacted]"
 LOGGER: Final = "bits_auth_proxy"
 """The name of our own log; the standard library's logger of that name keeps its level."""
 LEVELS: Final = ("debug", "info", "warning", "error")
+_LEVEL_NUMBERS: Final = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
+_OWN_LOGGER: Final = logging.getLogger(LOGGER)
+# `json.dumps` with options makes an encoder for every line.
+_encode_json: Final = json.JSONEncoder(default=str, ensure_ascii=False).encode
 _TOKENS_REMEMBERED: Final = 16
 _MIN_LENGTH: Final = 4
 """Shorter secrets are not looked for: every second word would be one."""
@@ -106,18 +110,18 @@ def configure(*, level: str, fmt: str, redactor: Redactor, stream: TextIO) -> No
 def set_level(level: str) -> None:
     """Log `level` (one of LEVELS) and above from now on."""
     least = logging.getLevelNamesMapping()[level.upper()]
-    logging.getLogger(LOGGER).setLevel(least)
+    _OWN_LOGGER.setLevel(least)
     # Others' chatter is not our users' concern, unless they look for something.
     logging.getLogger().setLevel(least if least <= logging.DEBUG else max(least, logging.WARNING))
 
 
 def get_level() -> str:
     """Return the least level that is logged."""
-    return logging.getLevelName(logging.getLogger(LOGGER).level).lower()
+    return logging.getLevelName(_OWN_LOGGER.level).lower()
 
 
 def _filter_by_level(logger: WrappedLogger, name: str, event_dict: EventDict) -> EventDict:  # noqa: ARG001
-    if logging.getLevelNamesMapping()[name.upper()] < logging.getLogger(LOGGER).level:
+    if _LEVEL_NUMBERS[name] < _OWN_LOGGER.level:
         raise structlog.DropEvent
     return event_dict
 
@@ -129,7 +133,7 @@ def _render_json(logger: WrappedLogger, name: str, event_dict: EventDict) -> str
         "event": event_dict.pop("event"),
         **event_dict,
     }
-    return json.dumps(ordered, default=str, ensure_ascii=False)
+    return _encode_json(ordered)
 
 
 def _excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:

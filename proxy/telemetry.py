@@ -74,7 +74,8 @@ class Telemetry(Collector):
         what happened lately.
         """
         self._clock = clock
-        self._log = structlog.get_logger(LOGGER)
+        # Bound here: an unbound logger is bound anew by every call.
+        self._log = structlog.get_logger(LOGGER).bind()
         self._log_all = access_log == "all"
         self._log_errors = access_log != "off"
         self._repeats = RepeatLimit(clock=clock, call_later=call_later, report=self._report_suppressed)
