@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final, TextIO
 
 import structlog
@@ -71,8 +72,48 @@ def _forms_of(secret: str) -> set[str]:
     return forms
 
 
+class Lines:
+    """Ready-made lines for the log, redacted, and written together at the end of a turn of the event loop."""
+
+    def __init__(
+        self, *, redactor: Redactor, stream: TextIO, call_soon: Callable[[Callable[[], None]], Any]
+    ) -> None:
+        self._redactor = redactor
+        self._stream = stream
+        self._call_soon = call_soon
+        self._pending: list[str] = []
+
+    def write(self, level: str, line: str) -> None:
+        """Write a line soon, if `level` is logged."""
+        if _LEVEL_NUMBERS[level] >= _OWN_LOGGER.level:
+            if not self._pending:
+                self._call_soon(self.flush)
+            self._pending.append(line)
+
+    def flush(self) -> None:
+        """Write now what has come together."""
+        if self._pending:
+            lines, self._pending = self._pending, []
+            self._stream.write(self._redactor.redact("\n".join(lines)) + "\n")
+            self._stream.flush()
+
+
+_json_log: tuple[Redactor, TextIO] | None = None
+"""What the log was last configured with, where it is JSON."""
+
+
+def json_lines(call_soon: Callable[[Callable[[], None]], Any]) -> Lines | None:
+    """Return a way to write lines of JSON past the pipeline, None where the log is for people."""
+    if _json_log is None:
+        return None
+    redactor, stream = _json_log
+    return Lines(redactor=redactor, stream=stream, call_soon=call_soon)
+
+
 def configure(*, level: str, fmt: str, redactor: Redactor, stream: TextIO) -> None:
     """Set up all logging of this process: `level` and above, as `json` or `console`, to `stream`."""
+    global _json_log  # noqa: PLW0603 - as structlog's own configuration
+    _json_log = (redactor, stream) if fmt == "json" else None
     renderers: list[Processor] = [structlog.processors.format_exc_info, _render_json, redactor]
     if fmt == "console":
         renderers = [

@@ -16,7 +16,7 @@ from yarl import URL
 
 from config.addresses import ListenAddress, TcpAddress, is_loopback
 from config.credentials import CredentialsError, CredentialSource
-from config.log_setup import LEVELS, Redactor, get_level, set_level
+from config.log_setup import LEVELS, Redactor, get_level, json_lines, set_level
 from config.settings import Settings
 from proxy import __version__, events
 from proxy.admin.actions import Actions
@@ -96,6 +96,7 @@ class Sidecar:
         """Where clients are served since `start`; ports are the real ones."""
         self.admin_addresses: list[ListenAddress] = []
         """Where probes, metrics and the page are."""
+        self._lines = json_lines(self._loop.call_soon)
         self._telemetry = Telemetry(
             clock=self._clock,
             access_log=settings.access_log,
@@ -109,6 +110,7 @@ class Sidecar:
             conceal=redactor.add,
             journal=self._journal,
             call_later=self._loop.call_later,
+            write_line=None if self._lines is None else self._lines.write,
         )
         # Apart, because the token must outlive the exchanges that are drained.
         self._token_tasks = TaskOwner(self._telemetry.crashed)
@@ -232,6 +234,8 @@ class Sidecar:
         await self._oauth.close()
         await self._admin.close()
         self._telemetry.close()
+        if self._lines is not None:
+            self._lines.flush()
         for _, sock in (*self._sockets, *self._admin_sockets):
             sock.close()
         self._loop.set_exception_handler(None)

@@ -17,6 +17,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from proxy import __version__, events, metrics
+from proxy.access_log import AccessLog
 from proxy.auth.bits_oauth import TokenRequestError
 from proxy.auth.refresher import RefresherStatus
 from proxy.auth.tokens import AccessToken, TokenState
@@ -67,17 +68,19 @@ class Telemetry(Collector):
         conceal: Callable[[str], None],
         journal: Journal,
         call_later: Callable[[float, Callable[[], None]], Timer],
+        write_line: Callable[[str, str], None] | None = None,
     ) -> None:
         """Set the access log's mode (`all`, `errors`, `off`) and where to read gauges at the scrape.
 
         `conceal` hears every new token, before anything is logged that could hold it; `journal` keeps
-        what happened lately.
+        what happened lately. `write_line`, where the log is JSON, takes a level and a finished line.
         """
         self._clock = clock
         # Bound here: an unbound logger is bound anew by every call.
         self._log = structlog.get_logger(LOGGER).bind()
         self._log_all = access_log == "all"
         self._log_errors = access_log != "off"
+        self._access_log = None if write_line is None else AccessLog(clock=clock, write=write_line)
         self._repeats = RepeatLimit(clock=clock, call_later=call_later, report=self._report_suppressed)
         self._token_status = token_status
         self._load = load
@@ -272,6 +275,9 @@ class Telemetry(Collector):
         self._requests[key] = self._requests.get(key, 0) + 1
 
     def _log_request(self, record: ExchangeRecord) -> None:
+        if self._log_all and not record.problem and self._access_log is not None:
+            self._access_log.log(record)
+            return
         kind = record.problem or str(record.status)
         if not self._log_all and not self._repeats.admits(events.REQUEST, kind):
             return
