@@ -161,7 +161,6 @@ class Lifecycle:
         self.in_flight = False
         self._token = token
         self._suspect = False
-        self._forced = False
         self._not_before = float("-inf")
         self._refresh_at = self.attempt_at = schedule.refresh_at(token, self._rng)
         if candidate_refused:
@@ -230,7 +229,6 @@ class Lifecycle:
 
     def credentials_changed(self, now: float) -> None:
         """Other credentials are there to be tried."""
-        self.refusals = 0
         self._credentials_changed = True
         self._start_anew_if_credentials_changed(now)
 

@@ -195,10 +195,6 @@ class Refresher:
 
     # The clock and the flight.
 
-    def _tick(self) -> None:
-        self._timer = None
-        self._proceed()
-
     def _proceed(self) -> None:
         """Begin a flight if one is due, and see that the clock is looked at in time."""
         if self._closed:
@@ -210,17 +206,16 @@ class Refresher:
             self._tasks.start(self._fly(reason), name="token-refresh")
         if self._timer is not None:
             self._timer.cancel()
-        next_at = min(self._life.attempt_at, self._life.soonest) if self._waiters else self._life.attempt_at
+        next_at = self._life.soonest if self._waiters else self._life.attempt_at
         soon = TICK if self._life.in_flight else min(TICK, max(_SOONEST, next_at - now))
-        self._timer = self._call_later(soon, self._tick)
+        self._timer = self._call_later(soon, self._proceed)
 
     async def _fly(self, reason: Reason) -> None:
         try:
             await self._attempt(reason)
         except Exception as error:  # noqa: BLE001 - whatever happens, the token's life must go on
             self._observer.crashed(error)
-            if self._life.in_flight:
-                self._failed(TokenRequestError("internal", "an internal error, see the log"))
+            self._failed(TokenRequestError("internal", "an internal error, see the log"))
 
     async def _attempt(self, reason: Reason) -> None:
         candidate = self._candidate
@@ -229,7 +224,7 @@ class Refresher:
         except TokenRequestError as error:
             due = self._life.state(self._clock.now(), self._clock.wall()) in _DUE
             if candidate is not None and error.may_be_the_pairs and due:
-                await self._fall_back(reason)
+                await self._fall_back(reason, error)
             else:
                 self._failed(error)
         else:
@@ -240,9 +235,8 @@ class Refresher:
             self._last_error = None
             self._obtained(token, candidate_refused=False)
 
-    async def _fall_back(self, reason: Reason) -> None:
+    async def _fall_back(self, reason: Reason, refusal: TokenRequestError) -> None:
         """The new credentials are refused and a token is needed: the old ones may still be good."""
-        refusal = self._last_error
         try:
             token = await self._request(self._credentials, reason)
         except TokenRequestError as error:
@@ -257,7 +251,6 @@ class Refresher:
         try:
             grant = await self._endpoint.fetch_token(credentials)
         except TokenRequestError as error:
-            self._last_error = error
             self._observer.token_failed(error, reason.value, self._clock.now() - issued_at)
             raise
         token = AccessToken(
@@ -289,7 +282,7 @@ class Refresher:
         self._proceed()
         # Who was refused has an answer to pass on; who has no token waits for the next attempt.
         disappointed = _emptied(self._refused_waiters)
-        if self._life.permanent and self.current() is None:
+        if self._life.permanent:
             disappointed += _emptied(self._waiters)
         for waiter in disappointed:
             self._tell(waiter, self._unavailable())

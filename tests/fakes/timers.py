@@ -19,10 +19,13 @@ class FakeTimers:
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self._timers: list[FakeTimer] = []
+        self.made = 0
+        """How many there have been."""
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
         timer = FakeTimer(self.clock.now() + delay, callback)
         self._timers.append(timer)
+        self.made += 1
         return timer
 
     @property

@@ -31,7 +31,9 @@ class FakeEndpoint:
 
     def fail(self, kind: FailureKind = "server_error", *, retry_after: float | None = None) -> None:
         """Answer the oldest request with a failure."""
-        self.pending.pop(0).set_exception(TokenRequestError(kind, "emulated", retry_after=retry_after))
+        self.pending.pop(0).set_exception(
+            TokenRequestError(kind, f"emulated: {kind}", retry_after=retry_after)
+        )
 
     def crash(self, error: Exception) -> None:
         """Let the oldest request raise what it should not."""
@@ -67,14 +69,17 @@ class RefreshLog:
     def __init__(self) -> None:
         self.obtained: list[str] = []
         self.failed: list[tuple[str, str]] = []
+        self.durations: list[float] = []
         self.refused = 0
         self.crashes: list[BaseException] = []
 
     def token_obtained(self, token: AccessToken, reason: str, duration: float, *, assumed: bool) -> None:
         self.obtained.append(reason)
+        self.durations.append(duration)
 
     def token_failed(self, error: TokenRequestError, reason: str, duration: float) -> None:
         self.failed.append((error.kind, reason))
+        self.durations.append(duration)
 
     def token_refused(self, token: AccessToken) -> None:
         self.refused += 1

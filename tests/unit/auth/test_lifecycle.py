@@ -37,7 +37,10 @@ class Life:
             lifetime=lifetime,
             margin=schedule.safety_margin(lifetime),
         )
-        self.it.obtained(token, self.clock.now(), candidate_refused=candidate_refused)
+        if candidate_refused:
+            self.it.obtained(token, self.clock.now(), candidate_refused=True)
+        else:
+            self.it.obtained(token, self.clock.now())
         return token
 
     def fail(self, *, refused: bool = False, retry_after: float | None = None) -> None:
@@ -49,6 +52,85 @@ class Life:
 
     def to_next_attempt(self) -> None:
         self.clock.advance(max(0.0, self.it.attempt_at - self.clock.now()))
+
+
+def test_the_instants_of_a_life_are_exact() -> None:
+    life = Life()
+    token = life.obtain(3600)
+    refresh_at = life.it.attempt_at
+    life.to_next_attempt()
+    life.clock.jump_wall(-10_000)
+    assert life.clock.now() == refresh_at
+    assert life.state() is TokenState.STALE
+    life.clock.advance(token.expires_at - life.clock.now())
+    assert life.clock.now() == token.expires_at
+    assert life.it.current(life.clock.now()) is None
+    assert life.state() is TokenState.EXPIRED
+
+
+def test_a_success_ends_the_count_of_failures() -> None:
+    life = Life()
+    for number in range(4):
+        life.fly()
+        life.fail(refused=True)
+        assert (life.it.failures, life.it.refusals) == (number + 1, number + 1)
+    life.obtain()
+    assert (life.it.failures, life.it.refusals) == (0, 0)
+    life.to_next_attempt()
+    assert life.due() is Reason.SCHEDULED
+
+
+def test_without_anybody_who_waits_the_backoff_holds() -> None:
+    life = Life()
+    for _ in range(8):
+        life.fly()
+        life.fail()
+        life.to_next_attempt()
+    life.fly()
+    life.fail()
+    life.clock.advance(1.0)
+    assert life.it.attempt_at > life.clock.now()
+    assert life.due(wanted=False) is None
+
+
+def test_each_flight_has_its_own_reason() -> None:
+    life = Life()
+    token = life.obtain()
+    life.it.refused_by_api(token, life.clock.now())
+    life.fly()
+    life.fail()
+    life.to_next_attempt()
+    assert life.due() is Reason.RETRY
+    life.obtain()
+    life.clock.advance(10)
+    life.it.requested(life.clock.now())
+    life.obtain()
+    life.to_next_attempt()
+    assert life.due() is Reason.SCHEDULED
+
+
+def test_retry_after_is_believed_up_to_5_minutes_and_until_the_next_failure() -> None:
+    life = Life()
+    token = life.obtain(3600)
+    life.clock.advance(token.expires_at - life.clock.now() - 100)
+    life.fly()
+    life.fail(retry_after=86_400)
+    assert life.it.soonest == life.clock.now() + 300
+    # The last chance comes before that.
+    life.to_next_attempt()
+    assert life.it.current(life.clock.now()) is token
+    life.fly()
+    life.fail()
+    assert life.it.soonest == life.clock.now() + 1.0
+
+
+def test_retry_after_is_over_with_the_next_token() -> None:
+    life = Life()
+    life.fly()
+    life.fail(retry_after=300)
+    life.it.credentials_changed(life.clock.now())
+    token = life.obtain()
+    assert life.it.refused_by_api(token, life.clock.now()) is Answer.WAIT
 
 
 def test_the_first_flight_is_due_at_once() -> None:
@@ -98,6 +180,17 @@ def test_a_wall_clock_that_ran_ahead_makes_stale_and_nothing_more() -> None:
     life.fly()
     life.land()
     assert life.state() is TokenState.FRESH
+
+
+def test_the_wall_clock_makes_stale_when_it_says_that_the_refresh_is_due() -> None:
+    life = Life()
+    token = life.obtain(3600)
+    due = life.it.attempt_at - token.issued_at
+    life.clock.jump_wall(due - 1)
+    assert life.state() is TokenState.FRESH
+    life.clock.jump_wall(token.issued_wall + due - life.clock.wall())
+    assert life.clock.wall() - token.issued_wall >= due
+    assert life.state() is TokenState.STALE
 
 
 def test_a_wall_clock_that_goes_back_changes_nothing() -> None:
@@ -167,6 +260,13 @@ def test_who_waits_does_not_hurry_anything_while_a_token_is_valid() -> None:
     life.fail(retry_after=100)
     life.clock.advance(50)
     assert life.due(wanted=True) is None
+    for _ in range(6):
+        life.to_next_attempt()
+        life.fly()
+        life.fail()
+    life.clock.advance(1.0)
+    assert life.it.attempt_at > life.clock.now()
+    assert life.due(wanted=True) is None
 
 
 def test_three_refusals_in_a_row_are_permanent_and_slow() -> None:
@@ -197,6 +297,10 @@ def test_another_failure_between_breaks_the_row() -> None:
         life.fail(refused=refused)
         life.to_next_attempt()
     assert life.it.permanent is False
+    life.fly()
+    life.fail(refused=True)
+    assert life.it.refusals == 3
+    assert life.it.permanent
 
 
 def test_changed_credentials_are_tried_at_once_whatever_was() -> None:
@@ -231,9 +335,21 @@ def test_a_refused_candidate_is_tried_again_though_the_old_pair_brings_tokens() 
     life.it.credentials_changed(life.clock.now())
     life.fly()
     life.land(candidate_refused=True)
-    assert life.it.refusals == 1
+    assert (life.it.failures, life.it.refusals) == (1, 1)
     assert life.it.attempt_at - life.clock.now() <= 300
     assert life.state() is TokenState.FRESH
+    life.to_next_attempt()
+    assert life.due() is Reason.RETRY
+    life.fly()
+    life.land(candidate_refused=True)
+    assert (life.it.failures, life.it.refusals) == (2, 2)
+
+
+def test_a_refused_candidate_never_costs_a_token_its_refresh() -> None:
+    life = Life()
+    life.fly()
+    token = life.land(1.0, candidate_refused=True)
+    assert life.it.attempt_at < token.expires_at
 
 
 def test_a_401_to_the_token_in_hand_makes_it_suspect_and_forces_one_flight() -> None:
@@ -283,15 +399,52 @@ def test_after_a_quiet_time_a_401_forces_at_the_first_pace_again() -> None:
     assert life.it.refused_by_api(token, life.clock.now()) is Answer.WAIT
 
 
+def test_twice_the_pace_is_quiet_enough() -> None:
+    life = Life()
+    token = life.obtain(10**6)
+    for gap in (0, 60, 30):
+        life.clock.advance(gap)
+        assert life.it.refused_by_api(token, life.clock.now()) is Answer.WAIT
+        life.fly()
+        token = life.land(10**6)
+
+
+def test_a_401_forces_no_flight_before_retry_after() -> None:
+    life = Life()
+    token = life.obtain()
+    life.to_next_attempt()
+    life.fly()
+    life.fail(retry_after=200)
+    life.clock.advance(199)
+    assert life.it.refused_by_api(token, life.clock.now()) is Answer.NONE
+    life.clock.advance(1)
+    assert life.it.refused_by_api(token, life.clock.now()) is Answer.WAIT
+
+
 def test_a_forced_flight_that_fails_is_repeated_at_the_forced_pace() -> None:
     life = Life()
     token = life.obtain()
     life.it.refused_by_api(token, life.clock.now())
     life.fly()
     life.fail()
-    assert life.it.attempt_at - life.clock.now() >= 29.9
+    assert life.it.attempt_at - life.clock.now() == 30
     assert life.state() is TokenState.SUSPECT
     assert life.it.refused_by_api(token, life.clock.now()) is Answer.NONE
+    life.to_next_attempt()
+    life.fly()
+    life.fail(retry_after=100)
+    assert life.it.attempt_at - life.clock.now() >= 100
+
+
+def test_the_forced_pace_does_not_put_off_the_refresh() -> None:
+    life = Life()
+    token = life.obtain()
+    refresh_at = life.it.attempt_at
+    life.clock.advance(refresh_at - life.clock.now() - 10)
+    life.it.refused_by_api(token, life.clock.now())
+    life.fly()
+    life.fail()
+    assert life.it.attempt_at == refresh_at
 
 
 def test_suspend_for_hours_ends_in_a_refresh_before_anything_is_served() -> None:
@@ -326,6 +479,17 @@ def test_an_operators_wish_is_granted_once() -> None:
     life.obtain()
     life.to_next_attempt()
     assert life.due() is Reason.SCHEDULED
+
+
+def test_an_operators_wish_during_a_flight_is_that_flight() -> None:
+    life = Life()
+    life.obtain()
+    life.to_next_attempt()
+    life.fly()
+    life.it.requested(life.clock.now())
+    life.fail()
+    life.to_next_attempt()
+    assert life.due() is Reason.RETRY
 
 
 def test_an_operators_wish_does_not_break_retry_after() -> None:

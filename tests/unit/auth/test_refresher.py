@@ -148,6 +148,7 @@ async def test_who_waits_without_a_token_has_the_endpoint_asked_again_after_a_se
     stage.waiter()
     for number in range(1, 10):
         asked = stage.clock.now()
+        await stage.timers.advance(0.3, step=0.1)
         stage.endpoint.fail()
         await settle()
         while not stage.endpoint.pending:
@@ -163,6 +164,42 @@ async def test_who_gave_up_hears_nothing(stage: Stage) -> None:
     stage.endpoint.grant()
     await settle()
     assert waiter.calls == 0
+    token = stage.it.current()
+    assert token is not None
+    refused = stage.refused(token)
+    await settle()
+    stage.it.forget(refused)
+    stage.endpoint.grant()
+    await settle()
+    assert refused.calls == 0
+
+
+async def test_it_looks_at_the_clock_once_a_second(stage: Stage) -> None:
+    await stage.begin()
+    made = stage.timers.made
+    await stage.timers.advance(100, step=0.1)
+    assert 90 <= stage.timers.made - made <= 101
+
+
+async def test_an_operator_is_told_when_the_flight_begins(stage: Stage) -> None:
+    await stage.begin()
+    await stage.timers.advance(10)
+    assert stage.it.refresh() == 0.0
+    await settle()
+    assert len(stage.endpoint.pending) == 1
+    assert stage.it.refresh() == 0.0
+    await stage.timers.advance(0.4, step=0.1)
+    stage.endpoint.grant()
+    await settle()
+    assert stage.log.obtained == ["start", "requested"]
+    assert stage.it.refresh() == pytest.approx(0.6)
+    assert stage.endpoint.pending == []
+    await stage.timers.advance(0.7, step=0.1)
+    assert len(stage.endpoint.pending) == 1
+    await stage.timers.advance(10)
+    # It has begun, and the instant it was due lies behind.
+    assert stage.it.refresh() == 0.0
+    assert stage.it.status().next_refresh == stage.clock.wall()
 
 
 async def test_refused_for_good_everybody_is_told_at_once(stage: Stage) -> None:
@@ -177,8 +214,21 @@ async def test_refused_for_good_everybody_is_told_at_once(stage: Stage) -> None:
     assert waiting.unavailable.permanent
     late = stage.waiter()
     assert late.unavailable is not None
-    assert late.unavailable.retry_after >= 1.0
+    assert late.unavailable.retry_after == pytest.approx(stage.it.status().next_refresh - stage.clock.wall())
     assert "refused" in late.unavailable.detail
+
+
+async def test_nobody_is_told_to_come_back_sooner_than_in_a_second(stage: Stage) -> None:
+    stage.refused(await stage.begin())
+    await settle()
+    stage.endpoint.grant(20)
+    await settle()
+    token = stage.it.current()
+    assert token is not None
+    await stage.timers.advance(stage.it.status().next_refresh - stage.clock.wall() - 0.5)
+    waiter = stage.refused(token)
+    assert waiter.unavailable is not None
+    assert waiter.unavailable.retry_after == 1.0
 
 
 async def test_changed_credentials_are_tried_at_once_and_then_kept(stage: Stage) -> None:
@@ -192,7 +242,22 @@ async def test_changed_credentials_are_tried_at_once_and_then_kept(stage: Stage)
     assert stage.it.current() is not token
     assert stage.log.obtained == ["start", "credentials"]
     await stage.timers.advance(0.8 * 3600, step=10)
-    assert stage.endpoint.asked[-1] == "new"
+    stage.endpoint.fail("refused")
+    await settle()
+    # Nobody goes back to the old pair.
+    assert stage.endpoint.asked == ["old", "new", "new"]
+    await stage.timers.advance(3)
+    assert stage.endpoint.asked == ["old", "new", "new", "new"]
+
+
+async def test_a_pair_that_comes_while_another_is_tried_is_not_lost(stage: Stage) -> None:
+    await stage.begin()
+    stage.it.change_credentials(ClientCredentials("new", "s"))
+    await settle()
+    stage.it.change_credentials(ClientCredentials("newer", "s"))
+    stage.endpoint.grant()
+    await settle()
+    assert stage.endpoint.asked == ["old", "new", "newer"]
 
 
 async def test_a_refused_new_pair_leaves_the_token_and_falls_back_to_the_old_pair(stage: Stage) -> None:
@@ -219,12 +284,13 @@ async def test_a_refused_new_pair_leaves_the_token_and_falls_back_to_the_old_pai
     assert served > 100
     # The new pair is still tried first: it may be good one day.
     assert stage.endpoint.asked[-2:] == ["new", "old"]
-    assert stage.it.status().last_error is not None
+    assert stage.it.status().last_error == "emulated: refused"
     await stage.timers.advance(400)
     assert stage.endpoint.asked[-1] == "new"
     stage.endpoint.grant()
     await settle()
     assert stage.it.status().last_error is None
+    assert stage.state() is TokenState.FRESH
 
 
 @pytest.mark.parametrize("kind", ["scope", "status", "malformed"])
@@ -258,18 +324,38 @@ async def test_a_new_pair_is_not_given_up_because_the_endpoint_is_in_trouble(sta
     assert stage.it.current() is token
 
 
-async def test_credentials_that_change_during_a_flight_get_a_flight_of_their_own(stage: Stage) -> None:
+@pytest.mark.parametrize("lands", [True, False])
+async def test_credentials_that_change_during_a_flight_get_a_flight_of_their_own(
+    stage: Stage, lands: bool
+) -> None:
     stage.it.start()
     await settle()
     stage.it.change_credentials(ClientCredentials("new", "s"))
     await settle()
     assert stage.endpoint.asked == ["old"]
-    stage.endpoint.grant()
+    if lands:
+        stage.endpoint.grant()
+    else:
+        stage.endpoint.fail()
     await settle()
     assert stage.endpoint.asked == ["old", "new"]
     stage.endpoint.grant()
     await settle()
-    assert stage.log.obtained == ["start", "credentials"]
+    assert stage.log.obtained == ["start", "credentials"][not lands :]
+
+
+async def test_it_is_told_how_long_a_flight_took(stage: Stage) -> None:
+    stage.it.start()
+    await settle()
+    stage.clock.advance(2)
+    stage.endpoint.fail()
+    await settle()
+    while not stage.endpoint.pending:
+        await stage.timers.advance(0.1, step=0.1)
+    stage.clock.advance(3)
+    stage.endpoint.grant()
+    await settle()
+    assert stage.log.durations == [pytest.approx(2.0), pytest.approx(3.0)]
 
 
 async def test_five_hundred_401_cause_one_refresh_and_five_hundred_new_tokens(stage: Stage) -> None:
@@ -307,6 +393,11 @@ async def test_a_401_to_a_token_that_has_ended_meanwhile_waits_like_any(stage: S
     stage.clock.advance(30)
     waiter = stage.refused(token)
     await settle()
+    # A failure is not the end of the wait: there is no token to go on with.
+    stage.endpoint.fail()
+    await settle()
+    assert waiter.calls == 0
+    await stage.timers.advance(1.5)
     stage.endpoint.grant()
     await settle()
     assert waiter.token is stage.it.current()
@@ -391,9 +482,23 @@ async def test_closing_tells_who_waits_and_starts_nothing_more(stage: Stage) -> 
     await settle()
     stage.it.close()
     assert waiter.unavailable is not None
+    assert waiter.unavailable.retry_after == 1.0
     assert stage.waiter().unavailable is not None
+    # What is under way comes to its end, and nothing after it.
+    stage.endpoint.grant()
+    await settle()
+    token = stage.it.current()
+    assert token is not None
+    assert stage.refused(token).unavailable is not None
+    stage.it.change_credentials(ClientCredentials("new", "s"))
     await stage.timers.advance(100)
     assert len(stage.endpoint.asked) == 1
+    assert stage.timers.waiting == 0
+
+
+async def test_it_may_be_closed_before_it_starts(stage: Stage) -> None:
+    stage.it.close()
+    assert stage.waiter().unavailable is not None
 
 
 async def test_status_tells_instants_of_the_wall_clock(stage: Stage) -> None:
