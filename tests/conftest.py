@@ -2,9 +2,14 @@
 
 from collections.abc import AsyncIterator
 
+import hypothesis
 import pytest
 
 from tests.fakes.bench import Bench, set_up
+
+# A busy machine is no fault of the code.
+hypothesis.settings.register_profile("tests", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
