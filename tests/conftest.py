@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import hypothesis
 import pytest
 
+from proxy.forward import gateway
 from tests.fakes.bench import Bench, set_up
 
 # A busy machine is no fault of the code.
@@ -28,6 +29,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def regenerate(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--regenerate"))
+
+
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines are on a clock that the test moves: have it looked at often."""
+    monkeypatch.setattr(gateway, "TICK", 0.01)
 
 
 @pytest.fixture

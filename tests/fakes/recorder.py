@@ -26,6 +26,8 @@ class Recorder:
         """Whether each piece comes in a read of its own."""
         self.answer_early = False
         """Answer before the body is read, and read it no more."""
+        self.delay = 0.0
+        """Seconds before each answer, so that there is always something in flight."""
         self.same_token = False
         """Whether the token endpoint gives the first token again and again."""
         self.lifetime = 3600
@@ -87,13 +89,8 @@ class Recorder:
                 continue
             if not self.answer_early:
                 self.requests[index] = (head, await _read_body(reader, head))
-            for piece in self.script[min(index, len(self.script) - 1)]:
-                if piece == CUT:
-                    return True
-                writer.write(piece)
-                await writer.drain()
-                if self.apart:
-                    await let_it_be_read()
+            if await self._answer(writer, self.script[min(index, len(self.script) - 1)]):
+                return True
             if self.close_after or self.answer_early:
                 return False
 
@@ -102,6 +99,19 @@ class Recorder:
         token = TOKEN if self.tokens == 1 or self.same_token else f"{TOKEN}-{self.tokens}"
         body = b'{"type":"Bearer","access_token":"%b","expires_in":%d}' % (token.encode(), self.lifetime)
         return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+    async def _answer(self, writer: asyncio.StreamWriter, pieces: Sequence[bytes]) -> bool:
+        """Send an answer; return whether it is cut."""
+        if self.delay:
+            await asyncio.sleep(self.delay)
+        for piece in pieces:
+            if piece == CUT:
+                return True
+            writer.write(piece)
+            await writer.drain()
+            if self.apart:
+                await let_it_be_read()
+        return False
 
     def push(self, data: bytes) -> None:
         """Send more on the connection whose request came last."""

@@ -15,10 +15,11 @@ import pytest
 import trustme
 import uvloop
 
-from proxy.forward import gateway
 from tests.fakes.bench import Bench, set_up
 from tests.fakes.leftovers import leftovers, open_descriptors
 from tests.fakes.recorder import OK_ANSWER, recording
+
+pytestmark = pytest.mark.usefixtures("brisk")
 
 HEAD = b"POST /v1/applications.create HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n"
 BODY = b"0123456789"
@@ -35,12 +36,6 @@ class Fault(Enum):
     FIN = "cut"
     RST = "reset"
     STALL = "stall"
-
-
-@pytest.fixture(autouse=True)
-def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deadlines are on a clock that the tests move; look at it often."""
-    monkeypatch.setattr(gateway, "TICK", 0.01)
 
 
 Run = Callable[[Coroutine[Any, Any, None]], None]

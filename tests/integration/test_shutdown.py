@@ -1,12 +1,17 @@
 """How serving ends: what is in flight ends well, what is idle goes, what is endless is cut."""
 
 import asyncio
+import contextlib
+import signal
+from collections import Counter
 from pathlib import Path
 
 from config.addresses import UnixAddress
 from proxy.forward.listener import bind
 from tests.fakes.bench import Bench, set_up
-from tests.fakes.recorder import OK_ANSWER
+from tests.fakes.commands import command, proxy_env
+from tests.fakes.rawclient import raw_client
+from tests.fakes.recorder import OK_ANSWER, let_it_be_read, recording
 
 GET = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -117,3 +122,80 @@ async def test_a_socket_left_behind_is_replaced_and_one_in_use_is_not(tmp_path: 
         writer.close()
         await writer.wait_closed()
     assert not Path(path).exists()
+
+
+async def test_sigterm_with_sixty_four_busy_clients_loses_no_exchange() -> None:
+    answered: Counter[bytes] = Counter()
+    told, fresh, refused = 0, 0, 0
+    stopping = asyncio.Event()
+    async with recording() as api:
+        api.delay = 0.05
+        env = proxy_env(f"http://{api.authority}", BITS_DRAIN_DELAY="1", BITS_ACCESS_LOG="off")
+        async with command("run", env=env) as running:
+            host, _, port = (await running.event("started"))["listen"][0].rpartition(":")
+
+            async def client(number: int) -> None:
+                """Call again and again, on a new connection when told that this one ends."""
+                nonlocal told, fresh, refused
+                for turn in range(10_000):
+                    try:
+                        async with raw_client((host, int(port))) as peer:
+                            new = stopping.is_set()
+                            for call in range(10_000):
+                                mark = b"%d-%d-%d" % (number, turn, call)
+                                await peer.send(GET[:-2] + b"X-Mark: " + mark + b"\r\n\r\n")
+                                answer = await peer.answer()
+                                assert (answer.status, answer.body, answer.whole) == (200, b"ok", True)
+                                answered[mark] += 1
+                                fresh += new
+                                if answer.field(b"Connection") == b"close":
+                                    told += 1
+                                    break
+                    except ConnectionRefusedError:
+                        refused += 1
+                        return
+                    except (asyncio.IncompleteReadError, ConnectionError):
+                        # Accepted at the very end, and closed before its request was read.
+                        assert stopping.is_set()
+
+            async with asyncio.TaskGroup() as group:
+                for number in range(64):
+                    group.create_task(client(number))
+                await asyncio.sleep(0.5)
+                stopping.set()
+                running.send_signal(signal.SIGTERM)
+            assert await running.ended() == 0
+        arrived = Counter(head.partition(b"X-Mark: ")[2].partition(b"\r\n")[0] for head, _ in api.requests)
+    # Whatever came to the API was answered, once, and to its client.
+    assert arrived == answered
+    assert len(answered) > 64
+    assert told >= 64
+    assert fresh >= 64
+    assert refused == 64
+    assert '"cut": 0' in running.output
+
+
+async def test_endless_streams_and_tunnels_are_cut_at_the_timeout_and_the_rest_is_not() -> None:
+    stream = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    async with set_up(BITS_DRAIN_TIMEOUT="0.4") as bench, contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(bench.connect()) for _ in range(5)]
+        bench.upstream.script = [(stream,), (stream,), (b"HTTP/1.1 101 S\r\n" + upgrade + b"\r\nx",), ()]
+        for client in clients[:2]:
+            await client.send(GET)
+            await client.until(b"x\r\n")
+        await clients[2].send(GET[:-2] + upgrade + b"\r\n")
+        await clients[2].until(b"\r\n\r\nx")
+        await clients[3].send(GET)
+        await bench.seen(lambda: len(bench.upstream.requests) == 4)
+        ending = asyncio.ensure_future(bench.sidecar.wait())
+        bench.sidecar.stop()
+        assert await clients[4].is_closed()
+        bench.upstream.push(OK_ANSWER)
+        assert (await clients[3].answer()).status == 200
+        await let_it_be_read()
+        assert not ending.done()
+        assert await ending
+        for client in clients[:3]:
+            assert await client.is_closed()
+        assert '"event": "stopped", "cut": 3' in bench.log.getvalue()

@@ -1,0 +1,128 @@
+"""Slow peers: none makes the proxy hold more than it should, nor for longer."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from config.addresses import TcpAddress
+from tests.fakes.bench import Bench, set_up
+from tests.fakes.leftovers import leftovers, open_descriptors
+from tests.fakes.recorder import recording
+
+pytestmark = pytest.mark.usefixtures("brisk")
+
+HEAD = b" HTTP/1.1\r\nHost: localhost\r\n"
+GET = b"GET /v1/x" + HEAD + b"\r\n"
+MIB = 2**20
+
+
+def resident() -> int:
+    """Bytes of this process in memory, garbage aside."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def where(bench: Bench) -> tuple[str, int]:
+    address = bench.sidecar.addresses[0]
+    assert isinstance(address, TcpAddress)
+    return address.host, address.port
+
+
+async def connected(bench: Bench) -> socket.socket:
+    """A client that is nothing but a socket."""
+    sock = socket.socket()
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, where(bench))
+    return sock
+
+
+async def test_a_head_that_trickles_in_has_its_ten_seconds_all_the_same(bench: Bench) -> None:
+    async with bench.connect() as client:
+        for byte in b"GET /":
+            await client.send(bytes([byte]))
+            await bench.pass_time(1.9)
+        await client.send(b"v1")
+        await bench.pass_time(1)
+        assert (await client.answer()).status == 408
+        assert await client.is_closed()
+
+
+async def test_a_body_that_trickles_in_is_taken(bench: Bench) -> None:
+    async with bench.connect() as client:
+        await client.send(b"POST /v1/x" + HEAD + b"Content-Length: 5\r\n\r\n")
+        for byte in b"01234":
+            await bench.pass_time(50)
+            await client.send(bytes([byte]))
+            await bench.seen(lambda: bench.in_flight() <= 1)
+        assert (await client.answer()).status == 200
+    assert bench.upstream.requests[0][1] == b"01234"
+
+
+async def test_an_answer_that_trickles_in_is_passed_on(bench: Bench) -> None:
+    bench.upstream.script = [(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",)]
+    async with bench.connect() as client:
+        await client.send(GET)
+        await client.until(b"\r\n\r\n")
+        for byte in b"01234":
+            await bench.pass_time(50)
+            bench.upstream.push(bytes([byte]))
+            assert await client.some() == bytes([byte])
+
+
+@contextlib.asynccontextmanager
+async def endless() -> AsyncIterator[str]:
+    """An API whose answers never end, as fast as they are taken; yields its origin."""
+    tasks = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        piece = b"8000\r\n" + bytes(0x8000) + b"\r\n"
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            while True:
+                writer.write(piece)
+                await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.transport.abort()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(serve(reader, writer))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_hundred_clients_that_do_not_read_endless_answers_cost_less_than_64_mib() -> None:
+    async with endless() as api, recording() as tokens:
+        env = {"BITS_API_URL": api, "BITS_TOKEN_URL": f"http://{tokens.authority}/v1/oauth2/token"}
+        async with set_up(**env) as bench:
+            descriptors = open_descriptors()
+            before = resident()
+            clients = [await connected(bench) for _ in range(100)]
+            for client in clients:
+                await asyncio.get_running_loop().sock_sendall(client, GET)
+            await bench.seen(lambda: bench.in_flight() == 100)
+            # Until both sides' buffers are full and nothing moves.
+            await bench.seen(lambda: all(each.blocked for each in bench.sidecar._clients.open))  # type: ignore[attr-defined] # of the real ones
+            assert resident() - before < 64 * MIB
+            # They take nothing: cut, each of them.
+            await bench.pass_time(61)
+            await bench.pass_time(61)
+            await bench.seen(lambda: bench.in_flight() == 0)
+            for client in clients:
+                client.close()
+            await bench.seen(lambda: not any(leftovers(bench.sidecar, descriptors).values()))
