@@ -206,12 +206,16 @@ async def test_where_nobody_answers_it_is_a_timeout_and_no_socket_is_left(
     client, _ = secure(authority)
     with stalling() as one, swallowing() as other:
         names = Names(one, other) if tls else Names(other)
-        before = descriptors()
-        with pytest.raises(DialError, match=r"no answer within 0\.3 s") as caught:
-            await connect(dialer(names, context=client if tls else None, timeout=0.3))
-        assert caught.value.problem is problems.CONNECTION_TIMEOUT
-        await asyncio.sleep(0)
-        assert descriptors() == before
+        opened = []
+        # The first time, the event loop opens what it keeps for itself.
+        for _ in range(2):
+            opened.append(descriptors())
+            with pytest.raises(DialError, match=r"no answer within 0\.3 s") as caught:
+                await connect(dialer(names, context=client if tls else None, timeout=0.3))
+            assert caught.value.problem is problems.CONNECTION_TIMEOUT
+        async with asyncio.timeout(5):
+            while descriptors() != opened[1]:  # noqa: ASYNC110 - the event loop closes in its own time
+                await asyncio.sleep(0.005)
 
 
 async def test_where_all_refuse_it_is_told_at_once() -> None:
