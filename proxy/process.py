@@ -11,6 +11,8 @@ from typing import Final
 
 _PR_SET_DUMPABLE: Final = 4
 """Of prctl(2)."""
+_M_TRIM_THRESHOLD: Final = -1
+"""Of mallopt(3)."""
 _SPARE_DESCRIPTORS: Final = 200
 """Beside connections: listeners, files, the event loop, the admin's clients."""
 
@@ -36,6 +38,16 @@ def raise_descriptor_limit(connections: int) -> None:
         if hard != resource.RLIM_INFINITY:
             wanted = min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def keep_freed_memory() -> None:
+    """Keep up to 4 MiB of freed memory at hand instead of giving it back to the system at once (glibc).
+
+    What a streamed body frees, its next read takes again: given back each time, it costs a third of the CPU.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, 4 * 1024 * 1024)
 
 
 def guard_memory(*, core_dumps: bool, debuggers: bool) -> None:

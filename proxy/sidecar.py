@@ -53,7 +53,7 @@ from proxy.forward.outbox import Outbox
 from proxy.forward.pool import Pool
 from proxy.inspection import Inspection
 from proxy.journal import Journal
-from proxy.process import guard_memory, on_signals, raise_descriptor_limit
+from proxy.process import guard_memory, keep_freed_memory, on_signals, raise_descriptor_limit
 from proxy.tasks import TaskOwner
 from proxy.telemetry import LOGGER, Limits, Load, Telemetry
 
@@ -427,6 +427,7 @@ async def serve(
 
     `started` is called when it serves.
     """
+    keep_freed_memory()
     guard_memory(core_dumps=settings.allow_core_dumps, debuggers=settings.allow_debuggers)
     sidecar = Sidecar(settings, credentials=credentials, redactor=redactor)
     handlers = {signal.SIGTERM: sidecar.stop, signal.SIGINT: sidecar.stop, signal.SIGHUP: sidecar.reload}

@@ -11,7 +11,8 @@ import ssl
 from typing import Final, NoReturn
 
 ALPN: Final = ["http/1.1"]
-_READ_SIZE: Final = 64 * 1024
+_READ_SIZE: Final = 16 * 1024
+"""Of a record at most (RFC 8446 5.1); a read never returns more than one."""
 
 
 def restrict(context: ssl.SSLContext) -> None:
@@ -49,7 +50,7 @@ class TlsChannel:
         self.closed_cleanly = False
         """Whether the peer has sent close_notify; an EOF without it is a truncation (RFC 8446 6.1)."""
 
-    def handshake(self, data: bytes = b"") -> bytes:
+    def handshake(self, data: bytes | memoryview = b"") -> bytes:
         """Take bytes of the peer's, return those to send. Sets `established`. Raises ssl.SSLError.
 
         `data` may reach beyond the handshake: call `receive` afterwards.
@@ -68,7 +69,7 @@ class TlsChannel:
         """Return bytes that the session itself wants to send (an alert, a key update), usually none."""
         return self._outgoing.read()
 
-    def receive(self, data: bytes) -> bytes:
+    def receive(self, data: bytes | memoryview) -> bytes:
         """Take ciphertext, return the plaintext it completes, perhaps none. Raises ssl.SSLError."""
         if self.closed_cleanly:  # What follows is nobody's, and must not pile up.
             return b""

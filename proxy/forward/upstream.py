@@ -245,13 +245,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         return self._read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:  # noqa: D102
-        data = bytes(self._read_buffer[:nbytes])
+        received = self._read_buffer[:nbytes]
         tls = self._tls
         if tls is None:
-            self._receive(data)
+            self._receive(bytes(received))
             return
         try:
-            data = tls.receive(data) if tls.established else self._continue_handshake(tls, data)
+            data = tls.receive(received) if tls.established else self._continue_handshake(tls, received)
         except ssl.SSLError as error:
             if self._transport is not None:
                 # The alert, so that the peer can log why.
@@ -288,7 +288,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     # Within.
 
-    def _continue_handshake(self, tls: TlsChannel, data: bytes) -> bytes:
+    def _continue_handshake(self, tls: TlsChannel, data: memoryview) -> bytes:
         output = tls.handshake(data)
         if output and self._transport is not None:
             self._outbox.write(self._transport, output)
