@@ -202,10 +202,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def finish(self) -> None:
         """End the exchange after the request was sent whole and the response is complete."""
         self._sink = None
-        transport = self._transport
+        transport, tls = self._transport, self._tls
         if (
             self._keep_alive
             and self._complete
+            and not (tls is not None and tls.closed_cleanly)
             and not self.blocked
             and transport is not None
             and not transport.is_closing()

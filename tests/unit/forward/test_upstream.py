@@ -1,0 +1,113 @@
+"""One connection to the API: when it serves again, and when not."""
+
+import asyncio
+
+import pytest
+
+from proxy.forward.outbox import Outbox
+from proxy.forward.problems import Problem
+from proxy.forward.tls import TlsChannel
+from proxy.forward.upstream import UpstreamConnection
+from proxy.http1.messages import Field, ResponseHead
+from tests.fakes.connector import MemoryTransport
+from tests.unit.forward.test_tls import CONTEXT, Server
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Keeper:
+    """The pool."""
+
+    def __init__(self) -> None:
+        self.released = 0
+        self.gone = 0
+
+    def release(self, connection: UpstreamConnection) -> None:
+        self.released += 1
+
+    def lost(self, connection: UpstreamConnection) -> None:
+        self.gone += 1
+
+
+class Sink:
+    """An exchange that ends with the answer."""
+
+    def __init__(self, connection: UpstreamConnection) -> None:
+        self._connection = connection
+        self.done = False
+
+    def response_interim(self, head: ResponseHead) -> None:
+        pass
+
+    def response_head(self, head: ResponseHead, length: int) -> None:
+        pass
+
+    def response_body(self, content: bytes) -> None:
+        pass
+
+    def response_end(self, trailers: list[Field]) -> None:
+        self.done = True
+
+    def response_flush(self) -> None:
+        if self.done:
+            self._connection.finish()
+
+    def upstream_lost(self, problem: Problem, *, answered: bool) -> None:
+        raise AssertionError(problem)
+
+    def upstream_blocked(self) -> None:
+        pass
+
+    def upstream_writable(self) -> None:
+        pass
+
+
+class Wire(MemoryTransport):
+    """Keeps what is written."""
+
+    def __init__(self, protocol: asyncio.BaseProtocol) -> None:
+        super().__init__(protocol)
+        self.written = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += bytes(data)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_an_answer_with_the_end_of_tls_right_behind_leaves_no_connection_to_use(ends: bool) -> None:
+    loop = asyncio.get_running_loop()
+    server, keeper = Server(), Keeper()
+    buffer = memoryview(bytearray(65_536))
+    outbox = Outbox(loop.call_soon)
+    connection = UpstreamConnection(
+        loop=loop,
+        keeper=keeper,
+        tls=TlsChannel(CONTEXT, "api.bits.bi"),
+        outbox=outbox,
+        read_buffer=buffer,
+        now=0.0,
+    )
+    wire = Wire(connection)
+
+    def read(data: bytes) -> None:
+        buffer[: len(data)] = data
+        connection.buffer_updated(len(data))
+
+    def written() -> bytes:
+        outbox.flush()
+        data, wire.written = wire.written, b""
+        return data
+
+    connection.connection_made(wire)
+    while not connection.is_ready:
+        read(server.handshake(written()))
+    # TLS 1.3: the session tickets.
+    read(server.handshake(written()))
+    sink = Sink(connection)
+    connection.begin(sink, b"GET")
+    read(server.send(ANSWER) + (server.close() if ends else b""))
+    assert sink.done
+    assert keeper.released == (0 if ends else 1)
+    connection.close()
+    await asyncio.sleep(0)
+    assert keeper.gone == 1
