@@ -23,7 +23,7 @@ from tests.fakes.bench import Bench, set_up
 from tests.fakes.commands import Command, command, get, proxy_env, run
 from tests.fakes.pki import Pki
 from tests.fakes.rawclient import RawClient, raw_client
-from tests.fakes.recorder import OK_ANSWER, recording
+from tests.fakes.recorder import CUT, OK_ANSWER, recording
 from tests.fakes.stand import APPLICATION, CREATE, emulating, sidecar_for, unix_address
 from tests.fakes.tls_peer import TlsPeer, tls_peer
 
@@ -344,6 +344,17 @@ async def test_what_follows_close_notify_is_nobodys(pki: Pki, secure: Bench) -> 
         assert await peer.rest() == b""
     await secure.seen(secure.sidecar._clients.gone.is_set)
     assert len(secure.upstream.requests) == 1
+
+
+@pytest.mark.parametrize("old", [False, True])
+async def test_an_answer_that_was_cut_is_cut_here_too(pki: Pki, secure: Bench, *, old: bool) -> None:
+    secure.upstream.script = [(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", CUT)]
+    async with tls_peer(place(secure.sidecar), pki.client()) as peer:
+        # To an HTTP/1.0 client only close_notify tells a whole answer from a half one.
+        peer.send(GET.replace(b"1.1", b"1.0") if old else GET)
+        with pytest.raises((EOFError, ConnectionError)):
+            await peer.rest()
+    await secure.seen(secure.sidecar._clients.gone.is_set)
 
 
 async def test_a_refusal_reaches_a_client_that_still_sends(pki: Pki, secure: Bench) -> None:
