@@ -43,10 +43,10 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
         return self._frontend.read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:  # noqa: D102
-        data = bytes(self._frontend.read_buffer[:nbytes])
+        received = self._frontend.read_buffer[:nbytes]
         channel = self._channel
         try:
-            plaintext = channel.receive(data) if channel.established else self._handshake(data)
+            plaintext = channel.receive(received) if channel.established else self._handshake(received)
         except ssl.SSLError as error:
             if channel.established:
                 self.abort()
@@ -140,7 +140,7 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
 
     # Within.
 
-    def _handshake(self, data: bytes) -> bytes:
+    def _handshake(self, data: memoryview) -> bytes:
         self._spoken = True
         channel = self._channel
         output = channel.handshake(data)
