@@ -34,6 +34,7 @@ READ_SIZE: Final = 16 * 1024
 _READ_AHEAD: Final = 64 * 1024
 _WRITE_HIGH_WATER: Final = 64 * 1024
 _LINGER_BYTES: Final = 64 * 1024
+_TELLING: Final = frozenset((b"authorization", b"origin", b"sec-fetch-site", b"via"))
 _LINGER_TIME: Final = 2.0
 
 
@@ -334,12 +335,14 @@ class ClientConnection(asyncio.BufferedProtocol):
             return problems.MISDIRECTED
         if authority is not None and not frontend.host_rule.accepts_authority(authority):
             return problems.MISDIRECTED
-        if not frontend.site_rule.accepts(head):
-            return problems.CROSS_SITE
-        if rules.refuses(head):
-            return problems.OWN_CREDENTIALS
-        if rules.is_loop(head):
-            return problems.LOOP
+        # Most requests bring none of the fields that these look at.
+        if not _TELLING.isdisjoint(head.by_name):
+            if not frontend.site_rule.accepts(head):
+                return problems.CROSS_SITE
+            if rules.refuses(head):
+                return problems.OWN_CREDENTIALS
+            if rules.is_loop(head):
+                return problems.LOOP
         if frontend.max_body is not None and head.length > frontend.max_body:
             return problems.BODY_TOO_LARGE
         return None

@@ -60,6 +60,7 @@ class Pool:
         "_max_connections",
         "_observer",
         "_queue_limit",
+        "_renewal",
         "_rng",
         "_tasks",
         "_waiters",
@@ -88,6 +89,7 @@ class Pool:
         self._connector = connector
         self._clock = clock
         self._rng = rng
+        self._renewal = rng.uniform(*_RENEWAL)
         self._tasks = tasks
         self._observer = observer
         self._max_connections = max_connections
@@ -161,6 +163,7 @@ class Pool:
 
     def tick(self, now: float) -> None:
         """Drop what is too old, keep the spare warm."""
+        self._renewal = self._rng.uniform(*_RENEWAL)
         fresh = 0
         for connection in self._idle.copy():
             if now >= connection.idle_until or now - connection.created > self._max_age:
@@ -212,7 +215,7 @@ class Pool:
             connection.close()
             return
         connection.idle_until = now + span
-        connection.renew_at = now + span * self._rng.uniform(*_RENEWAL)
+        connection.renew_at = now + span * self._renewal
         self._idle.append(connection)
 
     def _grow(self) -> None:

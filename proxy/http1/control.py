@@ -4,6 +4,7 @@ Pure functions from fields to the attributes of a head. A request whose framing 
 differently is refused, never repaired: that is what request smuggling lives on.
 """
 
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -35,6 +36,7 @@ _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(
 _HOSTS: Final = Known(lambda host: _HOST.match(host) is not None)
 _KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:\A|[,;\s])timeout\s*=\s*\"?([0-9]{1,9})", re.IGNORECASE)
 _MAX_LENGTH_DIGITS: Final = 18
+_NAME_AND_VALUE: Final = operator.itemgetter(0, 2)
 _SWITCHING_PROTOCOLS: Final = int(HTTPStatus.SWITCHING_PROTOCOLS)
 _OK: Final = int(HTTPStatus.OK)
 _BODILESS: Final = frozenset((int(HTTPStatus.NO_CONTENT), int(HTTPStatus.NOT_MODIFIED)))
@@ -54,7 +56,8 @@ def apply_request_control(head: RequestHead) -> None:
         head.host = host
     elif head.minor_version == 1:
         raise MalformedMessage("bad_host", "the Host field is missing")
-    head.length = _request_length(by_name, head.minor_version)
+    if b"content-length" in by_name or b"transfer-encoding" in by_name:
+        head.length = _request_length(by_name, head.minor_version)
     connection = by_name.get(b"connection")
     if connection is not None:
         head.connection = _tokens(connection)
@@ -78,7 +81,7 @@ def by_lower_name(fields: Sequence[Field], singles: Mapping[bytes, str]) -> dict
 
     Raises MalformedMessage where one of `singles` stands more than once.
     """
-    values = {field[0]: field[2] for field in fields}
+    values = dict(map(_NAME_AND_VALUE, fields))
     if len(values) == len(fields):
         return values
     values.clear()
@@ -142,10 +145,15 @@ def _request_length(by_name: Mapping[bytes, bytes], minor_version: int) -> int:
     return CHUNKED
 
 
+def _read_number(value: bytes) -> int | None:
+    return int(value) if value.isdigit() and len(value) <= _MAX_LENGTH_DIGITS else None
+
+
 def _content_length(value: bytes) -> int:
-    if not value.isdigit() or len(value) > _MAX_LENGTH_DIGITS:
+    length = _NUMBERS[value]
+    if length is None:
         raise MalformedMessage("bad_framing", "Content-Length is not a plain number")
-    return int(value)
+    return length
 
 
 def _split_list(value: bytes) -> tuple[bytes, ...]:
@@ -164,3 +172,4 @@ def _keep_alive(connection: tuple[bytes, ...], minor_version: int) -> bool:
 
 
 _LISTS: Final = Known(_split_list)
+_NUMBERS: Final = Known(_read_number)
