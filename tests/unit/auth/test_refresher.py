@@ -200,6 +200,11 @@ async def test_an_operator_is_told_when_the_flight_begins(stage: Stage) -> None:
     # It has begun, and the instant it was due lies behind.
     assert stage.it.refresh() == 0.0
     assert stage.it.status().next_refresh == stage.clock.wall()
+    stage.endpoint.grant()
+    await settle()
+    # Overdue, but the clock has not been looked at yet.
+    stage.clock.advance(0.81 * 3600)
+    assert stage.it.refresh() == 0.0
 
 
 async def test_refused_for_good_everybody_is_told_at_once(stage: Stage) -> None:
