@@ -192,8 +192,8 @@ class Lifecycle:
             self.attempt_at = schedule.retry_at(
                 now=now, failures=self.failures, retry_after=retry_after, token=token, rng=self._rng
             )
-        if token is not None and now < self._refresh_at and self._suspect:
-            # Forced before its time: the pace of forced flights holds for their retries too.
+        if self._suspect:
+            # Forced: the pace of forced flights holds for their retries too, until the refresh is due anyway.
             self.attempt_at = max(self.attempt_at, min(self._forced_at + self._forced_pace, self._refresh_at))
         self._start_anew_if_credentials_changed(now)
 

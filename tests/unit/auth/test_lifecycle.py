@@ -435,6 +435,24 @@ def test_a_forced_flight_that_fails_is_repeated_at_the_forced_pace() -> None:
     assert life.it.attempt_at - life.clock.now() >= 100
 
 
+def test_the_forced_pace_is_for_forced_flights_alone() -> None:
+    life = Life()
+    life.it.refused_by_api(life.obtain(), life.clock.now())
+    life.obtain()
+    life.clock.advance(2)
+    life.it.requested(life.clock.now())
+    life.fly()
+    life.fail()
+    assert life.it.attempt_at - life.clock.now() <= 2
+
+
+def test_a_401_to_a_token_that_has_ended_asks_to_wait() -> None:
+    life = Life()
+    token = life.obtain(60)
+    life.clock.advance(60)
+    assert life.it.refused_by_api(token, life.clock.now()) is Answer.WAIT
+
+
 def test_the_forced_pace_does_not_put_off_the_refresh() -> None:
     life = Life()
     token = life.obtain()

@@ -315,6 +315,20 @@ async def test_the_old_pair_serves_on_whatever_the_endpoint_has_against_the_new_
     assert stage.state() is TokenState.FRESH
 
 
+async def test_that_a_new_pair_is_refused_is_told_though_the_old_one_brings_a_token(stage: Stage) -> None:
+    await stage.begin()
+    stage.clock.jump_wall(7200)
+    stage.it.change_credentials(ClientCredentials("new", "s"))
+    await settle()
+    stage.endpoint.fail("refused")
+    await settle()
+    stage.endpoint.grant()
+    await settle()
+    assert stage.endpoint.asked == ["old", "new", "old"]
+    assert stage.state() is TokenState.FRESH
+    assert stage.it.status().last_error == "emulated: refused"
+
+
 async def test_a_new_pair_is_not_given_up_because_the_endpoint_is_in_trouble(stage: Stage) -> None:
     token = await stage.begin()
     await stage.timers.advance(0.81 * 3600, step=10)
