@@ -20,6 +20,7 @@ def main() -> int:
     """Run, tell, judge."""
     parser = argparse.ArgumentParser(prog="make fuzz ARGS=…", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--tls", action="store_true", help="speak TLS on both sides")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument(
         "--case", type=int, action="append", help="run this case of the seed only; repeatable"
@@ -27,7 +28,7 @@ def main() -> int:
     parser.add_argument("--failures", type=Path, default=Path("fuzz-failures"), help="where to write bytes")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
-    run = Run(seed=arguments.seed, failures=arguments.failures)
+    run = Run(seed=arguments.seed, failures=arguments.failures, secure=arguments.tls)
     hook = sys.excepthook
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:

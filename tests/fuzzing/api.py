@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 import socket
+import ssl
 import struct
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -84,11 +85,11 @@ class Api:
         self._server: asyncio.Server
         self.requests = 0
 
-    async def start(self) -> str:
-        """Serve; return the authority."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=2**20)
-        host, port = self._server.sockets[0].getsockname()
-        return f"{host}:{port}"
+    async def start(self, context: ssl.SSLContext | None) -> int:
+        """Serve, with TLS if there is a context; return the port."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=2**20, ssl=context)
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
 
     async def close(self) -> None:
         self._server.close()

@@ -6,6 +6,8 @@ import gc
 import io
 import itertools
 import os
+import ssl
+import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -15,6 +17,7 @@ from typing import Final
 from config.addresses import TcpAddress
 from proxy.sidecar import Sidecar
 from tests.fakes.leftovers import leftovers, open_descriptors
+from tests.fakes.pki import Pki
 from tests.fakes.recorder import TOKEN, recording
 from tests.fakes.stand import sidecar_for
 from tests.fuzzing.answers import fault_in
@@ -40,11 +43,13 @@ _CRASHED: Final = '"internal_error"'
 class Run:
     """What was found, and how much was tried."""
 
-    def __init__(self, *, seed: int, failures: Path) -> None:
+    def __init__(self, *, seed: int, failures: Path, secure: bool) -> None:
         self._seed = seed
+        self._secure = secure
         self._failures = failures
         self._cases: dict[bytes, Case] = {}
         self._log = io.StringIO()
+        self._context: ssl.SSLContext | None = None
         self.findings: list[str] = []
         self._outcomes: Counter[str] = Counter()
         self._growth = 0.0
@@ -87,14 +92,13 @@ class Run:
     @contextlib.asynccontextmanager
     async def _stand(self) -> AsyncIterator[tuple[Sidecar, TcpAddress]]:
         api = Api(self._cases, self._report)
-        authority = await api.start()
         try:
-            async with recording() as tokens:
+            async with recording() as tokens, self._secrets(api) as (origin, more):
                 # Short, so that a 401 often meets another token and is mended.
                 tokens.lifetime = 2
                 token_url = f"http://{tokens.authority}/v1/oauth2/token"
-                env = {**_ENV, "BITS_TOKEN_URL": token_url}
-                async with sidecar_for(f"http://{authority}", self._log, **env) as sidecar:
+                env = {**_ENV, **more, "BITS_TOKEN_URL": token_url}
+                async with sidecar_for(origin, self._log, **env) as sidecar:
                     address = sidecar.addresses[0]
                     assert isinstance(address, TcpAddress)
                     await self._normal(address)
@@ -102,6 +106,23 @@ class Run:
         finally:
             await api.close()
             self._requests = api.requests
+
+    @contextlib.asynccontextmanager
+    async def _secrets(self, api: Api) -> AsyncIterator[tuple[str, dict[str, str]]]:
+        """Start `api`; yield its origin, and the settings of TLS on both sides if that is wanted."""
+        if not self._secure:
+            yield f"http://127.0.0.1:{await api.start(None)}", {}
+            return
+        with tempfile.TemporaryDirectory() as directory:
+            pki = Pki(Path(directory))
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            pki.authority.issue_cert("localhost").configure_cert(context)
+            self._context = pki.client()
+            settings = {**pki.settings, "BITS_UPSTREAM__CA_FILE": str(pki.ca_file)}
+            yield f"https://localhost:{await api.start(context)}", settings
+
+    async def _connect(self, address: TcpAddress) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(address.host, address.port, ssl=self._context)
 
     # The clients.
 
@@ -123,13 +144,13 @@ class Run:
 
     async def _try(self, case: Case, address: TcpAddress) -> None:
         received = b""
-        reader, writer = await asyncio.open_connection(address.host, address.port)
+        reader, writer = await self._connect(address)
         quiet = STAYS if case.client_leaves is Leaving.STAY or case.good else QUIET
         try:
             for piece in case.request:
                 writer.write(piece)
                 await asyncio.sleep(0)
-            if case.client_leaves is Leaving.HALF and not case.good:
+            if case.client_leaves is Leaving.HALF and not case.good and writer.can_write_eof():
                 writer.write_eof()
             with contextlib.suppress(TimeoutError):
                 while True:
@@ -138,7 +159,11 @@ class Run:
                     received += piece
                     if not piece or (case.good and received.endswith(b"A" + case.digits)):
                         break
-        except (ConnectionError, RuntimeError):  # The latter is uvloop's word for writing to what is closed.
+        except (
+            ConnectionError,
+            RuntimeError,
+            ssl.SSLError,
+        ):  # The latter is uvloop's word for writing to what is closed.
             self._outcomes["reset"] += 1
         finally:
             if case.client_leaves is Leaving.RST:
@@ -169,7 +194,7 @@ class Run:
 
     async def _normal(self, address: TcpAddress) -> None:
         """A request among no others is answered."""
-        reader, writer = await asyncio.open_connection(address.host, address.port)
+        reader, writer = await self._connect(address)
         writer.write(b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         async with asyncio.timeout(10):
             answer = await reader.read()
