@@ -102,7 +102,7 @@ def build() -> str:
             *command[1:], f"--build-arg=VERSION={proxy.__version__}", f"--tag={IMAGE}", str(ROOT), timeout=600
         )
         # The steps of late builds stay: they are the cache of the next ones.
-        podman("image", "prune", "--force", "--filter=until=168h")
+        podman("image", "prune", "--force", "--filter=until=24h")
     return IMAGE
 
 
