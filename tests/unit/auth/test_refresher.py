@@ -1,72 +1,24 @@
 from collections.abc import AsyncIterator
-from random import Random
 
 import pytest
 
 from proxy.auth.bits_oauth import ClientCredentials, FailureKind
-from proxy.auth.refresher import Refresher
 from proxy.auth.tokens import AccessToken, TokenState
-from proxy.tasks import TaskOwner
-from tests.fakes.clock import FakeClock
-from tests.fakes.timers import FakeTimers, settle
-from tests.fakes.token_endpoint import FakeEndpoint, RefreshLog, Waiter
-
-
-class Stage:
-    """A refresher with everything around it under control."""
-
-    def __init__(self) -> None:
-        self.clock = FakeClock()
-        self.timers = FakeTimers(self.clock)
-        self.endpoint = FakeEndpoint()
-        self.log = RefreshLog()
-        self.tasks = TaskOwner(self.log.crashed)
-        self.it = Refresher(
-            endpoint=self.endpoint,
-            credentials=ClientCredentials("old", "s"),
-            clock=self.clock,
-            rng=Random(3),
-            tasks=self.tasks,
-            call_later=self.timers.call_later,
-            observer=self.log,
-        )
-
-    async def begin(self, lifetime: float = 3600.0) -> AccessToken:
-        """Start, and have a first token."""
-        self.it.start()
-        await settle()
-        self.endpoint.grant(lifetime)
-        await settle()
-        token = self.it.current()
-        assert token is not None
-        return token
-
-    def waiter(self) -> Waiter:
-        """Return one who has asked for a token."""
-        waiter = Waiter()
-        self.it.acquire(waiter)
-        return waiter
-
-    def refused(self, token: AccessToken) -> Waiter:
-        """Return one whose `token` was refused."""
-        waiter = Waiter()
-        self.it.refused(token, waiter)
-        return waiter
-
-    def state(self) -> TokenState:
-        return self.it.status().state
+from tests.fakes.refresher_stage import RefresherStage
+from tests.fakes.timers import settle
+from tests.fakes.token_endpoint import Waiter
 
 
 @pytest.fixture
-async def stage() -> AsyncIterator[Stage]:
-    made = Stage()
+async def stage() -> AsyncIterator[RefresherStage]:
+    made = RefresherStage()
     yield made
     made.it.close()
     await made.tasks.close()
     assert made.timers.waiting == 0
 
 
-async def test_all_who_wait_for_the_first_token_share_one_flight(stage: Stage) -> None:
+async def test_all_who_wait_for_the_first_token_share_one_flight(stage: RefresherStage) -> None:
     waiters = [stage.waiter() for _ in range(500)]
     stage.it.start()
     await settle()
@@ -77,12 +29,12 @@ async def test_all_who_wait_for_the_first_token_share_one_flight(stage: Stage) -
     assert {waiter.calls for waiter in waiters} == {1}
 
 
-async def test_a_token_in_hand_is_handed_out_at_once(stage: Stage) -> None:
+async def test_a_token_in_hand_is_handed_out_at_once(stage: RefresherStage) -> None:
     token = await stage.begin()
     assert stage.waiter().token is token
 
 
-async def test_a_refresh_in_the_background_keeps_nobody_waiting(stage: Stage) -> None:
+async def test_a_refresh_in_the_background_keeps_nobody_waiting(stage: RefresherStage) -> None:
     token = await stage.begin()
     await stage.timers.advance(0.8 * 3600, step=10)
     assert len(stage.endpoint.pending) == 1
@@ -94,7 +46,7 @@ async def test_a_refresh_in_the_background_keeps_nobody_waiting(stage: Stage) ->
     assert stage.log.obtained == ["start", "scheduled"]
 
 
-async def test_the_lifetime_counts_from_before_the_request_was_sent(stage: Stage) -> None:
+async def test_the_lifetime_counts_from_before_the_request_was_sent(stage: RefresherStage) -> None:
     stage.it.start()
     await settle()
     sent = stage.clock.now()
@@ -106,7 +58,7 @@ async def test_the_lifetime_counts_from_before_the_request_was_sent(stage: Stage
     assert token.expires_at == sent + 3600 - 30
 
 
-async def test_tokens_of_four_seconds_are_always_valid(stage: Stage) -> None:
+async def test_tokens_of_four_seconds_are_always_valid(stage: RefresherStage) -> None:
     stage.endpoint.automatic = 4.0
     stage.it.start()
     await settle()
@@ -116,7 +68,7 @@ async def test_tokens_of_four_seconds_are_always_valid(stage: Stage) -> None:
     assert 60 / 3.3 <= stage.endpoint.issued <= 60 / 2.7
 
 
-async def test_failures_are_repeated_with_backoff_while_the_token_serves(stage: Stage) -> None:
+async def test_failures_are_repeated_with_backoff_while_the_token_serves(stage: RefresherStage) -> None:
     token = await stage.begin()
     for _ in range(int(3500 / 5)):
         await stage.timers.advance(5)
@@ -129,7 +81,7 @@ async def test_failures_are_repeated_with_backoff_while_the_token_serves(stage: 
     assert 30 <= len(stage.log.failed) <= 120
 
 
-async def test_who_waits_without_a_token_sees_the_next_attempt_succeed(stage: Stage) -> None:
+async def test_who_waits_without_a_token_sees_the_next_attempt_succeed(stage: RefresherStage) -> None:
     stage.it.start()
     await settle()
     waiter = stage.waiter()
@@ -142,7 +94,9 @@ async def test_who_waits_without_a_token_sees_the_next_attempt_succeed(stage: St
     assert waiter.token is stage.it.current()
 
 
-async def test_who_waits_without_a_token_has_the_endpoint_asked_again_after_a_second(stage: Stage) -> None:
+async def test_who_waits_without_a_token_has_the_endpoint_asked_again_after_a_second(
+    stage: RefresherStage,
+) -> None:
     stage.it.start()
     await settle()
     stage.waiter()
@@ -156,7 +110,7 @@ async def test_who_waits_without_a_token_has_the_endpoint_asked_again_after_a_se
         assert stage.clock.now() - asked == pytest.approx(1.0, abs=0.02), number
 
 
-async def test_who_gave_up_hears_nothing(stage: Stage) -> None:
+async def test_who_gave_up_hears_nothing(stage: RefresherStage) -> None:
     stage.it.start()
     await settle()
     waiter = stage.waiter()
@@ -174,14 +128,14 @@ async def test_who_gave_up_hears_nothing(stage: Stage) -> None:
     assert refused.calls == 0
 
 
-async def test_it_looks_at_the_clock_once_a_second(stage: Stage) -> None:
+async def test_it_looks_at_the_clock_once_a_second(stage: RefresherStage) -> None:
     await stage.begin()
     made = stage.timers.made
     await stage.timers.advance(100, step=0.1)
     assert 90 <= stage.timers.made - made <= 101
 
 
-async def test_an_operator_is_told_when_the_flight_begins(stage: Stage) -> None:
+async def test_an_operator_is_told_when_the_flight_begins(stage: RefresherStage) -> None:
     await stage.begin()
     await stage.timers.advance(10)
     assert stage.it.refresh() == 0.0
@@ -207,7 +161,7 @@ async def test_an_operator_is_told_when_the_flight_begins(stage: Stage) -> None:
     assert stage.it.refresh() == 0.0
 
 
-async def test_refused_for_good_everybody_is_told_at_once(stage: Stage) -> None:
+async def test_refused_for_good_everybody_is_told_at_once(stage: RefresherStage) -> None:
     stage.it.start()
     await settle()
     waiting = stage.waiter()
@@ -223,7 +177,7 @@ async def test_refused_for_good_everybody_is_told_at_once(stage: Stage) -> None:
     assert "refused" in late.unavailable.detail
 
 
-async def test_nobody_is_told_to_come_back_sooner_than_in_a_second(stage: Stage) -> None:
+async def test_nobody_is_told_to_come_back_sooner_than_in_a_second(stage: RefresherStage) -> None:
     stage.refused(await stage.begin())
     await settle()
     stage.endpoint.grant(20)
@@ -236,7 +190,7 @@ async def test_nobody_is_told_to_come_back_sooner_than_in_a_second(stage: Stage)
     assert waiter.unavailable.retry_after == 1.0
 
 
-async def test_changed_credentials_are_tried_at_once_and_then_kept(stage: Stage) -> None:
+async def test_changed_credentials_are_tried_at_once_and_then_kept(stage: RefresherStage) -> None:
     token = await stage.begin()
     stage.it.change_credentials(ClientCredentials("new", "s"))
     await settle()
@@ -255,7 +209,7 @@ async def test_changed_credentials_are_tried_at_once_and_then_kept(stage: Stage)
     assert stage.endpoint.asked == ["old", "new", "new", "new"]
 
 
-async def test_a_pair_that_comes_while_another_is_tried_is_not_lost(stage: Stage) -> None:
+async def test_a_pair_that_comes_while_another_is_tried_is_not_lost(stage: RefresherStage) -> None:
     await stage.begin()
     stage.it.change_credentials(ClientCredentials("new", "s"))
     await settle()
@@ -265,7 +219,9 @@ async def test_a_pair_that_comes_while_another_is_tried_is_not_lost(stage: Stage
     assert stage.endpoint.asked == ["old", "new", "newer"]
 
 
-async def test_a_refused_new_pair_leaves_the_token_and_falls_back_to_the_old_pair(stage: Stage) -> None:
+async def test_a_refused_new_pair_leaves_the_token_and_falls_back_to_the_old_pair(
+    stage: RefresherStage,
+) -> None:
     token = await stage.begin()
     stage.it.change_credentials(ClientCredentials("new", "s"))
     await settle()
@@ -300,7 +256,7 @@ async def test_a_refused_new_pair_leaves_the_token_and_falls_back_to_the_old_pai
 
 @pytest.mark.parametrize("kind", ["scope", "status", "malformed"])
 async def test_the_old_pair_serves_on_whatever_the_endpoint_has_against_the_new_one(
-    stage: Stage, kind: FailureKind
+    stage: RefresherStage, kind: FailureKind
 ) -> None:
     await stage.begin()
     stage.it.change_credentials(ClientCredentials("new", "s"))
@@ -315,7 +271,9 @@ async def test_the_old_pair_serves_on_whatever_the_endpoint_has_against_the_new_
     assert stage.state() is TokenState.FRESH
 
 
-async def test_that_a_new_pair_is_refused_is_told_though_the_old_one_brings_a_token(stage: Stage) -> None:
+async def test_that_a_new_pair_is_refused_is_told_though_the_old_one_brings_a_token(
+    stage: RefresherStage,
+) -> None:
     await stage.begin()
     stage.clock.jump_wall(7200)
     stage.it.change_credentials(ClientCredentials("new", "s"))
@@ -329,7 +287,7 @@ async def test_that_a_new_pair_is_refused_is_told_though_the_old_one_brings_a_to
     assert stage.it.status().last_error == "emulated: refused"
 
 
-async def test_a_new_pair_is_not_given_up_because_the_endpoint_is_in_trouble(stage: Stage) -> None:
+async def test_a_new_pair_is_not_given_up_because_the_endpoint_is_in_trouble(stage: RefresherStage) -> None:
     token = await stage.begin()
     await stage.timers.advance(0.81 * 3600, step=10)
     stage.endpoint.fail("connect")
@@ -345,7 +303,7 @@ async def test_a_new_pair_is_not_given_up_because_the_endpoint_is_in_trouble(sta
 
 @pytest.mark.parametrize("lands", [True, False])
 async def test_credentials_that_change_during_a_flight_get_a_flight_of_their_own(
-    stage: Stage, lands: bool
+    stage: RefresherStage, lands: bool
 ) -> None:
     stage.it.start()
     await settle()
@@ -363,7 +321,7 @@ async def test_credentials_that_change_during_a_flight_get_a_flight_of_their_own
     assert stage.log.obtained == ["start", "credentials"][not lands :]
 
 
-async def test_it_is_told_how_long_a_flight_took(stage: Stage) -> None:
+async def test_it_is_told_how_long_a_flight_took(stage: RefresherStage) -> None:
     stage.it.start()
     await settle()
     stage.clock.advance(2)
@@ -377,7 +335,7 @@ async def test_it_is_told_how_long_a_flight_took(stage: Stage) -> None:
     assert stage.log.durations == [pytest.approx(2.0), pytest.approx(3.0)]
 
 
-async def test_five_hundred_401_cause_one_refresh_and_five_hundred_new_tokens(stage: Stage) -> None:
+async def test_five_hundred_401_cause_one_refresh_and_five_hundred_new_tokens(stage: RefresherStage) -> None:
     token = await stage.begin()
     early = [stage.refused(token) for _ in range(250)]
     await settle()
@@ -392,7 +350,7 @@ async def test_five_hundred_401_cause_one_refresh_and_five_hundred_new_tokens(st
     assert stage.log.refused == 1
 
 
-async def test_a_spurious_401_with_the_endpoint_down_costs_that_call_alone(stage: Stage) -> None:
+async def test_a_spurious_401_with_the_endpoint_down_costs_that_call_alone(stage: RefresherStage) -> None:
     token = await stage.begin()
     waiter = stage.refused(token)
     await settle()
@@ -404,7 +362,7 @@ async def test_a_spurious_401_with_the_endpoint_down_costs_that_call_alone(stage
     assert len(stage.endpoint.asked) == 2
 
 
-async def test_a_401_to_a_token_that_has_ended_meanwhile_waits_like_any(stage: Stage) -> None:
+async def test_a_401_to_a_token_that_has_ended_meanwhile_waits_like_any(stage: RefresherStage) -> None:
     token = await stage.begin(60)
     await stage.timers.advance(49)
     stage.endpoint.fail()
@@ -422,7 +380,7 @@ async def test_a_401_to_a_token_that_has_ended_meanwhile_waits_like_any(stage: S
     assert waiter.token is stage.it.current()
 
 
-async def test_after_hours_of_sleep_the_next_request_gets_a_new_token(stage: Stage) -> None:
+async def test_after_hours_of_sleep_the_next_request_gets_a_new_token(stage: RefresherStage) -> None:
     token = await stage.begin()
     # The loop's timers stood still; both clocks did not.
     stage.clock.advance(6 * 3600)
@@ -436,7 +394,7 @@ async def test_after_hours_of_sleep_the_next_request_gets_a_new_token(stage: Sta
 
 
 async def test_a_token_that_slept_away_on_its_way_here_is_not_served_and_who_waits_gets_the_next(
-    stage: Stage,
+    stage: RefresherStage,
 ) -> None:
     stage.it.start()
     waiter = stage.waiter()
@@ -451,7 +409,7 @@ async def test_a_token_that_slept_away_on_its_way_here_is_not_served_and_who_wai
     assert waiter.token is stage.it.current()
 
 
-async def test_a_wall_clock_that_ran_ahead_refreshes_in_the_background(stage: Stage) -> None:
+async def test_a_wall_clock_that_ran_ahead_refreshes_in_the_background(stage: RefresherStage) -> None:
     token = await stage.begin()
     stage.clock.jump_wall(7200)
     await stage.timers.advance(1.0)
@@ -465,7 +423,7 @@ async def test_a_wall_clock_that_ran_ahead_refreshes_in_the_background(stage: St
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), ValueError("boom")])
 async def test_an_exception_nobody_expected_does_not_end_the_tokens_life(
-    stage: Stage, error: Exception
+    stage: RefresherStage, error: Exception
 ) -> None:
     stage.it.start()
     await settle()
@@ -478,7 +436,7 @@ async def test_an_exception_nobody_expected_does_not_end_the_tokens_life(
     assert stage.state() is TokenState.FRESH
 
 
-async def test_one_waiters_exception_is_not_the_others(stage: Stage) -> None:
+async def test_one_waiters_exception_is_not_the_others(stage: RefresherStage) -> None:
     class Clumsy(Waiter):
         def token_ready(self, token: AccessToken) -> None:
             raise RuntimeError("clumsy")
@@ -495,7 +453,7 @@ async def test_one_waiters_exception_is_not_the_others(stage: Stage) -> None:
     assert len(stage.endpoint.pending) == 1
 
 
-async def test_closing_tells_who_waits_and_starts_nothing_more(stage: Stage) -> None:
+async def test_closing_tells_who_waits_and_starts_nothing_more(stage: RefresherStage) -> None:
     stage.it.start()
     waiter = stage.waiter()
     await settle()
@@ -515,12 +473,12 @@ async def test_closing_tells_who_waits_and_starts_nothing_more(stage: Stage) -> 
     assert stage.timers.waiting == 0
 
 
-async def test_it_may_be_closed_before_it_starts(stage: Stage) -> None:
+async def test_it_may_be_closed_before_it_starts(stage: RefresherStage) -> None:
     stage.it.close()
     assert stage.waiter().unavailable is not None
 
 
-async def test_status_tells_instants_of_the_wall_clock(stage: Stage) -> None:
+async def test_status_tells_instants_of_the_wall_clock(stage: RefresherStage) -> None:
     token = await stage.begin()
     status = stage.it.status()
     assert status.state is TokenState.FRESH

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from random import Random
 from typing import Any
 
 from hypothesis import settings
@@ -10,12 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from proxy.auth.bits_oauth import FAILURE_KINDS, ClientCredentials, FailureKind
-from proxy.auth.refresher import Refresher
 from proxy.auth.tokens import AccessToken, TokenUnavailable
-from proxy.tasks import TaskOwner
 from tests.fakes.clock import FakeClock
-from tests.fakes.timers import FakeTimers, settle
-from tests.fakes.token_endpoint import FakeEndpoint, RefreshLog
+from tests.fakes.refresher_stage import RefresherStage
+from tests.fakes.timers import settle
 
 DURATIONS = st.sampled_from((0.0, 0.3, 1.0, 9.0, 31.0, 300.0, 3000.0)) | st.floats(0, 5000)
 LIFETIMES = st.sampled_from((1.0, 2.0, 60.0, 3600.0)) | st.floats(1, 7200)
@@ -49,20 +46,9 @@ class AnyOrder(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 2**16))
     def begin(self, seed: int) -> None:
         self.loop = asyncio.new_event_loop()
-        self.clock = FakeClock()
-        self.timers = FakeTimers(self.clock)
-        self.endpoint = FakeEndpoint()
-        self.log = RefreshLog()
-        self.tasks = TaskOwner(self.log.crashed)
-        self.it = Refresher(
-            endpoint=self.endpoint,
-            credentials=ClientCredentials("pair-0", "s"),
-            clock=self.clock,
-            rng=Random(seed),
-            tasks=self.tasks,
-            call_later=self.timers.call_later,
-            observer=self.log,
-        )
+        stage = RefresherStage(seed)
+        self.clock, self.timers, self.endpoint = stage.clock, stage.timers, stage.endpoint
+        self.log, self.tasks, self.it = stage.log, stage.tasks, stage.it
         self.pairs = 1
         self.callers: list[Caller] = []
         self.tokens: list[AccessToken] = []
