@@ -40,6 +40,8 @@ def measure(
     short = max(1, seconds // 3)
     with ExitStack() as stack:
         arena = Arena(stack, scheme=scheme, contenders=contenders)
+        # What is measured from here belongs to the load; the next arena looks at all cores again.
+        stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
         os.sched_setaffinity(0, {arena.load_core})
         print(f"{scheme}: proxies on CPU {arena.proxy_core}, load and upstream on CPU {arena.load_core}")
         time.sleep(0.3)
@@ -76,7 +78,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=3, help="of load, for each contender in each round")
     parser.add_argument("--brief", action="store_true", help="CPU, throughput and latency under load only")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample here")
+    parser.add_argument(
+        "--publish", action="store_true", help="write results and tables anew, as a run without options does"
+    )
     arguments = parser.parse_args()
+    arguments.publish = arguments.publish or len(sys.argv) == 1
     if arguments.rounds < 1 or arguments.seconds < 1:
         parser.error("--rounds and --seconds are at least 1")
     return arguments
@@ -85,12 +91,10 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     # Ended from outside, the processes started here end too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    whole = len(sys.argv) == 1
     arguments = parse_arguments()
     require_tools(arguments.contenders)
     measuring.allow_many_descriptors()
     samples = Samples()
-    cores = os.sched_getaffinity(0)
     try:
         for scheme in arguments.schemes:
             measure(
@@ -101,14 +105,14 @@ def main() -> None:
                 seconds=arguments.seconds,
                 brief=arguments.brief,
             )
-            os.sched_setaffinity(0, cores)
     except RuntimeError as error:
         sys.exit(str(error))
     details = report.details(samples, [name for name in report.TABLE if name in arguments.contenders])
     print(f"\n{details}")
-    if arguments.json or whole:
-        samples.write(arguments.json or HERE / "results.json")
-    if whole:
+    if arguments.json:
+        samples.write(arguments.json)
+    if arguments.publish:
+        samples.write(HERE / "results.json")
         chart.draw(HERE / "results.svg", samples)
         report.replace(HERE / "README.md", details)
         report.replace(HERE.parent / "README.md", report.summary(samples))
