@@ -78,20 +78,17 @@ class TlsChannel:
             incoming.write(data)
         pieces = []
         try:
-            while True:
-                piece = session.read(_READ_SIZE)
-                if not piece:
-                    self.closed_cleanly = True
-                    break
+            while piece := session.read(_READ_SIZE):
+                # A read takes a whole record. The last, fruitless one is a third of a small message's cost.
+                if not incoming.pending:
+                    return b"".join((*pieces, piece)) if pieces else piece
                 pieces.append(piece)
-                # The last, fruitless read is a third of the cost of a small message.
-                if not incoming.pending and not session.pending():
-                    break
+            self.closed_cleanly = True
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:  # The peer's close_notify, after our own.
             self.closed_cleanly = True
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return b"".join(pieces)
 
     def send(self, data: bytes) -> bytes:
         """Return the ciphertext of `data`."""
