@@ -76,7 +76,7 @@ class TlsChannel:
         incoming, session = self._incoming, self._session
         if data:
             incoming.write(data)
-        pieces = []
+        pieces: list[bytes] = []
         try:
             while piece := session.read(_READ_SIZE):
                 # A read takes a whole record. The last, fruitless one is a third of a small message's cost.
