@@ -1,8 +1,8 @@
 """Fail when the proxy has become dearer: CPU per request against the straightforward aiohttp proxy.
 
 The two take turns in the same run on the same core, so that a slow or busy machine slows both, and the
-ratio holds where microseconds don't. Measured: 0.19 (http) and 0.22 (https); the bounds leave a fifth above
-that for noise, which over many runs stayed within a tenth.
+ratio holds where microseconds don't. Medians of several runs on a busy machine: 0.19 to 0.20 (http), 0.19 to
+0.23 (https). With heads read by llhttp alone, a quarter dearer, they were 0.23 and 0.27: that must fail.
 """
 
 import sys
@@ -13,7 +13,7 @@ from benchmarks.__main__ import measure, require_tools
 from benchmarks.contenders import OURS, YARDSTICK
 from benchmarks.samples import Samples
 
-BOUNDS: Final = {"http": 0.23, "https": 0.26}
+BOUNDS: Final = {"http": 0.22, "https": 0.25}
 ROUNDS: Final = 3
 SECONDS: Final = 2
 

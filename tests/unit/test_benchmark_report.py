@@ -1,0 +1,54 @@
+"""The benchmarks' sums: pairs of a round stay together, and what is above its bound is said."""
+
+from pathlib import Path
+
+from benchmarks.contenders import LOGGING, OURS
+from benchmarks.report import details, replace, summary
+from benchmarks.samples import Sample, Samples, Spread
+
+
+def samples() -> Samples:
+    """Three rounds on a machine that gets slower: only the ratio within a round stays the same."""
+    its = Samples()
+    for number, slowness in enumerate((1.0, 2.0, 10.0)):
+        for name, value in ((OURS, 30.0), (LOGGING, 35.0), ("Envoy", 60.0), ("nginx", 10.0)):
+            its.add(Sample("http", name, "cpu_us", number, value * slowness))
+    return its
+
+
+def test_ratios_and_differences_are_paired_within_a_round() -> None:
+    its = samples()
+    assert its.ratio("http", "cpu_us", OURS, "Envoy") == Spread(0.5, 0.5, 0.5)
+    assert its.difference("http", "cpu_us", LOGGING, OURS) == Spread(10.0, 5.0, 50.0)
+    assert its.spread("http", OURS, "cpu_us") == Spread(60.0, 30.0, 300.0)
+
+
+def test_what_was_not_measured_is_none() -> None:
+    its = samples()
+    assert its.ratio("https", "cpu_us", OURS, "Envoy") is None
+    assert its.ratio("http", "cpu_us", OURS, "Caddy") is None
+    assert its.spread("http", OURS, "p99_ms") is None
+
+
+def test_a_bound_that_is_not_reached_is_said() -> None:
+    rows = details(samples(), [OURS, "Envoy", "nginx"]).splitlines()
+    assert "| nginx | 2.20 | 3.00 (3.00 to 3.00), not reached |  |" in rows
+    assert "| Envoy | 0.70 | 0.50 (0.50 to 0.50) |  |" in rows
+    assert "| Envoy | 120.0 | 0.50 times |  |  |" in summary(samples()).splitlines()
+
+
+def test_figures_come_back_from_their_file(tmp_path: Path) -> None:
+    its = samples()
+    its.write(tmp_path / "results.json")
+    again = Samples.read(tmp_path / "results.json")
+    assert details(again, [OURS, "Envoy"]) == details(its, [OURS, "Envoy"])
+
+
+def test_a_document_keeps_all_but_its_figures(tmp_path: Path) -> None:
+    document = tmp_path / "README.md"
+    document.write_text("above\n<!-- figures: make bench -->\nold\n<!-- end of figures -->\nbelow\n")
+    replace(document, "new")
+    replace(document, "newer")
+    assert document.read_text() == (
+        "above\n<!-- figures: make bench -->\nnewer\n<!-- end of figures -->\nbelow\n"
+    )
