@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
@@ -21,6 +23,13 @@ class Answer(NamedTuple):
             if key.lower() == name.lower():
                 return value.strip()
         return None
+
+
+def reset_on_close(writer: asyncio.StreamWriter) -> None:
+    """Make the close that follows send a RST instead of a FIN."""
+    sock = writer.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 class RawClient:

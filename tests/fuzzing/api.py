@@ -3,12 +3,11 @@
 import asyncio
 import contextlib
 import re
-import socket
 import ssl
-import struct
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from tests.fakes.rawclient import reset_on_close
 from tests.fakes.recorder import TOKEN
 from tests.fuzzing.cases import MARK, Case, Leaving
 from tests.unit.forward.test_access import as_a_lenient_server_reads
@@ -125,7 +124,7 @@ class Api:
                     break
                 if case is not None and case.api_leaves is not Leaving.STAY:
                     if case.api_leaves is Leaving.RST:
-                        reset(writer)
+                        reset_on_close(writer)
                     break
         except Violation as error:
             self._report(str(error), seen)
@@ -161,10 +160,3 @@ class Api:
                 raise Violation(f"bytes of cases {found.number} and {case.number} in one request")
             case = found or case
         return case
-
-
-def reset(writer: asyncio.StreamWriter) -> None:
-    """Make the close that follows send a RST."""
-    sock = writer.get_extra_info("socket")
-    if sock is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

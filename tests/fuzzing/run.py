@@ -18,10 +18,11 @@ from config.addresses import TcpAddress
 from proxy.sidecar import Sidecar
 from tests.fakes.leftovers import leftovers, open_descriptors
 from tests.fakes.pki import Pki
+from tests.fakes.rawclient import reset_on_close
 from tests.fakes.recorder import TOKEN, recording
 from tests.fakes.stand import sidecar_for
 from tests.fuzzing.answers import fault_in
-from tests.fuzzing.api import Api, reset
+from tests.fuzzing.api import Api
 from tests.fuzzing.cases import MARK, Case, Leaving, make_case
 
 CLIENTS: Final = 24
@@ -167,7 +168,7 @@ class Run:
             self._outcomes["reset"] += 1
         finally:
             if case.client_leaves is Leaving.RST:
-                reset(writer)
+                reset_on_close(writer)
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()

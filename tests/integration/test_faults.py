@@ -5,7 +5,6 @@ import contextlib
 import os
 import socket
 import ssl
-import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
 from enum import Enum
 from pathlib import Path
@@ -17,6 +16,7 @@ import uvloop
 
 from tests.fakes.bench import Bench, set_up
 from tests.fakes.leftovers import leftovers, open_descriptors
+from tests.fakes.rawclient import reset_on_close
 from tests.fakes.recorder import OK_ANSWER, recording
 
 pytestmark = pytest.mark.usefixtures("brisk")
@@ -52,19 +52,13 @@ def run(request: pytest.FixtureRequest) -> Run:
     return run
 
 
-def own(writer: asyncio.StreamWriter) -> socket.socket:
-    """The socket beneath a stream, TLS or not."""
-    return socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno()))
-
-
 def end(writer: asyncio.StreamWriter, fault: Fault) -> None:
     """Do the fault: nothing of TLS's own end, no last bytes."""
-    with own(writer) as sock:
-        if fault is Fault.FIN:
-            sock.shutdown(socket.SHUT_WR)
-        elif fault is Fault.RST:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    if fault is Fault.RST:
+    if fault is Fault.FIN:
+        with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as beneath:
+            beneath.shutdown(socket.SHUT_WR)
+    elif fault is Fault.RST:
+        reset_on_close(writer)
         writer.transport.abort()
 
 

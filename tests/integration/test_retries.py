@@ -2,15 +2,13 @@
 
 import asyncio
 import contextlib
-import socket
-import struct
 from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.fakes.bench import Bench, set_up
-from tests.fakes.rawclient import Answer
+from tests.fakes.rawclient import Answer, reset_on_close
 from tests.fakes.recorder import recording
 
 HOST = b"Host: localhost\r\n"
@@ -58,8 +56,7 @@ class Api:
                     continue
                 writer.write(self.answer[: self.cut])
                 if self.reset:
-                    sock = writer.get_extra_info("socket")
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    reset_on_close(writer)
                 break
         writer.close()
         with contextlib.suppress(ConnectionError):
