@@ -18,14 +18,16 @@ class TlsPeer:
         self._outgoing = ssl.MemoryBIO()
         self.session = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
 
-    async def handshake(self) -> None:
-        """Complete the handshake. Raises ssl.SSLError."""
+    async def handshake(self, first: bytes = b"") -> None:
+        """Complete the handshake; its end and `first` go in one piece. Raises ssl.SSLError."""
         while True:
             try:
                 self.session.do_handshake()
             except ssl.SSLWantReadError:
                 await self._exchange()
             else:
+                if first:
+                    self.session.write(first)
                 self._write()
                 return
 
@@ -77,12 +79,14 @@ class TlsPeer:
 
 
 @contextlib.asynccontextmanager
-async def tls_peer(address: tuple[str, int], context: ssl.SSLContext) -> AsyncIterator[TlsPeer]:
-    """Connect to the proxy and complete the handshake."""
+async def tls_peer(
+    address: tuple[str, int], context: ssl.SSLContext, first: bytes = b""
+) -> AsyncIterator[TlsPeer]:
+    """Connect to the proxy and complete the handshake, `first` with it."""
     reader, writer = await asyncio.open_connection(*address)
     try:
         peer = TlsPeer(reader, writer, context)
-        await peer.handshake()
+        await peer.handshake(first)
         yield peer
     finally:
         writer.transport.abort()

@@ -130,6 +130,13 @@ async def test_a_request_may_come_byte_by_byte_in_records_of_its_own(pki: Pki, s
         assert (await client.answer()).status == 200
 
 
+async def test_a_request_that_comes_with_the_end_of_the_handshake_is_answered(
+    pki: Pki, secure: Bench
+) -> None:
+    async with asyncio.timeout(5), tls_peer(place(secure.sidecar), pki.client(), GET) as peer:
+        await peer.until(b"\r\n\r\nok")
+
+
 async def test_a_unix_socket_beside_it_stays_plain(pki: Pki, tmp_path: Path) -> None:
     listen, path = unix_address(tmp_path)
     async with set_up(**pki.settings, BITS_LISTEN=f"127.0.0.1:0,{listen}") as bench:
