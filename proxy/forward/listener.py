@@ -49,10 +49,11 @@ class Listener:
         self._loop.add_reader(self._sock.fileno(), self._accept)
 
     def close(self) -> None:
-        """Accept no more; the address is free again."""
-        if self._open:
-            self._open = False
-            self._loop.remove_reader(self._sock.fileno())
+        """Accept no more; the address is free again. Fine more than once."""
+        if not self._open:
+            return
+        self._open = False
+        self._loop.remove_reader(self._sock.fileno())
         if self._sock.family == socket.AF_UNIX:
             Path(self._sock.getsockname()).unlink(missing_ok=True)
         self._sock.close()

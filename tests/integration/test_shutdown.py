@@ -121,7 +121,9 @@ async def test_a_socket_left_behind_is_replaced_and_one_in_use_is_not(tmp_path: 
         assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
         writer.close()
         await writer.wait_closed()
-    assert not Path(path).exists()
+        bench.sidecar.stop()
+        assert await bench.sidecar.wait()
+        assert not Path(path).exists()
 
 
 async def test_sigterm_with_sixty_four_busy_clients_loses_no_exchange() -> None:
