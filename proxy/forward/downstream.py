@@ -10,7 +10,8 @@ An exchange may become a tunnel: then what the client sends is the tunnel's, and
 
 Requests that arrive while an exchange runs stay unparsed, up to a bound; past it the client has to wait.
 Until then we keep reading, because a transport that is paused reports neither FIN nor RST, and a client
-that leaves should not keep the API busy. A FIN outside a tunnel means that the client has left.
+that leaves should not keep the API busy. A FIN outside a tunnel means that the client has left. A client
+that does not take its responses gets no further request served until it does.
 """
 
 import asyncio
@@ -122,7 +123,11 @@ class ClientConnection(asyncio.BufferedProtocol):
             return
         data = bytes(self._frontend.read_buffer[:nbytes])
         exchange = self._exchange
-        if exchange is not None and (self._ahead or self._request_done or not exchange.wants_more):
+        if (
+            self.blocked
+            if exchange is None
+            else self._ahead or self._request_done or not exchange.wants_more
+        ):
             self._keep(data)
         else:
             self._receive(data)
@@ -149,6 +154,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self.blocked = False
         if self._exchange is not None:
             self._exchange.client_writable()
+        elif self._phase is not _LINGERING and self._phase is not _CLOSING:
+            self._go_on()
 
     # The exchange's side.
 
@@ -204,12 +211,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._phase = _IDLE
         frontend = self._frontend
         self._deadline = frontend.context.now + frontend.keepalive_timeout
-        if not self._receiving:
-            data, self._ahead = self._ahead, b""
-            if data:
-                self._receive(data)
-            if self._paused:
-                self._resume_reading()
+        if not self._receiving and not self.blocked:
+            self._go_on()
 
     def abort(self) -> None:
         """Cut the connection with a reset, which no client takes for the end of a response."""
@@ -241,6 +244,14 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     # Within.
 
+    def _go_on(self) -> None:
+        """Take up the next request, which may have arrived already."""
+        data, self._ahead = self._ahead, b""
+        if data:
+            self._receive(data)
+        if self._paused:
+            self._resume_reading()
+
     def _receive(self, data: bytes) -> None:
         """Read requests and their bodies until the bytes are used up or an exchange must run first."""
         self._receiving = True
@@ -248,6 +259,8 @@ class ClientConnection(asyncio.BufferedProtocol):
             while data and self._phase is not _LINGERING and self._phase is not _CLOSING:
                 exchange = self._exchange
                 if exchange is None:
+                    if self.blocked:
+                        break
                     data = self._receive_head(data)
                 elif self._request_done or not exchange.wants_more:
                     break
@@ -257,7 +270,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._refuse(problems.for_malformed_request(error.reason), detail=error.detail)
         finally:
             self._receiving = False
-        if data and self._exchange is not None:
+        if data and (self._exchange is not None or self.blocked):
             self._keep(data)
 
     def _receive_head(self, data: bytes) -> bytes:

@@ -277,7 +277,8 @@ class Exchange:
 
     def client_writable(self) -> None:
         """The client keeps up again."""
-        self._deadline = self._context.now + self._context.idle_stream_timeout
+        if self.state is _RELAYING or self.state is _TUNNEL:
+            self._deadline = self._context.now + self._context.idle_stream_timeout
         if self._upstream is not None and self.state is not _REFUSED:
             self._upstream.resume_reading()
 
@@ -507,6 +508,8 @@ class Exchange:
             context.response_timeout if self._request_done else context.idle_stream_timeout
         )
         self._reserve()
+        if self._client.blocked:
+            connection.pause_reading()
         if not self._request_done:
             self._client.resume_request()
 
@@ -595,6 +598,7 @@ class Exchange:
                 upstream.abandon()
         self._response = None
         self._response_done = False
+        self.answered = 0.0
         self.response_bytes = 0
         self._out.clear()
 

@@ -134,3 +134,27 @@ async def test_clients_that_do_not_read_long_answers_cost_little_and_are_cut() -
             for client in clients:
                 client.close()
             await bench.seen(lambda: not any(leftovers(bench.sidecar, descriptors).values()))
+
+
+async def test_who_reads_no_answers_is_served_no_more_until_it_does(bench: Bench) -> None:
+    loop = asyncio.get_running_loop()
+    size, most = 50_000, 400
+    bench.upstream.script = [(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size),)]
+    client = await connected(bench)
+    asked = 0
+    with contextlib.suppress(TimeoutError):
+        while asked < most:
+            # One by one: each comes when the one before is over.
+            await loop.sock_sendall(client, GET)
+            asked += 1
+            async with asyncio.timeout(0.5):
+                while len(bench.upstream.requests) < asked or bench.in_flight():
+                    await asyncio.sleep(0.001)
+    assert len(bench.upstream.requests) == asked - 1 < most - 1
+    # What was sent meanwhile is served as soon as there is room for its answer.
+    got = 0
+    async with asyncio.timeout(20):
+        while got < asked * size:
+            got += len(await loop.sock_recv(client, MIB))
+    assert len(bench.upstream.requests) == asked
+    client.close()

@@ -481,3 +481,31 @@ def test_only_what_was_answered_in_full_keeps_the_client(state: State) -> None:
     assert rig.client.over == ([] if state in (_RELAYING, _TUNNEL) else [False])
     assert rig.client.aborts == (1 if state in (_RELAYING, _TUNNEL) else 0)
     rig.check()
+
+
+def test_an_answer_that_was_dropped_is_not_timed() -> None:
+    rig = rig_in(State.REFUSED)
+    rig.body(b"0123456789", done=True)
+    rig.make_idle()
+    rig.clock.advance(1)
+    rig.give_token("second")
+    rig.lose(problems.CONNECTION_LOST)
+    assert rig.exchange.sent > 0
+    assert rig.exchange.answered == 0
+
+
+def test_a_client_that_can_be_written_to_again_moves_no_deadline_of_others() -> None:
+    rig = rig_in(State.AWAITING_TOKEN)
+    rig.block()
+    rig.unblock()
+    rig.pass_time(TOKEN_WAIT)
+    assert rig.is_over
+
+
+def test_an_api_is_not_read_from_for_a_client_that_is_blocked_already() -> None:
+    rig = rig_in(State.AWAITING_CONNECTION)
+    rig.block()
+    rig.connect()
+    assert rig.connection.paused
+    rig.unblock()
+    assert not rig.connection.paused
