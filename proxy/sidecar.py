@@ -302,8 +302,10 @@ class Sidecar:
         request_ids = RequestIds(secrets.token_hex(6))
         read_buffer = memoryview(bytearray(READ_SIZE))
         for address, sock in self._sockets:
+            certificate = self._certificate if isinstance(address, TcpAddress) else None
             frontend = Frontend(
                 context=self._context,
+                scheme=b"http" if certificate is None else b"https",
                 access=access,
                 host_rule=HostRule(
                     allowed=allowed_hosts(settings, address), upstream=api_origin(settings)[1]
@@ -319,8 +321,7 @@ class Sidecar:
                 head_timeout=limits.head_timeout,
                 keepalive_timeout=limits.keepalive_timeout,
             )
-            secure = isinstance(address, TcpAddress)
-            self._gateway.listen(sock, frontend, self._certificate if secure else None)
+            self._gateway.listen(sock, frontend, certificate)
 
     def _bind(self) -> None:
         settings = self._settings

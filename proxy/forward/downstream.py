@@ -123,11 +123,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             return
         data = bytes(self._frontend.read_buffer[:nbytes])
         exchange = self._exchange
-        if (
-            self.blocked
-            if exchange is None
-            else self._ahead or self._request_done or not exchange.wants_more
-        ):
+        if self.blocked if exchange is None else self._ahead or self._request_done or not exchange.wants_more:
             self._keep(data)
         else:
             self._receive(data)
@@ -163,6 +159,11 @@ class ClientConnection(asyncio.BufferedProtocol):
     def draining(self) -> bool:
         """Whether the proxy is shutting down."""
         return self._frontend.draining
+
+    @property
+    def scheme(self) -> bytes:
+        """The scheme of its requests."""
+        return self._frontend.scheme
 
     def send(self, data: bytes) -> None:
         """Write bytes of the response."""

@@ -53,7 +53,7 @@ from proxy.auth.tokens import AccessToken, TokenUnavailable
 from proxy.forward import problems
 from proxy.forward.access import Decision
 from proxy.forward.context import ForwardContext
-from proxy.forward.headers import forwardable_trailers
+from proxy.forward.headers import Sender, forwardable_trailers
 from proxy.forward.problems import Problem
 from proxy.forward.upstream import UpstreamConnection
 from proxy.http1.messages import CHUNKED, NO_BODY, Field, RequestHead, ResponseHead
@@ -89,11 +89,9 @@ _CONTINUE_STATUS: Final = int(HTTPStatus.CONTINUE)
 _SWITCHING_PROTOCOLS: Final = int(HTTPStatus.SWITCHING_PROTOCOLS)
 
 
-class Client(Protocol):
+class Client(Sender, Protocol):
     """The client's connection, as its current exchange sees it."""
 
-    peer: str
-    """The client's address without a port, or `unix`."""
     blocked: bool
     """Whether the client does not take bytes fast enough."""
 
@@ -497,7 +495,7 @@ class Exchange:
             target=self._target,
             authorization_line=self._authorization_line,
             request_id=self.request_id,
-            peer=self._client.peer,
+            sender=self._client,
         )
         content = b"".join(self._body)
         if self.head.length == CHUNKED:

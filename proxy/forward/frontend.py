@@ -84,6 +84,7 @@ class Frontend:
         "max_line",
         "read_buffer",
         "request_ids",
+        "scheme",
         "site_rule",
     )
 
@@ -91,6 +92,7 @@ class Frontend:
         self,
         *,
         context: ForwardContext,
+        scheme: bytes,
         access: AccessRules,
         host_rule: HostRule,
         site_rule: SiteRule,
@@ -105,6 +107,7 @@ class Frontend:
         keepalive_timeout: float,
     ) -> None:
         self.context: Final = context
+        self.scheme: Final = scheme
         self.access: Final = access
         self.host_rule: Final = host_rule
         self.site_rule: Final = site_rule

@@ -9,7 +9,7 @@ import re
 from collections.abc import Container
 from enum import Enum
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Protocol
 
 from proxy.http1.lines import make_field
 from proxy.http1.messages import CHUNKED, NO_BODY, Field, RequestHead, ResponseHead
@@ -21,6 +21,18 @@ class ClientAuthorization(Enum):
     REPLACE = "replace"
     KEEP = "keep"
     REJECT = "reject"
+
+
+class Sender(Protocol):
+    """Who sent a request."""
+
+    peer: str
+    """The client's address without a port, or `unix`."""
+
+    @property
+    def scheme(self) -> bytes:
+        """What it speaks: http or https."""
+        ...
 
 
 _HOP_BY_HOP: Final = frozenset(
@@ -129,9 +141,9 @@ class RequestRules:
         target: bytes,
         authorization_line: bytes,
         request_id: bytes,
-        peer: str,
+        sender: Sender,
     ) -> bytes:
-        """Return the head to send: `target` in origin or asterisk form, the token's line, `peer`'s address.
+        """Return the head to send: `target` in origin or asterisk form, the token's line, who sent it.
 
         An empty `authorization_line` lets the client's own Authorization pass.
         """
@@ -150,7 +162,9 @@ class RequestRules:
         if head.websocket:
             lines.append(_UPGRADE_LINES)
         if self._forwarded:
-            lines.append(b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\n" % peer.encode())
+            lines.append(
+                b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (sender.peer.encode(), sender.scheme)
+            )
             if head.host is not None:
                 lines.append(b"X-Forwarded-Host: %b\r\n" % head.host)
         lines += (authorization_line, self._via_lines[head.minor_version])

@@ -61,6 +61,7 @@ class FakeClient:
     """Implements `exchange.Client`."""
 
     peer = "127.0.0.1"
+    scheme = b"http"
 
     def __init__(self) -> None:
         self.blocked = False

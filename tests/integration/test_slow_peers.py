@@ -148,7 +148,7 @@ async def test_who_reads_no_answers_is_served_no_more_until_it_does(bench: Bench
             await loop.sock_sendall(client, GET)
             asked += 1
             async with asyncio.timeout(0.5):
-                while len(bench.upstream.requests) < asked or bench.in_flight():
+                while len(bench.upstream.requests) < asked or bench.in_flight():  # noqa: ASYNC110 - see `Bench.seen`
                     await asyncio.sleep(0.001)
     assert len(bench.upstream.requests) == asked - 1 < most - 1
     # What was sent meanwhile is served as soon as there is room for its answer.

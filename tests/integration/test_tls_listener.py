@@ -150,6 +150,24 @@ async def test_a_unix_socket_beside_it_stays_plain(pki: Pki, tmp_path: Path) -> 
             assert (await client.answer()).status == 200
 
 
+async def test_the_api_is_told_over_what_the_client_came(pki: Pki, tmp_path: Path) -> None:
+    listen, path = unix_address(tmp_path)
+    env = {**pki.settings, "BITS_LISTEN": f"127.0.0.1:0,{listen}", "BITS_FORWARDED_HEADERS": "true"}
+    async with set_up(**env) as bench:
+        async with connect(bench, pki.client()) as client:
+            await client.send(GET)
+            await client.answer()
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(LAST)
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    told = [
+        head.partition(b"X-Forwarded-Proto: ")[2].partition(b"\r\n")[0] for head, _ in bench.upstream.requests
+    ]
+    assert told == [b"https", b"http"]
+
+
 # Who does not get in.
 
 

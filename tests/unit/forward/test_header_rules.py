@@ -7,6 +7,7 @@ from proxy.forward.headers import ClientAuthorization, RequestRules, ResponseRul
 from proxy.http1.messages import RequestHead
 from proxy.http1.parsing import RequestParser, ResponseParser
 from tests import strategies as make
+from tests.fakes.exchange_rig import FakeClient
 
 OURS = b"Authorization: Bearer ours\r\n"
 DROPPED = {name.lower() for name in make.HOP_BY_HOP + make.PRIVATE}
@@ -36,7 +37,7 @@ def rewritten(raw: bytes, mode: ClientAuthorization = ClientAuthorization.REPLAC
             target=head.target,
             authorization_line=line,
             request_id=request_id_of(head) or b"r-1",
-            peer="::1",
+            sender=FakeClient(),
         )
     )
 

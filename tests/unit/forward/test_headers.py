@@ -16,6 +16,7 @@ from proxy.http1.lines import make_field
 from proxy.http1.messages import RequestHead, ResponseHead
 from proxy.http1.parsing import RequestParser, ResponseParser
 from tests import strategies as make
+from tests.fakes.exchange_rig import FakeClient
 
 OURS = b"Authorization: Bearer ours\r\n"
 ORIGIN = b"https://api.bits.bi"
@@ -44,7 +45,7 @@ def sent_up(head: RequestHead, *, forwarded: bool = False, request_id: bytes = b
         forwarded=forwarded,
     )
     out = rules.rewrite(
-        head, target=head.target, authorization_line=OURS, request_id=request_id, peer="192.0.2.7"
+        head, target=head.target, authorization_line=OURS, request_id=request_id, sender=FakeClient()
     )
     assert out.endswith(b"\r\n\r\n")
     return out[:-4].split(b"\r\n")
@@ -122,7 +123,7 @@ def test_the_inside_of_the_network_is_told_only_when_asked_for_and_only_by_us() 
     assert not [line for line in sent_up(head) if b"10.0.0.1" in line]
     told = [line for line in sent_up(head, forwarded=True) if line.startswith(b"X-Forwarded")]
     assert told == [
-        b"X-Forwarded-For: 192.0.2.7",
+        b"X-Forwarded-For: 127.0.0.1",
         b"X-Forwarded-Proto: http",
         b"X-Forwarded-Host: LocalHost:8080",
     ]
