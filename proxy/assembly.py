@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+from urllib.parse import unquote, urlsplit
 
 from yarl import URL
 
@@ -71,7 +72,10 @@ def egress_proxy(settings: Settings, redactor: Redactor) -> EgressProxy | None:
         return None
     proxy = EgressProxy.parse(url)
     if proxy.credentials is not None:
-        redactor.add(url.rpartition("@")[0].rpartition(":")[2], pinned=True)
+        # As written in the URL, and as it is.
+        password = urlsplit(url).password or ""
+        redactor.add(password, pinned=True)
+        redactor.add(unquote(password), pinned=True)
         redactor.add(proxy.credentials.removeprefix("Basic "), pinned=True)
     return proxy
 

@@ -215,7 +215,7 @@ class Sidecar:
             self._refresher.change_credentials(concealed(credentials, self._redactor))
 
     async def wait(self) -> bool:
-        """Serve until `stop`, then drain. Returns whether everything in flight could end."""
+        """Serve until `stop`, then drain. Returns whether nobody cut that short by a second `stop`."""
         await self._stopping.wait()
         settings = self._settings
         self._health.drain()

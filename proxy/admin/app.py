@@ -92,7 +92,7 @@ def _guard(*, check_host: bool) -> Any:
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if check_host and not is_loopback(request.url.host or ""):
+        if check_host and not is_loopback(_host(request)):
             return web.Response(status=421, text="This Host is not served here.\n")
         origin = request.headers.get("Origin")
         own = f"{request.scheme}://{request.host}"
@@ -105,6 +105,14 @@ def _guard(*, check_host: bool) -> Any:
         return response
 
     return guard
+
+
+def _host(request: web.Request) -> str:
+    """Return the host that the client asks for, without its port; empty if that can't be read."""
+    try:
+        return request.url.host or ""
+    except ValueError:
+        return ""
 
 
 def _answer(verdict: Verdict) -> web.Response:

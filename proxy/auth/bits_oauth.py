@@ -2,7 +2,8 @@
 
 Facts of Bits' documentation: HTTP Basic with the raw pair (no form-escaping, unlike RFC 6749 section 2.3.1),
 a form body with `grant_type=client_credentials`, the only grant; the answer names the token's type `type`,
-not `token_type`. Nothing of an answer but an OAuth error code gets into an error's text.
+not `token_type`. Nothing of an answer but an OAuth error code and the granted scope gets into an error's
+text.
 """
 
 import base64

@@ -206,6 +206,8 @@ class ResponseParser(_HeadParser[ResponseHead, StatusLine]):
         minor_version = _VERSIONS.get(version)
         if minor_version is None or len(status) != 3 or not status.isdigit():  # noqa: PLR2004 - three digits
             raise MalformedMessage("bad_syntax", "the status line is not that of HTTP/1.1 or HTTP/1.0")
+        if status.startswith(b"0"):
+            raise MalformedMessage("bad_syntax", "the status is below 100")
         if not _REASON.match(reason):
             raise MalformedMessage("bad_syntax", "the reason phrase holds control bytes")
         return int(status), reason, minor_version

@@ -329,6 +329,17 @@ ANSWERED: list[Row] = [
         [],
     ),
     (
+        "status below 100",
+        "RFC 9110 15",
+        CREATE,
+        [b"HTTP/1.1 099 Early\r\n\r\n" + OK + L2],
+        502,
+        b"bad_response",
+        True,
+        [],
+        [],
+    ),
+    (
         "status of four digits",
         "RFC 9112 4",
         CREATE,

@@ -136,6 +136,7 @@ async def test_where_others_can_reach_it_there_are_probes_and_metrics_alone(admi
         ({"Sec_Fetch_Site": "same-site"}, 403),
         ({"Host": "rebound.evil.example"}, 421),
         ({"Host": "127.0.0.1.evil.example:9090"}, 421),
+        ({"Host": "localhost:99999"}, 421),
     ],
 )
 async def test_web_pages_get_nothing(admin: Admin, path: str, headers: dict[str, str], status: int) -> None:

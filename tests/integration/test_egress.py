@@ -8,6 +8,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from config.loading import load
+from config.log_setup import Redactor
+from proxy.assembly import egress_proxy
 from proxy.sidecar import Sidecar
 from tests.fakes.commands import proxy_env, run
 from tests.fakes.connect_proxy import ConnectProxy, connect_proxy
@@ -77,6 +80,14 @@ async def test_the_proxy_is_told_its_credentials_and_the_log_is_not(
     assert len(egress.requests) == 2
     assert "word9" not in log.getvalue()
     assert expected not in log.getvalue()
+
+
+def test_the_log_knows_its_password_as_written_and_as_it_is() -> None:
+    env = {"BITS_API_URL": "https://api.example", "BITS_HTTPS_PROXY": "http://user:pa:ss%40word@127.0.0.1:1"}
+    settings = load(environ=env, env_file=None, credentials_required=False).settings
+    redactor = Redactor()
+    assert egress_proxy(settings, redactor) is not None
+    assert redactor.redact("pa:ss%40word, pa:ss@word") == "[redacted], [redacted]"
 
 
 async def test_no_proxy_goes_directly(api: SecureApi, egress: ConnectProxy) -> None:
