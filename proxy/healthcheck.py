@@ -12,6 +12,7 @@ from typing import Final
 DEFAULT_ADDRESS: Final = "127.0.0.1:9090"
 _TIMEOUT: Final = 2.0
 _VARIABLE: Final = "BITS_ADMIN_LISTEN"
+_CONFIG: Final = "BITS_CONFIG"
 _ANY: Final = {"": "127.0.0.1", "*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound
 
 
@@ -59,20 +60,20 @@ def _connect(address: str) -> socket.socket:
 def _configured_address(config: str | None) -> str:
     return (
         os.environ.get(_VARIABLE)
-        or _from_env_file(Path(".env"))
-        or _from_toml(config or os.environ.get("BITS_CONFIG"))
+        or _from_env_file(Path(".env"), _VARIABLE)
+        or _from_toml(config or os.environ.get(_CONFIG) or _from_env_file(Path(".env"), _CONFIG))
         or DEFAULT_ADDRESS
     )
 
 
-def _from_env_file(path: Path) -> str | None:
+def _from_env_file(path: Path, variable: str) -> str | None:
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return None
     for line in lines:
         name, separator, value = line.removeprefix("export ").partition("=")
-        if separator and name.strip() == _VARIABLE:
+        if separator and name.strip() == variable:
             return value.strip().strip("'\"")
     return None
 

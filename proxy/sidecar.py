@@ -9,12 +9,13 @@ import secrets
 import signal
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from yarl import URL
 
-from config.addresses import ListenAddress, TcpAddress, is_loopback
+from config.addresses import ListenAddress, TcpAddress, UnixAddress, is_loopback
 from config.credentials import CredentialsError, CredentialSource
 from config.log_setup import LEVELS, Redactor, get_level, json_lines, set_level
 from config.settings import Settings
@@ -236,8 +237,7 @@ class Sidecar:
         self._telemetry.close()
         if self._lines is not None:
             self._lines.flush()
-        for _, sock in (*self._sockets, *self._admin_sockets):
-            sock.close()
+        self._close_sockets()
         self._loop.set_exception_handler(None)
 
     # Building.
@@ -340,6 +340,13 @@ class Sidecar:
             )
         self.addresses = [bound_address(address, sock) for address, sock in self._sockets]
         self.admin_addresses = [bound_address(address, sock) for address, sock in self._admin_sockets]
+
+    def _close_sockets(self) -> None:
+        for _, sock in (*self._sockets, *self._admin_sockets):
+            sock.close()
+        for address, _ in self._admin_sockets:
+            if isinstance(address, UnixAddress):
+                Path(address.path).unlink(missing_ok=True)
 
     # Files that change.
 

@@ -107,7 +107,9 @@ async def test_a_socket_left_behind_is_replaced_and_one_in_use_is_not(tmp_path: 
     with bind(path):
         pass
     assert Path(path).is_socket()
-    async with set_up(BITS_LISTEN=f"unix:{path}", BITS_SOCKET_MODE="660") as bench:
+    admin = tmp_path / "admin.sock"
+    env = {"BITS_LISTEN": f"unix:{path}", "BITS_ADMIN_LISTEN": f"unix:{admin}", "BITS_SOCKET_MODE": "660"}
+    async with set_up(**env) as bench:
         assert bench.sidecar.addresses == [UnixAddress(path)]
         assert Path(path).stat().st_mode & 0o777 == 0o660
         try:
@@ -124,6 +126,8 @@ async def test_a_socket_left_behind_is_replaced_and_one_in_use_is_not(tmp_path: 
         bench.sidecar.stop()
         assert await bench.sidecar.wait()
         assert not Path(path).exists()
+        assert admin.is_socket()
+    assert not admin.exists()
 
 
 async def test_sigterm_with_sixty_four_busy_clients_loses_no_exchange() -> None:
