@@ -3,12 +3,13 @@
 Lines of the standard library's loggers (asyncio, aiohttp) and Python's warnings go the same way.
 """
 
+import contextlib
 import json
 import logging
 import sys
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -72,6 +73,28 @@ def _forms_of(secret: str) -> set[str]:
     return forms
 
 
+class _Unfailing:
+    """A stream to write to. What it can't take (a full disk, a reader that left) is lost, not raised.
+
+    Whoever logs has more to do than that: requests are served on.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+
 class Lines:
     """Ready-made lines for the log, redacted, and written together at the end of a turn of the event loop."""
 
@@ -113,6 +136,7 @@ def json_lines(call_soon: Callable[[Callable[[], None]], Any]) -> Lines | None:
 def configure(*, level: str, fmt: str, redactor: Redactor, stream: TextIO) -> None:
     """Set up all logging of this process: `level` and above, as `json` or `console`, to `stream`."""
     global _json_log  # noqa: PLW0603 - as structlog's own configuration
+    stream = cast("TextIO", _Unfailing(stream))
     _json_log = (redactor, stream) if fmt == "json" else None
     renderers: list[Processor] = [structlog.processors.format_exc_info, _render_json, redactor]
     if fmt == "console":

@@ -1,6 +1,8 @@
 """The log of a running sidecar: what a request's line says, which are written, and that none floods it."""
 
 import asyncio
+import errno
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -181,3 +183,29 @@ async def test_an_outage_of_the_api_does_not_flood_the_log() -> None:
     assert written <= BURST * (len(left_out) + 1)
     assert {line["kind"] for line in left_out} == {"connection_lost"}
     assert written + sum(line["count"] for line in left_out) == 500
+
+
+class FullDisk(io.StringIO):
+    full = False
+
+    def write(self, text: str) -> int:
+        if self.full:
+            raise OSError(errno.ENOSPC, "no space left")
+        return super().write(text)
+
+
+async def test_a_log_that_cannot_be_written_stops_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = FullDisk()
+    monkeypatch.setattr("tests.fakes.bench.io.StringIO", lambda: log)
+    async with set_up(BITS_ACCESS_LOG="all") as bench:
+        bench.upstream.script = [(NOT_FOUND,)]
+        log.full = True
+        async with bench.connect() as client:
+            for _ in range(2):
+                await client.send(b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert (await client.answer()).status == 404
+            await client.send(b"GET /v1//x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await client.answer()).status == 400
+        log.full = False
+        assert "internal_errors_total 0.0" in bench.metrics()
+        assert bench.sidecar._pool.counts()["active"] == 0
