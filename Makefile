@@ -114,7 +114,7 @@ $(VENV)/.runtime: requirements.lock | $(BIN)/pip
 $(VENV)/.dev: requirements-dev.lock pyproject.toml $(OAUTH_SERVERS)/package-lock.json $(VENV)/.runtime
 	@$(PIP_INSTALL) --require-hashes --requirement requirements-dev.lock
 	@$(PIP_INSTALL) --no-build-isolation --editable .
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/npm ci --silent --no-audit --no-fund --ignore-scripts --prefix $(OAUTH_SERVERS)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/npm ci --loglevel=error --no-audit --no-fund --ignore-scripts --prefix $(OAUTH_SERVERS)
 	@touch $@
 
 # Apart, because it pins much of what the rest needs in other versions.
