@@ -277,7 +277,7 @@ async def _serve_demo(ground: _Ground) -> bool:
         return await demo.serve(
             ground.loaded,
             redactor=ground.redactor,
-            say=print,
+            say=_say,
             watch=None if view is None else lambda running: view.start(running.activity),
         )
     finally:
@@ -288,11 +288,16 @@ async def _serve_demo(ground: _Ground) -> bool:
 async def _serve_emulator(ground: _Ground) -> bool:
     from proxy import demo  # noqa: PLC0415
 
-    return await demo.serve_emulator(ground.loaded.settings, redactor=ground.redactor, say=print)
+    return await demo.serve_emulator(ground.loaded.settings, redactor=ground.redactor, say=_say)
+
+
+def _say(text: str) -> None:
+    # Flushed: into a pipe, it would come when the command ends.
+    print(text, flush=True)
 
 
 def _tell(outcome: str, step: str, text: str) -> None:
-    print(f"{outcome:<5} {step:<9} {text}")
+    _say(f"{outcome:<5} {step:<9} {text}")
 
 
 async def _examine(ground: _Ground) -> bool:

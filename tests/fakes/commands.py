@@ -104,7 +104,11 @@ async def command(
         # A directory without a .env of somebody's.
         cwd=cwd or ROOT / "tests",
         env={
-            **{name: value for name, value in os.environ.items() if not name.startswith("BITS_")},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith("BITS_") and name != "PYTHONUNBUFFERED"
+            },
             "PYTHONPATH": str(ROOT),
             **(env or {}),
         },

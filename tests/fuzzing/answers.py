@@ -3,7 +3,8 @@
 import re
 from typing import Final
 
-_STATUS: Final = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) [^\x00-\x08\x0a-\x1f\x7f]*\Z")
+# 600 to 999 are invalid, but three digits all the same: a gateway hands them on (RFC 9110 section 15).
+_STATUS: Final = re.compile(rb"HTTP/1\.1 ([1-9][0-9]{2}) [^\x00-\x08\x0a-\x1f\x7f]*\Z")
 _FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[^\x00-\x08\x0a-\x1f\x7f]*\Z")
 _CHUNK: Final = re.compile(rb"([0-9a-f]{1,8})\r\n")
 

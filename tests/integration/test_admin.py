@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
@@ -357,6 +358,6 @@ def test_the_health_check_loads_the_standard_library_alone() -> None:
         "ssl",
     )
     found = subprocess.run(
-        ["python", "-S", "-c", program % (heavy,)], capture_output=True, text=True, check=True
+        [sys.executable, "-S", "-c", program % (heavy,)], capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == "[]"

@@ -462,7 +462,8 @@ async def tunnel(pki: Pki, *, server_first: bool) -> AsyncIterator[tuple[TlsPeer
             writer.write(b"bye")
             writer.write_eof()
         arrived.set_result(await reader.read())
-        writer.write(b"" if server_first else b"bye")
+        if not server_first:
+            writer.write(b"bye")
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
