@@ -456,7 +456,11 @@ async def tunnel(pki: Pki, *, server_first: bool) -> AsyncIterator[tuple[TlsPeer
     arrived: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:  # the proxy's warm connection
+            writer.close()
+            return
         writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         if server_first:
             writer.write(b"bye")
