@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -24,6 +23,7 @@ from release.distributions import (
     digests,
     files_of_wheel,
     metadata_of,
+    unpack,
 )
 
 ROOT: Final = Path(__file__).parents[1]
@@ -53,8 +53,7 @@ def _release(scratch: Path) -> None:
     tree, epoch = scratch / "tree", int(output("git", "log", "-1", "--format=%ct"))
     committed = scratch / "committed.tar"
     output("git", "archive", f"--output={committed}", "HEAD")
-    with tarfile.open(committed) as tar:
-        tar.extractall(tree, filter="data")
+    unpack(committed, tree)
     _check_changelog((tree / "CHANGELOG.md").read_text("utf-8"))
 
     shutil.rmtree(OUT, ignore_errors=True)
@@ -130,8 +129,7 @@ def _write_bill(python: Path, project: Path, bill: Path, epoch: int) -> None:
 
 def _run_smoke_tests(built: Built, python: Path, directory: Path) -> None:
     """Run the source distribution's own tests where there is no source, against what is installed."""
-    with tarfile.open(built.sdist) as tar:
-        tar.extractall(directory, filter="data")
+    unpack(built.sdist, directory)
     (tree,) = directory.iterdir()
     for name in TOP_LEVEL:
         shutil.rmtree(tree / name)
