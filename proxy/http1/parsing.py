@@ -10,6 +10,7 @@ means the same as if llhttp had read it.
 """
 
 import re
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import httptools
@@ -55,7 +56,7 @@ class _Sink:
         self.complete = True
 
 
-class _HeadParser(Generic[HeadT, LineT]):
+class _HeadParser(ABC, Generic[HeadT, LineT]):
     """What the two directions share: collecting the head, the limits, the engine."""
 
     __slots__ = ("_buffer", "_engine", "_max_fields", "_max_head", "_max_line", "_sink", "rest")
@@ -147,12 +148,13 @@ class _HeadParser(Generic[HeadT, LineT]):
             return MalformedMessage("unknown_method", "the method is not known")
         return MalformedMessage("bad_syntax", "the method is not a token")
 
+    @abstractmethod
     def _first_line(self, line: bytes) -> LineT:
         """Return what a line says that llhttp has accepted."""
-        raise NotImplementedError
+        ...
 
-    def _build(self, start: LineT, fields: list[Any]) -> HeadT:
-        raise NotImplementedError
+    @abstractmethod
+    def _build(self, start: LineT, fields: list[Any]) -> HeadT: ...
 
 
 def _reason(detail: str) -> str:
