@@ -4,12 +4,13 @@ import contextlib
 import json
 import os
 import socket
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from tests.system.containers.podman import podman
+from tests.system.containers.podman import environment, podman
 
 LOCKED_DOWN: Final = (
     "--read-only",
@@ -36,6 +37,8 @@ fields = {name.lower(): value for name, value in answer.headers.items()}
 print(json.dumps([answer.status, fields, answer.read().decode()]))
 """
 
+T = TypeVar("T")
+
 
 class Container:
     """A container by its name."""
@@ -47,6 +50,12 @@ class Container:
     def logs(self) -> str:
         """What its process printed to standard output."""
         return podman("logs", self.name)
+
+    def printed(self) -> str:
+        """What it printed to either stream, with the times: for a person to read."""
+        command = ["podman", "logs", "--timestamps", "--names", self.name]
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -69,13 +78,8 @@ class Container:
 
     def event(self, name: str) -> dict[str, Any]:
         """Wait for an event in its log."""
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            for event in self.events:
-                if event["event"] == name:
-                    return event
-            time.sleep(0.1)
-        raise AssertionError(f"{self.name} did not log {name}: {self.logs}")
+        logged = eventually(lambda: [each for each in self.events if each["event"] == name], name, self)
+        return logged[0]
 
     def kill(self, signal: str) -> None:
         podman("kill", f"--signal={signal}", self.name)
@@ -83,6 +87,21 @@ class Container:
     def ended(self) -> int:
         """Wait for its end; return the exit code."""
         return int(podman("wait", self.name, timeout=60).split()[-1])
+
+
+def eventually(condition: Callable[[], T], what: str, *containers: Container) -> T:
+    """Wait until a condition holds; return its value. Where it never does, tell what the containers printed.
+
+    The bound is for what hangs: a busy disk can hold a container's start up for most of a minute.
+    """
+    deadline = time.monotonic() + 120
+    while True:
+        with contextlib.suppress(OSError):
+            if value := condition():
+                return value
+        if time.monotonic() > deadline:
+            raise AssertionError("\n".join([f"never seen: {what}", *(each.printed() for each in containers)]))
+        time.sleep(0.1)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,13 @@ import yaml
 
 from tests.fakes.documentation import commands_of
 from tests.fakes.stand import APPLICATION, CREATE
-from tests.system.containers.containers import Container, credentials_directory, free_port, unique
+from tests.system.containers.containers import (
+    Container,
+    credentials_directory,
+    eventually,
+    free_port,
+    unique,
+)
 from tests.system.containers.podman import ROOT, debian_python, environment, podman
 
 SERVICES = ("app", "sidecar", "emulator", "prometheus")
@@ -56,6 +61,10 @@ class Project:
     def container(self, service: str) -> Container:
         return Container(f"{self.name}_{service}_1")
 
+    def eventually(self, condition: Callable[[], Any], what: str) -> None:
+        """Wait until a condition holds; where it never does, tell what all containers printed."""
+        eventually(condition, what, *(self.container(service) for service in SERVICES))
+
     def ask(self, method: str, path: str, host: str, body: str = "") -> tuple[int, str]:
         """Send a request to the proxy's published port, as a program on this machine does."""
         connection = http.client.HTTPConnection("127.0.0.1", self.proxy_port, timeout=20)
@@ -82,18 +91,6 @@ class Project:
             connection.close()
 
 
-def eventually(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + 40
-    while True:
-        try:
-            if condition():
-                return
-        except OSError:
-            pass
-        assert time.monotonic() < deadline, what
-        time.sleep(0.2)
-
-
 @pytest.fixture(scope="module")
 def project(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     prometheus, promtool = shutil.which("prometheus"), shutil.which("promtool")
@@ -118,7 +115,7 @@ def project(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pr
 
 def test_the_service_creates_applications_and_knows_no_secret(project: Project) -> None:
     app = project.container("app")
-    eventually(lambda: app.logs.count("created bits:application::") >= 2, "the app gets applications")
+    project.eventually(lambda: app.logs.count("created bits:application::") >= 2, "two applications")
     assert "client_secret" not in podman("inspect", app.name)
     assert app.run("python", "-c", "import os; print(os.path.exists('/run/secrets'))") == "False\n"
     # The way to the API is the sidecar's alone.
@@ -127,7 +124,7 @@ def test_the_service_creates_applications_and_knows_no_secret(project: Project) 
 
 
 def test_this_machine_reaches_the_proxy_by_its_names_only(project: Project) -> None:
-    eventually(lambda: project.ask("GET", "/oauth2/userinfo", "localhost")[0] == 200, "the proxy serves")
+    project.eventually(lambda: project.ask("GET", "/oauth2/userinfo", "localhost")[0] == 200, "a 200")
     status, body = project.ask("POST", CREATE, f"localhost:{project.proxy_port}", json.dumps(APPLICATION))
     assert status == 200, body
     status, body = project.ask("POST", CREATE, "rebound.example", json.dumps(APPLICATION))
@@ -135,7 +132,7 @@ def test_this_machine_reaches_the_proxy_by_its_names_only(project: Project) -> N
 
 
 def test_prometheus_sees_it(project: Project) -> None:
-    eventually(lambda: [each for each in project.query("up") if each["value"][1] == "1"], "a scrape")
+    project.eventually(lambda: [each for each in project.query("up") if each["value"][1] == "1"], "a scrape")
     assert project.query("bits_proxy_token_state")
     groups = project.prometheus("rules")["groups"]
     assert {rule["health"] for group in groups for rule in group["rules"]} <= {"ok", "unknown"}
@@ -147,7 +144,7 @@ def test_revoked_tokens_go_unnoticed(project: Project) -> None:
     command = next(line for line in commands_of(ROOT / "docs" / "docker.md") if "revoke" in line)
     before = app.logs
     project.compose(*shlex.split(command)[2:])
-    eventually(lambda: app.logs.count("created") >= before.count("created") + 3, "the app goes on")
+    project.eventually(lambda: app.logs.count("created") >= before.count("created") + 3, "three more")
     assert app.logs.count("failed") == before.count("failed")
     assert "token_refused" in {event["event"] for event in project.container("sidecar").events}
 
@@ -157,7 +154,7 @@ def test_each_service_is_healthy(project: Project, service: str) -> None:
     def healthy() -> bool:
         return "unhealthy" not in podman("healthcheck", "run", project.container(service).name)
 
-    eventually(healthy, f"{service} is healthy")
+    project.eventually(healthy, "healthy")
 
 
 @pytest.mark.parametrize("service", SERVICES)

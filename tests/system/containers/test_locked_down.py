@@ -10,7 +10,13 @@ from typing import NamedTuple
 import pytest
 
 from tests.fakes.stand import APPLICATION, CREATE
-from tests.system.containers.containers import LOCKED_DOWN, Container, credentials_directory, running
+from tests.system.containers.containers import (
+    LOCKED_DOWN,
+    Container,
+    credentials_directory,
+    eventually,
+    running,
+)
 from tests.system.containers.podman import PodmanError, podman
 
 ID = "bits:client::3f1c"
@@ -87,9 +93,8 @@ def test_sigterm_lets_the_exchange_in_flight_end(pair: Pair) -> None:
     answers: list[int] = []
     client = threading.Thread(target=lambda: answers.append(create(pair)[0]))
     client.start()
-    deadline = time.monotonic() + 20
-    while "bits_proxy_requests_in_flight 1.0" not in pair.emulator.ask("GET", ADMIN + "/metrics")[2]:
-        assert time.monotonic() < deadline
+    in_flight = "bits_proxy_requests_in_flight 1.0"
+    eventually(lambda: in_flight in pair.emulator.ask("GET", ADMIN + "/metrics")[2], in_flight, *pair)
     pair.sidecar.kill("TERM")
     assert pair.sidecar.ended() == 0
     client.join()
@@ -124,9 +129,7 @@ def test_sigterm_ends_a_command_that_does_not_serve(image: str, pair: Pair) -> N
     env = (f"--env=BITS_API_URL={API}", f"--env=BITS_CLIENT_ID={ID}", "--env=BITS_CLIENT_SECRET=other")
     network = f"--network=container:{pair.emulator.name}"
     with running("checking", network, *LOCKED_DOWN, *env, image, "check") as checking:
-        deadline = time.monotonic() + 20
-        while "settings" not in checking.logs:
-            assert time.monotonic() < deadline
+        eventually(lambda: "settings" in checking.logs, "settings", checking)
         checking.kill("TERM")
         began = time.monotonic()
         assert checking.ended() == 143
