@@ -12,10 +12,11 @@ from typing import Final
 
 from benchmarks import nginx
 from benchmarks.contenders import CONTENDERS, ROOT, Setting
-from benchmarks.processes import PinnedProcess, free_port
+from benchmarks.processes import PinnedProcess
+from tests.fakes.ports import free_port
 
 TOKEN: Final = "benchmark-token." + "0123456789abcdef" * 8
-_READY_TIMEOUT: Final = 10.0
+_READY_TIMEOUT: Final = 60.0
 
 
 class Arena:
@@ -130,7 +131,7 @@ def _await_injection(name: str, port: int) -> None:
 
 
 def _ask(name: str, port: int) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(
             "POST", nginx.ECHO_PATH, body=b"{}", headers={"Authorization": "Basic Y2xpZW50OnM="}

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import caddy, envoy, nginx
-from benchmarks.processes import free_port
 
 OURS: Final = "bits-auth-proxy"
 YARDSTICK: Final = "aiohttp"
@@ -53,7 +52,7 @@ def bits_auth_proxy(setting: Setting) -> Launch:
         environment=_environment()
         | {
             "BITS_LISTEN": f"127.0.0.1:{setting.port}",
-            "BITS_ADMIN_LISTEN": f"127.0.0.1:{free_port()}",
+            "BITS_ADMIN_LISTEN": "127.0.0.1:0",
             "BITS_API_URL": setting.upstream,
             "BITS_CLIENT_ID": "benchmark",
             "BITS_CLIENT_SECRET": "benchmark-secret",

@@ -13,16 +13,8 @@ from typing import Final, Self
 _TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
 """Seconds of CPU time that one unit of /proc/<pid>/stat stands for"""
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-_START_TIMEOUT: Final = 10.0
+_START_TIMEOUT: Final = 60.0
 _STOP_TIMEOUT: Final = 5.0
-
-
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def on_core(core: int, command: Sequence[str]) -> list[str]:

@@ -11,8 +11,8 @@ from benchmarks.processes import on_core
 CONNECTIONS: Final = 64
 _SCRIPT: Final = Path(__file__).with_name("load.lua")
 _MARK: Final = "FIGURES "
-_GRACE: Final = 15
-"""seconds beyond its duration after which wrk is taken for hung"""
+_GRACE: Final = 60
+"""seconds after which an answer is taken for lost, and beyond its duration wrk for hung"""
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ def run(url: str, *request: str, core: int, seconds: int, connections: int = CON
     Raises RuntimeError unless every answer was a good one.
     """
     command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
+    command += ["--timeout", f"{_GRACE}s"]
     command += ["--script", str(_SCRIPT), url, "--", *request]
     try:
         finished = subprocess.run(

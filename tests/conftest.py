@@ -1,11 +1,12 @@
 """Options of the test run, and the fixture that many tests share."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 
 import hypothesis
 import pytest
 
 from proxy.forward import gateway
+from tests.fakes import evidence
 from tests.fakes.bench import Bench, set_up
 
 # A busy machine is no fault of the code.
@@ -24,6 +25,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the chart's golden manifests, table and schema of settings anew; review the diff",
     )
+
+
+def pytest_runtest_logstart() -> None:
+    evidence.forget()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        report.sections.extend(evidence.told())
+    return report
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from typing import Any
 
 import aiohttp
 
+from tests.fakes import evidence
 from tests.fakes.commands import CLIENT_SECRET, Command, command, proxy_env
 from tests.fakes.credentials import mount
 from tests.fakes.stand import APPLICATION, CREATE, emulating
@@ -80,6 +81,8 @@ class Soak:
         self.injected: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
         self.slowest = 0.0
+        self.held_up = 0.0
+        """Seconds for which the machine held up this process at most, and with it the API."""
         self.arrived = 0
         """Calls that the API counted."""
         self._api = api
@@ -93,9 +96,10 @@ class Soak:
         started = await self._running.event("started")
         async with aiohttp.ClientSession(f"http://{started['listen'][0]}") as session:
             clients = [asyncio.ensure_future(self._client(session)) for _ in range(CLIENTS)]
+            watching = asyncio.ensure_future(self._watch())
             await self._disturb(seconds)
             self._stop = True
-            await asyncio.gather(*clients)
+            await asyncio.gather(*clients, watching)
         async with aiohttp.ClientSession(self._api) as controls:
             self.arrived = (await self._state(controls))["counters"]["applications.create"]
 
@@ -129,6 +133,12 @@ class Soak:
                 await answer.read()
                 self.seen[answer.status] += 1
             self.slowest = max(self.slowest, time.perf_counter() - began)
+
+    async def _watch(self) -> None:
+        while not self._stop:
+            began = time.monotonic()
+            await asyncio.sleep(0.1)
+            self.held_up = max(self.held_up, time.monotonic() - began - 0.1)
 
     async def _disturb(self, seconds: float) -> None:
         """Do one thing after the other; each is over before the next, and before a request waits 5 s."""
@@ -169,7 +179,8 @@ class Soak:
         secret = f"rotated-{self._rng.random()}"
         async with controls.post("/_emulator/rotate", json={"client_secret": secret}) as answer:
             assert answer.status == 200
-        mount(self._mounted, secret)
+        # In a thread: a busy disk is not to hold up the API, which is served by this event loop.
+        await asyncio.to_thread(mount, self._mounted, secret)
         self._running.send_signal(signal.SIGHUP)
 
     async def _nothing(self, controls: aiohttp.ClientSession) -> None:
@@ -212,23 +223,34 @@ async def standing(rng: random.Random) -> AsyncIterator[Soak]:
 
 
 async def main() -> int:
-    """Run, tell, judge."""
+    """Run, tell, judge; once more, if the machine stood still for longer than a token lives."""
     parser = argparse.ArgumentParser(prog="make soak ARGS=…", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     arguments = parser.parse_args()
-    async with standing(random.Random(arguments.seed)) as soak:
-        await soak.run(arguments.seconds)
+    good, held_up = await one(arguments.seconds, arguments.seed)
+    if not good and held_up > LIFETIME:
+        print(f"The machine stood still for {held_up:.1f} s: that proves nothing. Once more.")
+        good, _ = await one(arguments.seconds, arguments.seed)
+    return 0 if good else 1
+
+
+async def one(seconds: float, seed: int) -> tuple[bool, float]:
+    """Run and tell; return whether it went well, and for how long the machine stood still."""
+    async with standing(random.Random(seed)) as soak:
+        await soak.run(seconds)
         wrong = soak.verdict()
         metrics = Counter(event["event"] for event in soak.events)
-    print(f"seed {arguments.seed}, {arguments.seconds:g} s, {CLIENTS} clients, tokens of {LIFETIME:g} s")
+    print(f"seed {seed}, {seconds:g} s, {CLIENTS} clients, tokens of {LIFETIME:g} s")
     print(f"answers by status: {dict(sorted(soak.seen.items()))}; the slowest took {soak.slowest:.2f} s")
     print(f"calls at the API: {soak.arrived}")
     print(f"faults injected: {dict(soak.injected)}; done: {dict(soak.done)}")
     print(f"tokens: {metrics['token_refreshed']}, failed token requests: {metrics['token_refresh_failed']}")
+    if wrong:
+        print("\n".join(f"{name}:\n{text}" for name, text in evidence.told()))
     for each in wrong:
         print(f"NOT ACCOUNTED FOR: {each}")
-    return 1 if wrong or not soak.seen[200] else 0
+    return not wrong and soak.seen[200] > 0, soak.held_up
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 
 from tests.fakes.bench import Bench, set_up
 from tests.fakes.recorder import TOKEN
+from tests.fakes.waiting import HANGS
 
 H = b"Host: localhost\r\n"
 GET = b"GET /v1/x HTTP/1.1\r\n" + H
@@ -514,6 +515,6 @@ async def test_a_client_that_leaves_takes_its_request_along(bench: Bench) -> Non
     async with bench.connect() as client:
         await client.send(POST + b"Content-Length: 10\r\n\r\nhalf")
         await bench.upstream.arrived.wait()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANGS):
         await bench.upstream.gone.wait()
     assert bench.upstream.requests[0][1] == b""

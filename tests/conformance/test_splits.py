@@ -16,9 +16,13 @@ from tests.conformance.test_requests import FORWARDED
 from tests.fakes.bench import Bench, set_up
 from tests.fakes.rawclient import RawClient
 from tests.fakes.recorder import let_it_be_read
+from tests.fakes.waiting import at_rest
 from tests.system.differential.cases import ANSWERS, CASES, MORE_ANSWERS, request
 
-REQUESTS = sorted({row[2] for row in REFUSED + FORWARDED} | {case.request for case in CASES}, key=len)
+REQUESTS = sorted(
+    {row[2] for row in REFUSED + FORWARDED} | {case.request for case in CASES},
+    key=lambda request: (len(request), request),
+)
 SHORT = [request for request in REQUESTS if len(request) < 6000]
 WHOLE_ANSWERS = {
     name: b"".join(pieces)
@@ -52,14 +56,14 @@ def cuts(rng: random.Random, data: bytes) -> list[bytes]:
     return [data[a:b] for a, b in pairwise([0, *edges, len(data)])]
 
 
-async def outcome(bench: Bench, pieces: Sequence[bytes], expected: Outcome | None) -> Outcome:
-    """Send `pieces`, each a read of its own; wait for as much as was seen before, or for a while."""
+async def outcome(bench: Bench, pieces: Sequence[bytes]) -> Outcome:
+    """Send `pieces`, each a read of its own."""
     before = len(bench.upstream.requests)
     async with bench.connect() as client:
         for piece in pieces:
             await client.send(piece)
             await let_it_be_read()
-        received, closed = await all_of(client, None if expected is None else len(expected.received))
+        received, closed = await all_of(client)
     seen = [(simple(head), body) for head, body in bench.upstream.requests[before:]]
     # How far one got that was refused in its body is a matter of reads; and chunks are made anew.
     requests = tuple(
@@ -75,16 +79,24 @@ def content_of(head: bytes, body: bytes) -> bytes:
     return reader.feed(body)
 
 
-async def all_of(client: RawClient, length: int | None) -> tuple[bytes, bool]:
-    received, closed = b"", False
-    with contextlib.suppress(TimeoutError, ConnectionError):
-        while not closed:
-            # Most end the connection themselves: LAST asks for it.
-            quiet = 0.3 if length is None else 0.05 if len(simple(received)) >= length else 5
-            async with asyncio.timeout(quiet):
-                piece = await client.some()
-            received += piece
-            closed = not piece
+async def all_of(client: RawClient) -> tuple[bytes, bool]:
+    """Read to the end of the connection, which most ask for as LAST does, or until nothing more comes."""
+    received = b""
+
+    async def read() -> bool:
+        nonlocal received
+        with contextlib.suppress(ConnectionError):
+            while piece := await client.some():
+                received += piece
+            return True
+        return False
+
+    reading, resting = asyncio.ensure_future(read()), asyncio.ensure_future(at_rest(lambda: len(received)))
+    await asyncio.wait({reading, resting}, return_when=asyncio.FIRST_COMPLETED)
+    closed = reading.done() and reading.result()
+    for each in (reading, resting):
+        each.cancel()
+    await asyncio.gather(reading, resting, return_exceptions=True)
     return received, closed
 
 
@@ -101,8 +113,8 @@ async def test_of_a_request(bench: Bench, part: int) -> None:
     for each in SHORT[part::8]:
         ends = b"close" in each.lower() or b"HTTP/1.0" in each
         sent = each if ends else each + LAST
-        whole = await outcome(bench, [sent], None)
-        assert await outcome(bench, cuts(rng, sent), whole) == whole
+        whole = await outcome(bench, [sent])
+        assert await outcome(bench, cuts(rng, sent)) == whole
 
 
 async def answers(bench: Bench, sent: bytes, count: int = 1) -> list[tuple[int, bytes, bytes, bool]]:

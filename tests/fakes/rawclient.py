@@ -8,6 +8,8 @@ import struct
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
+from tests.fakes.waiting import HANGS
+
 
 class Answer(NamedTuple):
     """A response as it came; `whole` tells whether its body had a clean end."""
@@ -52,7 +54,7 @@ class RawClient:
 
     async def answer(self, method: bytes = b"GET") -> Answer:
         """Read one response, interim ones apart."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANGS):
             head = await self._reader.readuntil(b"\r\n\r\n")
             status = int(head[9:12])
             bare = Answer(status, head, b"", whole=True)
@@ -66,17 +68,17 @@ class RawClient:
 
     async def until(self, mark: bytes) -> bytes:
         """Read up to `mark`."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANGS):
             return await self._reader.readuntil(mark)
 
     async def some(self) -> bytes:
         """Read what is there, or comes next."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANGS):
             return await self._reader.read(2**20)
 
     async def is_closed(self) -> bool:
         """Tell whether the proxy closes the connection, with nothing more in it."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANGS):
             with contextlib.suppress(ConnectionResetError):
                 return await self._reader.read(1) == b""
             return True

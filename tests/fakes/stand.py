@@ -13,6 +13,7 @@ from config.log_setup import Redactor, configure
 from proxy.clock import Clock, SystemClock
 from proxy.emulator.server import Emulator
 from proxy.sidecar import Sidecar
+from tests.fakes import evidence
 from tests.fakes.commands import CLIENT_ID, CLIENT_SECRET, proxy_env
 from tests.fakes.vocabulary import undocumented
 
@@ -67,6 +68,7 @@ async def sidecar_for(
     api: str, log: io.StringIO, clock: Clock | None = None, /, **env: str
 ) -> AsyncIterator[Sidecar]:
     """Serve a sidecar before `api`, on a clock of one's own if wanted."""
+    evidence.keep(f"log of the proxy before {api}", log.getvalue)
     redactor = Redactor()
     configure(level="debug", fmt="json", redactor=redactor, stream=log)
     settings = load(environ=proxy_env(api, **env), env_file=None, credentials_required=True).settings

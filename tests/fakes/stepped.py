@@ -21,12 +21,10 @@ from aiohttp import web
 from proxy.auth.refresher import RefresherStatus
 from tests.fakes.clock import FakeClock
 from tests.fakes.stand import sidecar_for
+from tests.fakes.waiting import HANGS
 
 if TYPE_CHECKING:
     from proxy.sidecar import Sidecar
-
-PATIENCE: Final = 60.0
-"""Real seconds that a test may take: on a clock that stands still no timeout ends a wait."""
 
 
 class SteppedLoop(asyncio.SelectorEventLoop):
@@ -54,8 +52,9 @@ def stepped(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
         task = asyncio.current_task()
         assert isinstance(loop, SteppedLoop)
         assert task is not None
+        # On a clock that stands still no timeout ends a wait.
         watchdog = threading.Timer(
-            PATIENCE, loop.call_soon_threadsafe, (task.cancel, "nothing happens any more")
+            HANGS, loop.call_soon_threadsafe, (task.cancel, "nothing happens any more")
         )
         watchdog.start()
         try:

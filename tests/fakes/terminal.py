@@ -13,7 +13,9 @@ from typing import Final
 
 import pyte
 
+from tests.fakes import evidence
 from tests.fakes.commands import ROOT
+from tests.fakes.waiting import HANGS
 
 _NOT_INHERITED: Final = ("BITS_", "NO_COLOR", "COLUMNS", "LINES")
 
@@ -28,6 +30,7 @@ class Terminal:
         self._master = master
         self._stream = pyte.ByteStream(self.screen)
         self._changed = asyncio.Event()
+        evidence.keep(f"terminal of process {process.pid}", lambda: "\n".join(self.lines))
         asyncio.get_running_loop().add_reader(master, self._read)
 
     @property
@@ -38,7 +41,7 @@ class Terminal:
     async def shows(self, condition: Callable[[list[str]], bool]) -> list[str]:
         """Wait until the screen fulfils `condition`; return its lines."""
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(HANGS):
                 while not condition(self.lines):
                     self._changed.clear()
                     await self._changed.wait()

@@ -5,6 +5,8 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator
 
+from tests.fakes.waiting import HANGS
+
 
 class TlsPeer:
     """One connection to the proxy."""
@@ -71,7 +73,7 @@ class TlsPeer:
 
     async def _exchange(self) -> None:
         self._write()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANGS):
             data = await self.reader.read(65_536)
         if not data:
             raise EOFError

@@ -20,6 +20,7 @@ from proxy.forward.listener import bind
 from tests.fakes.bench import Bench
 from tests.fakes.clock import FakeClock
 from tests.fakes.stand import Stand, standing
+from tests.fakes.waiting import HANGS
 
 EVERYWHERE = ("/livez", "/startupz", "/readyz", "/metrics")
 LOOPBACK_ONLY = ("/status", "/activity", "/inspected/1.5", "/", "/page.css", "/page.js", "/icon.svg")
@@ -204,7 +205,7 @@ async def test_a_refresh_that_was_asked_for_brings_another_token() -> None:
         status, text = await post(stand.admin, "/refresh", X_Requested_With="x")
         assert status == 202
         assert 0 <= json.loads(text)["starts_in_seconds"] <= 1
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANGS):
             while await has_token(stand) == before:
                 pass
         metrics = (await get(stand.admin, "/metrics"))[1]
@@ -234,7 +235,7 @@ async def test_the_log_level_changes_while_it_runs() -> None:
 
 async def has_token(stand: Stand) -> str:
     """Wait for a token; return its fingerprint."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANGS):
         while True:
             fingerprint = json.loads((await get(stand.admin, "/status"))[1])["token"]["fingerprint"]
             if fingerprint is not None:

@@ -13,6 +13,7 @@ from aiohttp import web
 from proxy.forward.exchange import Exchange
 from tests.fakes.commands import CLIENT_ID, CLIENT_SECRET, Command, command, proxy_env
 from tests.fakes.stand import standing
+from tests.fakes.waiting import HANGS
 
 TOKENS = [f"canary-token-{number}-Zx81" for number in range(8)]
 CREATE = "/v1/applications.create"
@@ -110,7 +111,7 @@ async def drive(running: Command, upstream: LeakyUpstream) -> str:
         shown += await look()
         upstream.release.set()
         # Each attempt fails in another way, until one brings a token.
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANGS):
             while (await statuses_of(url, b"{}")) != [200]:
                 pass
         assert await statuses_of(url, b"{}", b"x" * 100_000) == [200, 200]
@@ -145,7 +146,7 @@ async def test_neither_secret_nor_token_shows_anywhere(tmp_path: Path) -> None:
         BITS_ACCESS_LOG="all",
         BITS_INSPECT="true",
         BITS_TOKEN_WAIT="0.5",
-        BITS_UPSTREAM__RESPONSE_TIMEOUT="1",
+        BITS_UPSTREAM__RESPONSE_TIMEOUT="3",
         PYTHONASYNCIODEBUG="1",
     )
     try:

@@ -12,6 +12,7 @@ import requests
 
 from tests.fakes.commands import NODE
 from tests.fakes.stand import APPLICATION, CREATE, Stand, standing, unix_address
+from tests.fakes.waiting import HANGS
 
 ID_PREFIX = "bits:application::"
 
@@ -26,7 +27,7 @@ async def output_of(*command: str) -> str:
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANGS):
         stdout, stderr = await process.communicate()
     assert process.returncode == 0, stderr.decode()
     return stdout.decode()
@@ -53,7 +54,7 @@ async def test_httpx_streaming_a_body_of_unknown_length() -> None:
 async def test_requests() -> None:
     def create_twice(url: str) -> list[Any]:
         with requests.Session() as session:
-            return [session.post(url + CREATE, json=APPLICATION, timeout=10).json() for _ in range(2)]
+            return [session.post(url + CREATE, json=APPLICATION, timeout=HANGS).json() for _ in range(2)]
 
     async with standing() as stand:
         answers = await asyncio.to_thread(create_twice, stand.url)

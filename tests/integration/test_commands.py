@@ -11,7 +11,9 @@ import pytest
 
 from proxy import __version__
 from tests.fakes.commands import CLIENT_ID, CLIENT_SECRET, command, get, proxy_env, run
+from tests.fakes.recorder import OK_ANSWER, recording
 from tests.fakes.stand import APPLICATION, CREATE, emulating
+from tests.fakes.waiting import seen
 
 FREE_PORTS = {
     "BITS_LISTEN": "127.0.0.1:0",
@@ -87,7 +89,7 @@ async def test_check_names_an_api_that_is_not_there() -> None:
 
 
 async def test_run_is_healthy_until_it_drains() -> None:
-    async with emulating() as (_, api), command("run", env=proxy_env(api, BITS_DRAIN_DELAY="30")) as running:
+    async with emulating() as (_, api), command("run", env=proxy_env(api, BITS_DRAIN_DELAY="300")) as running:
         admin = (await running.event("started"))["admin"][0]
         await running.event("token_refreshed")
         assert await run("healthcheck", "--admin-listen", admin) == (0, "healthy: started\n", "")
@@ -103,15 +105,15 @@ async def test_run_is_healthy_until_it_drains() -> None:
 
 
 async def test_sigterm_lets_the_exchange_in_flight_end() -> None:
-    async with emulating(latency=0.5) as (_, api), command("run", env=proxy_env(api)) as running:
+    async with recording() as api, command("run", env=proxy_env(f"http://{api.authority}")) as running:
+        api.script = [()]
         listen = (await running.event("started"))["listen"][0]
         async with aiohttp.ClientSession(f"http://{listen}") as session:
             calls = [asyncio.ensure_future(session.post(CREATE, json=APPLICATION)) for _ in range(8)]
-            admin = running.events[0]["admin"][0]
-            async with asyncio.timeout(10):
-                while "bits_proxy_requests_in_flight 8.0" not in (await get(f"http://{admin}/metrics"))[1]:
-                    pass
+            await seen(lambda: len(api.requests) == 8)
             running.send_signal(signal.SIGTERM)
+            await running.event("draining")
+            api.push_all(OK_ANSWER)
             answers = await asyncio.gather(*calls)
             assert [answer.status for answer in answers] == [200] * 8
             assert {answer.headers.get("Connection") for answer in answers} == {"close"}

@@ -16,6 +16,7 @@ from tests.fakes.commands import proxy_env, run
 from tests.fakes.connect_proxy import ConnectProxy, connect_proxy
 from tests.fakes.secure_api import SecureApi, create, secure_api
 from tests.fakes.stand import sidecar_for
+from tests.fakes.waiting import seen
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ async def test_an_authority_that_is_not_trusted_yields_no_token(api: SecureApi) 
     log = io.StringIO()
     async with sidecar_for(api.origin, log, BITS_TOKEN_WAIT="0.3") as sidecar:
         assert (await create(sidecar))[0] == 503
-    assert '"kind": "tls"' in log.getvalue()
+        await seen(lambda: '"kind": "tls"' in log.getvalue())
 
 
 async def test_the_client_certificate_is_for_the_token_endpoint_too(tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ async def test_the_client_certificate_is_for_the_token_endpoint_too(tmp_path: Pa
         log = io.StringIO()
         async with sidecar_for(api.origin, log, **api.env, BITS_TOKEN_WAIT="0.3") as sidecar:
             assert (await create(sidecar))[0] == 503
-        assert '"event": "token_refresh_failed"' in log.getvalue()
+            await seen(lambda: '"event": "token_refresh_failed"' in log.getvalue())
 
 
 async def test_token_and_calls_go_through_the_tunnel(api: SecureApi, egress: ConnectProxy) -> None:

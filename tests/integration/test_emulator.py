@@ -331,14 +331,15 @@ async def test_a_failing_token_endpoint_fails_until_told_otherwise(
     assert (await caller.ask_token()).status == 200
 
 
-async def test_a_hanging_token_endpoint_answers_nobody_and_lets_go_within_a_second_at_the_end() -> None:
+async def test_a_hanging_token_endpoint_answers_nobody_and_does_not_hold_up_the_end() -> None:
     async with serving() as caller:
         await caller.control("faults", token_mode="hang")
         hanging = asyncio.ensure_future(caller.session.post(TOKEN, headers=basic()))
         while (await caller.state())["counters"].get("token_requests") != 1:
             pass
         assert (await asyncio.wait({hanging}, timeout=0.1))[0] == set()
-        async with asyncio.timeout(1):
+        # Far less than the minute that aiohttp's server waits for handlers.
+        async with asyncio.timeout(30):
             await caller.emulator.close()
             with contextlib.suppress(aiohttp.ClientError):
                 (await hanging).release()

@@ -14,10 +14,12 @@ import pytest
 import trustme
 import uvloop
 
+from proxy.forward.dialing import Dialer
 from tests.fakes.bench import Bench, set_up
 from tests.fakes.leftovers import leftovers, open_descriptors
 from tests.fakes.rawclient import reset_on_close
 from tests.fakes.recorder import OK_ANSWER, recording
+from tests.fakes.waiting import HANGS, seen
 
 pytestmark = pytest.mark.usefixtures("brisk")
 
@@ -195,11 +197,11 @@ async def before(port: int, tls: Tls | None, **more: str) -> AsyncIterator[Bench
 
 async def settled(bench: Bench, descriptors: int) -> None:
     """Wait until nothing is left."""
-    try:
-        await bench.seen(lambda: not any(leftovers(bench.sidecar, descriptors).values()))
-    except TimeoutError:
-        left = {what: count for what, count in leftovers(bench.sidecar, descriptors).items() if count}
-        raise AssertionError(f"left: {left}") from None
+
+    def left() -> dict[str, int]:
+        return {what: count for what, count in leftovers(bench.sidecar, descriptors).items() if count}
+
+    await seen(lambda: not left(), lambda: f"the end of {left()}")
 
 
 async def outlast(bench: Bench, condition: asyncio.Future[bytes]) -> None:
@@ -241,17 +243,18 @@ async def the_api_fails(phase: Phase, fault: Fault, tls: Tls | None) -> None:
         reader, writer = await asyncio.open_connection(address.host, address.port)  # type: ignore[union-attr] # TCP
         writer.write(phase.request)
         received = asyncio.ensure_future(all_that_comes(reader))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANGS):
             await api.reached.wait()
         if fault is Fault.STALL or phase.request == WEBSOCKET:
             await outlast(bench, received)
         else:
+            await bench.seen(lambda: bench.in_flight() == 0)
             await asyncio.wait([received], timeout=0.05)
         # Whoever has an answer, and it was not the API's, may go on with the next request.
         api.healthy = True
         api.released.set()
         writer.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANGS):
             data = await received
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
@@ -290,7 +293,8 @@ async def no_connection(reads: int | None, fault: Fault, tls: Tls) -> None:
             # One waits to be accepted, and nobody else may: the kernel lets them try again and again.
             sock.listen(0)
             stack.enter_context(socket.create_connection(sock.getsockname()))
-        async with before(port, tls, BITS_UPSTREAM__CONNECT_TIMEOUT="0.2") as bench:
+        patience = 0.2 if fault is Fault.STALL else HANGS
+        async with before(port, tls, BITS_UPSTREAM__CONNECT_TIMEOUT=str(patience)) as bench:
             async with bench.connect() as client:
                 await client.send(HEAD + BODY)
                 answer = await client.answer()
@@ -300,6 +304,9 @@ async def no_connection(reads: int | None, fault: Fault, tls: Tls) -> None:
             await api.close()
             stack.close()
             api.healthy = True
+            dialer = bench.sidecar._pool._connector
+            assert isinstance(dialer, Dialer)
+            dialer._timeout = HANGS
             server = await asyncio.start_server(api.accept, "127.0.0.1", port, ssl=tls.server)
             async with server:
                 descriptors = open_descriptors()
@@ -349,14 +356,14 @@ async def the_client_fails(phase: Sent, fault: Fault, tls: Tls | None) -> None:
         reader, writer = await asyncio.open_connection(address.host, address.port, limit=1024)  # type: ignore[union-attr] # TCP
         writer.write(phase.sends)
         if phase.receives:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANGS):
                 await reader.readuntil(phase.receives)
         elif phase.sends.startswith(HEAD):
             await bench.seen(api.begun.is_set)
         end(writer, fault)
         # Who ends its half of a tunnel may go on reading: like one that stalls, it ends by a deadline.
         waits = fault is Fault.STALL or (fault is Fault.FIN and phase.sends == WEBSOCKET)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANGS):
             while bench.in_flight() or any(bench.sidecar._pool.counts().values()):
                 if waits:
                     bench.clock.advance(80)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from proxy import healthcheck
+from tests.fakes.waiting import HANGS
 
 READY = b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nstarted\n"
 
@@ -30,7 +31,7 @@ def answering(sock: socket.socket, answer: bytes) -> Iterator[list[bytes]]:
     with sock:
         thread.start()
         yield asked
-        thread.join(5)
+        thread.join(HANGS)
 
 
 @contextmanager

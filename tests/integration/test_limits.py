@@ -7,6 +7,7 @@ import pytest
 
 from tests.fakes.bench import Bench, set_up
 from tests.fakes.recorder import CUT, OK_ANSWER
+from tests.fakes.waiting import HANGS
 
 HEAD = b" HTTP/1.1\r\nHost: localhost\r\n"
 GET = b"GET /v1/x" + HEAD + b"\r\n"
@@ -48,7 +49,7 @@ async def test_a_body_that_stops_coming_is_answered_408(bench: Bench) -> None:
         bench.clock.advance(61)
         answer = await client.answer()
         assert (answer.status, code(answer.body)) == (408, "request_timeout")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANGS):
         await bench.upstream.gone.wait()
 
 
@@ -129,7 +130,8 @@ async def test_past_the_connection_limit_clients_wait_to_be_accepted() -> None:
             await client.send(GET)
         answers = [asyncio.ensure_future(client.answer()) for client in clients]
         # Who was accepted first is not said: two of the three were, one waits.
-        done, waiting = await asyncio.wait(answers, timeout=0.3)
+        await bench.seen(lambda: sum(answer.done() for answer in answers) == 2)
+        done, waiting = await asyncio.wait(answers, timeout=0.1)
         assert (len(done), len(waiting)) == (2, 1)
         served = [client for client, each in zip(clients, answers, strict=True) if each in done]
         served[0].leave()

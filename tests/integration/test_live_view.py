@@ -22,9 +22,14 @@ def view_of(lines: list[str]) -> list[str]:
     return [] if start is None else lines[start:]
 
 
-def token_is_fresh(lines: list[str]) -> bool:
+def row(lines: list[str], number: int) -> str:
+    """Return a line of the view, none while it is being drawn."""
     view = view_of(lines)
-    return len(view) > 3 and "fresh · refresh in" in view[1]
+    return view[number] if -len(view) <= number < len(view) else ""
+
+
+def token_is_fresh(lines: list[str]) -> bool:
+    return "fresh · refresh in" in row(lines, 1) and row(lines, 3) != ""
 
 
 async def origins(terminal: Terminal) -> tuple[str, str]:
@@ -40,20 +45,20 @@ async def test_the_demo_shows_its_token_and_requests_and_the_log_above() -> None
         assert any("_emulator/revoke" in line for line in terminal.lines)
         async with client.post(url + CREATE, json=APPLICATION) as answer:
             assert answer.status == 200
-        await terminal.shows(lambda lines: "applications.create          200" in view_of(lines)[-1])
+        await terminal.shows(lambda lines: "applications.create          200" in row(lines, -1))
         async with client.post(f"{emulator}/_emulator/faults", json={"next_500": 1}):
             pass
         async with client.post(url + CREATE, json=APPLICATION) as answer:
             assert answer.status == 500
-        lines = await terminal.shows(lambda lines: "applications.create          500" in view_of(lines)[-1])
+        lines = await terminal.shows(lambda lines: "applications.create          500" in row(lines, -1))
         above = "\n".join(lines[: -len(view_of(lines))])
         # The failure is logged, above; the success is in the view alone; there is one view.
         assert "status=500" in above
         assert "status=200" not in above
         assert "\n".join(lines).count("── bits-auth-proxy") == 1
         assert "2 requests · 0 in flight · 1 failed · 0 refused" in view_of(lines)[2]
-        first = view_of(lines)[1]
-        await terminal.shows(lambda lines: view_of(lines)[1] != first)  # the countdown moves
+        first = row(lines, 1)
+        await terminal.shows(lambda lines: row(lines, 1) not in ("", first))  # the countdown moves
         terminal.type("\x03")
         assert await terminal.process.wait() == 0
         assert view_of(await terminal.shows(lambda lines: "stopped" in "\n".join(lines))) == []
@@ -63,7 +68,7 @@ async def test_it_follows_the_terminals_size() -> None:
     async with on_terminal("demo", env=PORTS) as terminal:
         await terminal.shows(token_is_fresh)
         terminal.resize(50, 20)
-        await terminal.shows(lambda lines: bool(view_of(lines)) and len(view_of(lines)[0]) == 49)
+        await terminal.shows(lambda lines: len(row(lines, 0)) == 49)
 
 
 async def test_colors_can_be_turned_off() -> None:

@@ -173,7 +173,7 @@ async def test_an_outage_of_the_api_does_not_flood_the_log() -> None:
                 return answer.status
 
         assert await one() == 200
-        await control(stand, "faults", next_cut=500)
+        await control(stand.api, "faults", next_cut=500)
         for _ in range(10):
             assert set(await asyncio.gather(*(one() for _ in range(50)))) == {502}
     # What was left out is told at the latest when it stops.

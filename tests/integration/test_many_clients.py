@@ -18,6 +18,7 @@ from tests.fakes.bench import Bench
 from tests.fakes.commands import Command, command, proxy_env
 from tests.fakes.pki import Pki
 from tests.fakes.recorder import OK_ANSWER, recording
+from tests.fakes.waiting import HANGS, seen
 
 GET = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 IDLE_CLIENTS = 1000
@@ -54,7 +55,7 @@ def stay(port: int, count: int, context: ssl.SSLContext | None) -> list[socket.s
     """Connect `count` clients, each of which makes a call and stays."""
     clients = []
     for _ in range(count):
-        sock: socket.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        sock: socket.socket = socket.create_connection(("127.0.0.1", port), timeout=HANGS)
         if context is not None:
             sock = context.wrap_socket(sock, server_hostname="localhost")
         call(sock)
@@ -89,7 +90,7 @@ def come_and_go(port: int, count: int) -> None:
     """Connect again and again: one after a call, one in the middle of it, one without a word."""
     abrupt = struct.pack("ii", 1, 0)
     for number in range(count):
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        with socket.create_connection(("127.0.0.1", port), timeout=HANGS) as sock:
             way = number % 4
             if way < 2:
                 call(sock)
@@ -139,9 +140,7 @@ async def test_nor_do_they_in_the_process_itself() -> None:
             before = resident(running)
             await asyncio.to_thread(come_and_go, port, CONNECTS)
             growth = resident(running) - before
-            async with asyncio.timeout(10):
-                # Listeners, the event loop's own, the log, and at most the connections to the API.
-                while len(list(opened.iterdir())) > 30:  # noqa: ASYNC110 - of another process
-                    await asyncio.sleep(0.05)
+            # Listeners, the event loop's own, the log, and at most the connections to the API.
+            await seen(lambda: len(list(opened.iterdir())) <= 30)
     print(f"{CONNECTS} connects: {growth / MIB:.1f} MiB")
     assert growth < 4 * MIB

@@ -12,6 +12,7 @@ import pytest
 
 from proxy.testing.sandbox import SandboxError, SandboxHost
 from tests.fakes.commands import ROOT
+from tests.fakes.waiting import HANGS
 
 pytest_plugins = ["pytester"]
 
@@ -136,7 +137,7 @@ def test_the_process_ends_when_the_tests_are_killed() -> None:
     )
     assert killed.returncode == -9
     served_by = Path(f"/proc/{int(killed.stdout)}/cmdline")
-    ends = time.monotonic() + 10
+    ends = time.monotonic() + HANGS
     while served_by.exists() and b"proxy.testing.host" in served_by.read_bytes():
         assert time.monotonic() < ends
         time.sleep(0.01)

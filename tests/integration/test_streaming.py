@@ -10,6 +10,7 @@ from tests.fakes.bench import Bench
 from tests.fakes.rawclient import RawClient, raw_client
 from tests.fakes.recorder import OK_ANSWER, recording
 from tests.fakes.stand import sidecar_for
+from tests.fakes.waiting import HANGS, at_rest
 
 GET = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 PIECE = b"x" * 65_536
@@ -39,16 +40,6 @@ async def streaming(length: int) -> AsyncIterator[tuple[str, list[int]]]:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", sent
 
 
-async def stalled(count: list[int]) -> int:
-    """Wait until `count` has not grown for a while."""
-    before = -1
-    async with asyncio.timeout(20):
-        while count[0] != before:
-            before = count[0]
-            await asyncio.sleep(0.3)
-    return before
-
-
 async def test_a_client_that_does_not_read_stops_the_api() -> None:
     length = 1024 * len(PIECE)
     async with streaming(length) as (authority, sent), recording() as tokens:
@@ -59,7 +50,7 @@ async def test_a_client_that_does_not_read_stops_the_api() -> None:
             async with raw_client((address.host, address.port)) as client:
                 await client.send(GET)
                 await client.until(b"\r\n\r\n")
-                assert await stalled(sent) < KERNEL < length
+                assert await at_rest(lambda: sent[0]) < KERNEL < length
                 # And it goes on when the client does.
                 taken = 0
                 while taken < length:
@@ -80,8 +71,8 @@ async def test_an_api_that_does_not_read_stops_the_client(bench: Bench) -> None:
 
     async with bench.connect() as client:
         feeding = asyncio.ensure_future(feed(client))
-        assert await stalled(taken) < KERNEL < length
+        assert await at_rest(lambda: taken[0]) < KERNEL < length
         bench.upstream.read_on(OK_ANSWER, length)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANGS):
             await feeding
         assert (await client.answer()).status == 200

@@ -16,6 +16,7 @@ from config.addresses import TcpAddress
 from tests.fakes.pki import Pki
 from tests.fakes.recorder import recording
 from tests.fakes.stand import sidecar_for
+from tests.fakes.waiting import seen
 
 CLIENTS = 16
 CALLS = 25
@@ -105,10 +106,8 @@ async def test_bodies_come_back_as_they_were_sent_and_nothing_is_left(tmp_path: 
                 counts = await asyncio.to_thread(
                     asyncio.run, all_clients(f"https://localhost:{address.port}", pki.client())
                 )
-                async with asyncio.timeout(10):
-                    await sidecar._clients.gone.wait()
-                    while sidecar._pool.counts()["active"]:  # noqa: ASYNC110 - no event is set
-                        await asyncio.sleep(0.01)
+                await seen(sidecar._clients.gone.is_set)
+                await seen(lambda: not sidecar._pool.counts()["active"])
     finally:
         await runner.cleanup()
     assert sum(whole for whole, _ in counts) + sum(given_up for _, given_up in counts) == CLIENTS * CALLS

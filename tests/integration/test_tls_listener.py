@@ -26,6 +26,7 @@ from tests.fakes.rawclient import RawClient, raw_client
 from tests.fakes.recorder import CUT, OK_ANSWER, recording
 from tests.fakes.stand import APPLICATION, CREATE, emulating, sidecar_for, unix_address
 from tests.fakes.tls_peer import TlsPeer, tls_peer
+from tests.fakes.waiting import HANGS, at_rest, seen
 
 GET = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LAST = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -65,7 +66,7 @@ async def blocking(bench: Bench, context: ssl.SSLContext, talk: Callable[[ssl.SS
 
     def call() -> T:
         with (
-            socket.create_connection(place(bench.sidecar), timeout=10) as plain,
+            socket.create_connection(place(bench.sidecar), timeout=HANGS) as plain,
             context.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False) as sock,
         ):
             return talk(sock)
@@ -133,7 +134,7 @@ async def test_a_request_may_come_byte_by_byte_in_records_of_its_own(pki: Pki, s
 async def test_a_request_that_comes_with_the_end_of_the_handshake_is_answered(
     pki: Pki, secure: Bench
 ) -> None:
-    async with asyncio.timeout(5), tls_peer(place(secure.sidecar), pki.client(), GET) as peer:
+    async with asyncio.timeout(HANGS), tls_peer(place(secure.sidecar), pki.client(), GET) as peer:
         await peer.until(b"\r\n\r\nok")
 
 
@@ -300,11 +301,7 @@ async def test_a_client_that_does_not_read_stops_the_api_and_then_gets_it_all(pk
         ):
             await client.send(GET)
             await client.until(b"\r\n\r\n")
-            before = -1
-            while sent != before:
-                before = sent
-                await asyncio.sleep(0.3)
-            assert before < KERNEL < length
+            assert await at_rest(lambda: sent) < KERNEL < length
             taken = b""
             total = 0
             while total < length:
@@ -328,13 +325,9 @@ async def test_an_api_that_does_not_read_stops_the_client(pki: Pki, secure: Benc
 
     async with connect(secure, pki.client()) as client:
         feeding = asyncio.ensure_future(feed(client))
-        before = -1
-        while taken != before:
-            before = taken
-            await asyncio.sleep(0.3)
-        assert before < KERNEL < length
+        assert await at_rest(lambda: taken) < KERNEL < length
         secure.upstream.read_on(OK_ANSWER, length)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANGS):
             await feeding
         assert (await client.answer()).status == 200
 
@@ -354,7 +347,7 @@ async def test_a_client_that_leaves_takes_its_exchange_along(
             peer.say_goodbye()
         else:
             peer.writer.write_eof()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANGS):
             await secure.upstream.gone.wait()
         await secure.seen(secure.sidecar._clients.gone.is_set)
     assert "client_gone" in secure.log.getvalue()
@@ -445,7 +438,7 @@ async def test_a_websocket_over_tls(pki: Pki) -> None:
         for size in (1, 1000, 300_000, 2_000_000):
             message = (PIECE * 40)[:size]
             await ws.send_bytes(message)
-            assert await ws.receive_bytes(timeout=10) == message[::-1]
+            assert await ws.receive_bytes(timeout=HANGS) == message[::-1]
         assert await ws.close()
     await runner.cleanup()
 
@@ -488,7 +481,7 @@ async def tunnel(pki: Pki, *, server_first: bool) -> AsyncIterator[tuple[TlsPeer
 
 @pytest.mark.parametrize("fin", [True, False])
 async def test_a_tunnels_client_may_end_its_half_first(pki: Pki, *, fin: bool) -> None:
-    async with asyncio.timeout(10), tunnel(pki, server_first=False) as (peer, arrived):
+    async with asyncio.timeout(HANGS), tunnel(pki, server_first=False) as (peer, arrived):
         peer.send(b"hello")
         peer.say_goodbye()
         if fin:
@@ -498,7 +491,7 @@ async def test_a_tunnels_client_may_end_its_half_first(pki: Pki, *, fin: bool) -
 
 
 async def test_a_tunnels_server_may_end_its_half_first(pki: Pki) -> None:
-    async with asyncio.timeout(10), tunnel(pki, server_first=True) as (peer, arrived):
+    async with asyncio.timeout(HANGS), tunnel(pki, server_first=True) as (peer, arrived):
         assert await peer.rest() == b"bye"
         peer.send(b"hello")
         peer.say_goodbye()
@@ -506,7 +499,7 @@ async def test_a_tunnels_server_may_end_its_half_first(pki: Pki) -> None:
 
 
 async def test_a_tunnels_client_that_is_cut_is_no_end(pki: Pki) -> None:
-    async with asyncio.timeout(10), tunnel(pki, server_first=False) as (peer, arrived):
+    async with asyncio.timeout(HANGS), tunnel(pki, server_first=False) as (peer, arrived):
         peer.send(b"hello")
         peer.writer.write_eof()
         # Not even what the server says in its turn.
@@ -536,9 +529,7 @@ class Traffic:
         await asyncio.gather(*self._tasks)
 
     async def reaches(self, count: int) -> None:
-        async with asyncio.timeout(10):
-            while self.count < count:  # noqa: ASYNC110 - polled, as everything else here
-                await asyncio.sleep(0.01)
+        await seen(lambda: self.count >= count)
 
     async def _run(self, *, stay: bool) -> None:
         connector = aiohttp.TCPConnector(ssl=self._context, force_close=not stay, limit=1)

@@ -19,6 +19,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.rawclient import Answer, RawClient, raw_client
 from tests.fakes.recorder import OK_ANSWER, Recorder, recording
 from tests.fakes.stand import sidecar_for
+from tests.fakes.waiting import HANGS, at_rest, seen
 
 PIECE = bytes(range(256)) * 256
 GET = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -245,14 +246,11 @@ async def test_an_api_that_does_not_read_stops_the_client_and_then_gets_it_all(t
         _,
     ):
         feeding = asyncio.ensure_future(feed(client))
-        before = -1
-        while taken != before or not taken:
-            before = taken
-            await asyncio.sleep(0.3)
+        await seen(lambda: taken > 0)
         # What the kernel's buffers on loopback may hold on top of ours, on both connections.
-        assert before < 16 * 2**20 < length
+        assert await at_rest(lambda: taken) < 16 * 2**20 < length
         go_on.set()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANGS):
             await feeding
             assert (await client.answer()).status == 200
     assert got.digest() == hashlib.sha256(PIECE * 1024).digest()
@@ -296,7 +294,7 @@ async def test_after_any_idle_time_a_connection_with_tls_done_is_there(tls: Tls)
                 text = sidecar._telemetry.render("")[0].decode()
                 return int(float(text.partition('upstream_connects_total{outcome="ok"} ')[2].split()[0]))
 
-            async with raw_client((address.host, address.port)) as client, asyncio.timeout(30):
+            async with raw_client((address.host, address.port)) as client, asyncio.timeout(HANGS):
                 for idle in (0, 30, 60, 600):
                     for _ in range(0, idle, 4):
                         clock.advance(4)

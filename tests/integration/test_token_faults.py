@@ -1,17 +1,19 @@
 """The whole stand while the token or its endpoint is in trouble: the emulator's faults, seen by callers."""
 
 import asyncio
+import io
 import json
 from typing import Any
 
 import aiohttp
 
-from tests.fakes.stand import APPLICATION, CREATE, Stand, standing
+from tests.fakes.stand import APPLICATION, CREATE, Stand, emulating, sidecar_for, standing
+from tests.fakes.waiting import HANGS
 
 
-async def control(stand: Stand, what: str, **members: Any) -> dict[str, Any]:
+async def control(api: str, what: str, **members: Any) -> dict[str, Any]:
     async with (
-        aiohttp.ClientSession(stand.api) as session,
+        aiohttp.ClientSession(api) as session,
         session.post(f"/_emulator/{what}", json=members) as answer,
     ):
         assert answer.status == 200
@@ -50,7 +52,7 @@ async def test_calls_made_before_the_first_token_wait_for_it_and_share_one_reque
 async def test_all_tokens_revoked_costs_one_refresh_and_no_call() -> None:
     async with standing() as stand:
         assert await call(stand) == [200]
-        await control(stand, "revoke")
+        await control(stand.api, "revoke")
         assert await call(stand, 64) == [200] * 64
         assert (await counters(stand))["token_requests"] == 2
         (refused,) = events(stand, "token_refused")
@@ -60,7 +62,7 @@ async def test_all_tokens_revoked_costs_one_refresh_and_no_call() -> None:
 async def test_a_spurious_401_with_the_token_endpoint_down_costs_that_call_alone() -> None:
     async with standing() as stand:
         assert await call(stand) == [200]
-        await control(stand, "faults", token_mode="fail", next_401=1)
+        await control(stand.api, "faults", token_mode="fail", next_401=1)
         assert await call(stand) == [401]
         assert await call(stand, 16) == [200] * 16
 
@@ -68,38 +70,43 @@ async def test_a_spurious_401_with_the_token_endpoint_down_costs_that_call_alone
 async def test_a_call_that_is_refused_for_good_gets_its_401_and_disturbs_nobody() -> None:
     async with standing() as stand:
         assert await call(stand) == [200]
-        await control(stand, "faults", next_401=2)
+        await control(stand.api, "faults", next_401=2)
         assert await call(stand) == [401]
         assert (await counters(stand))["token_requests"] == 2
-        await control(stand, "faults", next_401=2)
+        await control(stand.api, "faults", next_401=2)
         assert await call(stand) == [401]
         # The pace of forced refreshes holds: no third request.
         assert (await counters(stand))["token_requests"] == 2
-        await control(stand, "faults", next_401=0)
+        await control(stand.api, "faults", next_401=0)
         assert await call(stand, 16) == [200] * 16
 
 
 async def test_the_token_endpoint_down_from_the_start_is_answered_with_503_until_it_is_back() -> None:
-    async with (
-        standing(token_delay=1, BITS_TOKEN_WAIT="0.2") as stand,
-        aiohttp.ClientSession(stand.url) as session,
-    ):
-        async with session.post(CREATE, json=APPLICATION) as answer:
-            assert answer.status == 503
-            assert answer.content_type == "application/problem+json"
-            assert int(answer.headers["Retry-After"]) >= 1
-            assert answer.headers["Proxy-Status"].startswith("bits-auth-proxy; error=")
-            assert (await answer.json())["code"] == "token_unavailable"
-        async with asyncio.timeout(10):
-            while await call(stand) != [200]:
-                pass
+    async with emulating() as (emulator, api):
+        await control(api, "faults", token_mode="fail", token_status=503)
+        log = io.StringIO()
+        async with sidecar_for(api, log, BITS_TOKEN_WAIT="0.2") as sidecar:
+            stand = Stand(sidecar, emulator, api, log)
+            async with (
+                aiohttp.ClientSession(stand.url) as session,
+                session.post(CREATE, json=APPLICATION) as answer,
+            ):
+                assert answer.status == 503
+                assert answer.content_type == "application/problem+json"
+                assert int(answer.headers["Retry-After"]) >= 1
+                assert answer.headers["Proxy-Status"].startswith("bits-auth-proxy; error=")
+                assert (await answer.json())["code"] == "token_unavailable"
+            await control(api, "faults", token_mode="ok")
+            async with asyncio.timeout(HANGS):
+                while await call(stand) != [200]:
+                    pass
 
 
 async def test_secret_that_is_refused_for_good_is_told_at_once_and_by_name() -> None:
     async with standing() as stand, aiohttp.ClientSession(stand.url) as session:
         assert await call(stand) == [200]
-        await control(stand, "rotate")
-        await control(stand, "revoke")
+        await control(stand.api, "rotate")
+        await control(stand.api, "revoke")
         statuses = await call(stand, 4)
         # The replay has no other token to go with: the API's 401 passes.
         assert statuses == [401] * 4
@@ -112,13 +119,13 @@ async def test_secret_that_is_refused_for_good_is_told_at_once_and_by_name() -> 
 
 async def test_throttling_errors_and_cuts_of_the_api_pass_as_what_they_are() -> None:
     async with standing() as stand, aiohttp.ClientSession(stand.url) as session:
-        await control(stand, "faults", next_429=1, retry_after=7)
+        await control(stand.api, "faults", next_429=1, retry_after=7)
         async with session.post(CREATE, json=APPLICATION) as answer:
             assert (answer.status, answer.headers["Retry-After"]) == (429, "7")
             assert "Proxy-Status" not in answer.headers
-        await control(stand, "faults", next_500=1)
+        await control(stand.api, "faults", next_500=1)
         assert await call(stand) == [500]
-        await control(stand, "faults", next_cut=1)
+        await control(stand.api, "faults", next_cut=1)
         async with session.post(CREATE, json=APPLICATION) as answer:
             assert answer.status == 502
             assert "bits-auth-proxy" in answer.headers["Proxy-Status"]

@@ -20,6 +20,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.rawclient import RawClient, raw_client
 from tests.fakes.recorder import OK_ANSWER, TOKEN, recording
 from tests.fakes.stand import sidecar_for
+from tests.fakes.waiting import HANGS, at_rest
 
 UPGRADE = (
     b"GET /v1/events?since=1 HTTP/1.1\r\nHost: localhost\r\n"
@@ -109,9 +110,9 @@ async def test_a_real_client_and_server_talk_and_close_in_order() -> None:
         assert ws.protocol == "bits.v1"
         for i in range(50):
             await ws.send_str(f"message {i}")
-            assert await ws.receive_str(timeout=5) == f"MESSAGE {i}"
+            assert await ws.receive_str(timeout=HANGS) == f"MESSAGE {i}"
         await ws.send_bytes(binary)
-        assert await ws.receive_bytes(timeout=10) == binary[::-1]
+        assert await ws.receive_bytes(timeout=HANGS) == binary[::-1]
         assert await ws.close(code=4001)
     await runner.cleanup()
     assert seen == [f"Bearer {TOKEN}"]
@@ -218,7 +219,7 @@ async def test_the_api_may_end_its_half_first(tmp_path: Path, over_tls: bool) ->
         if not over_tls:
             await client.send(b"y" * 100_000)
             client.end()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANGS):
                 await done.wait()
     assert got == ([] if over_tls else [b"y" * 100_000])
 
@@ -246,7 +247,7 @@ async def test_either_side_that_breaks_off_takes_the_other_along(bench: Bench) -
         await client.send(UPGRADE)
         await client.until(b"\r\n\r\n")
         client.leave()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANGS):
             await bench.upstream.gone.wait()
     await bench.seen(lambda: bench.in_flight() == 0)
 
@@ -323,11 +324,7 @@ async def test_who_does_not_read_slows_the_other_side_down() -> None:
     async with proxied(serve) as (client, _):
         await client.send(UPGRADE)
         await client.until(b"\r\n\r\n")
-        before = -1
-        while sent[0] != before:
-            before = sent[0]
-            await asyncio.sleep(0.3)
-        assert sent[0] < total // 2
+        assert await at_rest(lambda: sent[0]) < total // 2
         taken = 0
         while taken < total:
             taken += len(await client.some())

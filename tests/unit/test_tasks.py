@@ -7,6 +7,7 @@ import pytest
 
 from proxy.clock import SystemClock
 from proxy.tasks import TaskOwner
+from tests.fakes.waiting import HANGS
 
 
 def owner() -> tuple[TaskOwner, list[BaseException]]:
@@ -44,7 +45,7 @@ async def test_a_task_that_nobody_holds_is_not_collected() -> None:
 
     tasks.start(wait_on_a_cycle(), name="wait")
     gc.collect()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(HANGS):
         await done
 
 
@@ -55,7 +56,7 @@ async def test_every_crash_is_told_once() -> None:
     async def crash() -> None:
         raise error
 
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(HANGS):
         await asyncio.wait([tasks.start(crash(), name="crash")])
     await asyncio.sleep(0)
     assert crashes == [error]

@@ -16,6 +16,7 @@ from proxy.sidecar import Sidecar
 from tests.fakes.clock import FakeClock
 from tests.fakes.credentials import mount
 from tests.fakes.stand import sidecar_for
+from tests.fakes.waiting import HANGS, seen
 
 HERE: Final = Path(__file__).parent
 LIFETIME: Final = 600
@@ -32,7 +33,7 @@ class OAuthServer:
 
     async def answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANGS):
             line = await self._process.stdout.readline()
         assert line, "the authorization server has ended; what it said stands above"
         found: dict[str, Any] = json.loads(line)
@@ -123,7 +124,7 @@ class Proxied:
     async def call(self) -> int:
         """Call the API; return the status."""
         async with (
-            asyncio.timeout(20),
+            asyncio.timeout(HANGS),
             aiohttp.ClientSession() as session,
             session.post(f"http://{self.sidecar.addresses[0]}/v1/x", data=b"body") as answer,
         ):
@@ -143,10 +144,8 @@ class Proxied:
 
     async def event(self, name: str, times: int = 1) -> dict[str, Any]:
         """Wait until `name` has been logged so often."""
-        async with asyncio.timeout(10):
-            while len(found := self.events(name)) < times:  # noqa: ASYNC110 - a log sets no event
-                await asyncio.sleep(0.01)
-        return found[-1]
+        await seen(lambda: len(self.events(name)) >= times)
+        return self.events(name)[-1]
 
     async def new_pair(self, secret: str, client_id: str) -> None:
         """Put other credentials into the files, and have them read."""

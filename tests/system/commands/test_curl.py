@@ -12,6 +12,7 @@ import pytest
 from tests.fakes.commands import command
 from tests.fakes.pki import Pki
 from tests.fakes.stand import APPLICATION, CREATE, emulating, sidecar_for, standing, unix_address
+from tests.fakes.waiting import HANGS
 
 ID_PREFIX = "bits:application::"
 FREE_PORTS = {
@@ -25,7 +26,7 @@ async def output_of(*command: str) -> str:
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANGS):
         stdout, stderr = await process.communicate()
     assert process.returncode == 0, stderr.decode()
     return stdout.decode()
@@ -63,7 +64,7 @@ async def test_curl_expecting_100_continue_with_a_body_of_1_mib() -> None:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANGS):
             stdout, _ = await process.communicate(padded.encode())
         assert json.loads(stdout)["id"].startswith(ID_PREFIX)
 

@@ -19,6 +19,7 @@ import pytest
 from tests.fakes.commands import ROOT, Command, command, proxy_env, run
 from tests.fakes.documentation import PAGES, commands_of, named
 from tests.fakes.stand import emulating
+from tests.fakes.waiting import HANGS
 
 # The beginning of a command → the file that runs it, and a word of it that stands there.
 ELSEWHERE: dict[str, tuple[str, str]] = {
@@ -82,9 +83,9 @@ def settings(api: str) -> dict[str, str]:
 
 
 async def served(running: Command) -> None:
-    async with asyncio.timeout(20):
-        while '"started"' not in running.output and "is ready at" not in running.output:
-            await running.grown()
+    await running.until(
+        lambda: '"started"' in running.output or "is ready at" in running.output, "a word of serving"
+    )
 
 
 @contextlib.asynccontextmanager
@@ -114,5 +115,5 @@ async def shell(line: str, cwd: Path | None = None) -> int:
     process = await asyncio.create_subprocess_exec(
         "bash", "-o", "pipefail", "-c", line, cwd=cwd, env=env, stdout=asyncio.subprocess.DEVNULL
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANGS):
         return await process.wait()

@@ -1,16 +1,18 @@
 """Containers of the image as the tests run them: locked down, asked from within, removed at the end."""
 
 import contextlib
+import datetime as dt
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from tests.system.containers.podman import environment, podman
+from tests.fakes import evidence
+from tests.fakes.waiting import HANGS
+from tests.system.containers.podman import PodmanError, environment, podman
 
 LOCKED_DOWN: Final = (
     "--read-only",
@@ -37,6 +39,14 @@ fields = {name.lower(): value for name, value in answer.headers.items()}
 print(json.dumps([answer.status, fields, answer.read().decode()]))
 """
 
+# Looks, without the seconds that `podman exec` may take, until a page holds a text.
+_AWAIT: Final = """\
+import sys, time, urllib.request
+url, text = sys.argv[1:]
+while text not in urllib.request.urlopen(url, timeout=60).read().decode():
+    time.sleep(0.01)
+"""
+
 T = TypeVar("T")
 
 
@@ -52,10 +62,10 @@ class Container:
         return podman("logs", self.name)
 
     def printed(self) -> str:
-        """What it printed to either stream, with the times: for a person to read."""
+        """What it printed to either stream, with times, for people; nothing once it is removed."""
         command = ["podman", "logs", "--timestamps", "--names", self.name]
         done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
-        return done.stdout + done.stderr
+        return done.stdout + done.stderr if done.returncode == 0 else ""
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -84,23 +94,33 @@ class Container:
     def kill(self, signal: str) -> None:
         podman("kill", f"--signal={signal}", self.name)
 
+    def await_page(self, url: str, text: str) -> None:
+        """Wait, within it, until a page holds `text`."""
+        self.run("python", "-c", _AWAIT, url, text)
+
     def ended(self) -> int:
         """Wait for its end; return the exit code."""
-        return int(podman("wait", self.name, timeout=60).split()[-1])
+        return int(podman("wait", self.name).split()[-1])
+
+    def drained_for(self) -> float:
+        """Seconds between its word that it drains and its end: podman's own haste or delay is not in it."""
+        told = dt.datetime.fromisoformat(self.event("draining")["timestamp"]).timestamp()
+        return float(podman("inspect", "--format={{.State.FinishedAt.UnixMilli}}", self.name)) / 1000 - told
 
 
 def eventually(condition: Callable[[], T], what: str, *containers: Container) -> T:
-    """Wait until a condition holds; return its value. Where it never does, tell what the containers printed.
-
-    The bound is for what hangs: a busy disk can hold a container's start up for most of a minute.
-    """
-    deadline = time.monotonic() + 120
+    """Wait until a condition holds; return its value. If it never does, tell what the containers printed."""
+    deadline = time.monotonic() + HANGS
+    failed: Exception | None = None
     while True:
-        with contextlib.suppress(OSError):
+        try:
             if value := condition():
                 return value
+        except (OSError, PodmanError) as error:
+            failed = error
         if time.monotonic() > deadline:
-            raise AssertionError("\n".join([f"never seen: {what}", *(each.printed() for each in containers)]))
+            said = "\n".join(each.printed() for each in containers)
+            raise AssertionError(f"never seen: {what}\n{said}") from failed
         time.sleep(0.1)
 
 
@@ -109,8 +129,14 @@ def running(name: str, *arguments: str) -> Iterator[Container]:
     """Start a container in the background, `arguments` as for `podman run`; it is removed when this ends."""
     name = unique(name)
     podman("run", "--detach", f"--name={name}", *arguments)
+    container = Container(name)
+    evidence.keep(name, container.printed)
     try:
-        yield Container(name)
+        yield container
+    except BaseException:
+        said = container.printed()
+        evidence.keep(name, lambda: said)
+        raise
     finally:
         podman("rm", "--force", "--time=0", "--volumes", name)
 
@@ -118,13 +144,6 @@ def running(name: str, *arguments: str) -> Iterator[Container]:
 def unique(name: str) -> str:
     """Return a name that no other run of the tests uses."""
     return f"{name}-{os.getpid()}"
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def credentials_directory(directory: Path, client_id: str, client_secret: str) -> Path:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
 from functools import cache
@@ -79,19 +79,7 @@ def environment() -> dict[str, str]:
 
 def podman(*arguments: str, timeout: float = 300) -> str:
     """Run podman; return its standard output. Raises PodmanError, with both streams, where it fails."""
-    done = subprocess.run(
-        ["podman", *arguments],
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=timeout,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise PodmanError(done.returncode, f"podman {' '.join(arguments)}", done.stdout + done.stderr)
-    return done.stdout
+    return _run("podman", *arguments, env=environment(), timeout=timeout)
 
 
 def build() -> str:
@@ -155,8 +143,22 @@ def _os_release(name: str) -> str:
     raise LookupError(f"/etc/os-release does not tell {name}")
 
 
-def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+def _run(*command: str, env: Mapping[str, str] | None = None, timeout: float = 600) -> str:
+    try:
+        done = subprocess.run(
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise PodmanError(
+            -1, " ".join(command), f"no end in {timeout:g} s: {error.stdout!r} {error.stderr!r}"
+        ) from None
     if done.returncode != 0:
         raise PodmanError(done.returncode, " ".join(command), done.stdout + done.stderr)
     return done.stdout

@@ -14,13 +14,15 @@ from urllib.parse import quote
 import pytest
 import yaml
 
+from tests.fakes import evidence
 from tests.fakes.documentation import commands_of
+from tests.fakes.ports import free_port
 from tests.fakes.stand import APPLICATION, CREATE
+from tests.fakes.waiting import HANGS
 from tests.system.containers.containers import (
     Container,
     credentials_directory,
     eventually,
-    free_port,
     unique,
 )
 from tests.system.containers.podman import ROOT, debian_python, environment, podman
@@ -53,7 +55,7 @@ class Project:
             *arguments,
         ]
         done = subprocess.run(
-            command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=120, check=False
+            command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -67,7 +69,7 @@ class Project:
 
     def ask(self, method: str, path: str, host: str, body: str = "") -> tuple[int, str]:
         """Send a request to the proxy's published port, as a program on this machine does."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.proxy_port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.proxy_port, timeout=HANGS)
         try:
             connection.request(method, path, body, {"Host": host, "Content-Type": "application/json"})
             answer = connection.getresponse()
@@ -81,11 +83,15 @@ class Project:
         return result
 
     def prometheus(self, what: str) -> dict[str, Any]:
-        """Ask Prometheus."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.prometheus_port, timeout=20)
+        """Ask Prometheus. Raises OSError while it is not ready."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.prometheus_port, timeout=HANGS)
         try:
             connection.request("GET", f"/api/v1/{what}")
-            data: dict[str, Any] = json.load(connection.getresponse())["data"]
+            answer = connection.getresponse()
+            text = answer.read()
+            if answer.status != http.HTTPStatus.OK:
+                raise ConnectionError(f"Prometheus is not ready: {answer.status} {text.decode()}")
+            data: dict[str, Any] = json.loads(text)["data"]
             return data
         finally:
             connection.close()
@@ -108,6 +114,8 @@ def project(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pr
     project = Project(image, ROOT / "compose.yaml", override, name="companion")
     try:
         project.compose("up", "--detach", "--no-build")
+        for service in SERVICES:
+            evidence.keep(f"{service} of compose", project.container(service).printed, lasting=True)
         yield project
     finally:
         project.compose("down", "--volumes", "--timeout=5")

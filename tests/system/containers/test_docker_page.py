@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.documentation import commands_of
-from tests.system.containers.containers import free_port
+from tests.fakes.ports import free_port
 from tests.system.containers.podman import ROOT, build_command, environment, podman
 
 # `docker run` is called as on the page; only a build needs to be told where to find what a registry has.
@@ -51,7 +51,7 @@ def test_the_commands_work(shell_environment: dict[str, str], tmp_path: Path) ->
         here = line.replace("127.0.0.1:8080:", f"127.0.0.1:{port}:").replace(
             "localhost:8080", f"localhost:{port}"
         )
-        here = here.replace("curl -s", "curl -sS --fail --retry 20 --retry-delay 1 --retry-all-errors")
+        here = here.replace("curl -s", "curl -sS --fail --retry 120 --retry-delay 1 --retry-all-errors")
         here = here.replace("> image.cdx.json", f"> {bill}")
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", here],

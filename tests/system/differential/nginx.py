@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from tests.fakes.waiting import HANGS
+
 # One process and no daemon: it is ended by its id, and runs as who runs the tests.
 _CONFIG = """\
 daemon off;
@@ -61,7 +63,7 @@ async def nginx_before(authority: str, token: str) -> AsyncIterator[Path]:
         log = home / "error.log"
         process = await asyncio.create_subprocess_exec(binary, "-p", name, "-c", str(config), "-e", str(log))
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANGS):
                 while not await _accepts(socket):
                     if process.returncode is not None:
                         raise AssertionError(f"nginx did not start: {log.read_text()}")

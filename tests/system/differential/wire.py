@@ -5,6 +5,7 @@ import contextlib
 from typing import NamedTuple
 
 from tests.fakes.recorder import OK_ANSWER, Recorder
+from tests.fakes.waiting import HANGS
 from tests.system.differential.cases import Case
 
 _LIMIT = 2**20
@@ -58,7 +59,7 @@ async def observe(streams: Streams, api: Recorder, case: Case) -> Seen:
     reader, writer = streams
     seen = Seen((), (), None, stays_open=False)
     try:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(HANGS):
             interim, response = await _converse(reader, writer, case)
             fields = tuple((name, value.replace(origin, b"http://api/")) for name, value in response.fields)
             seen = seen._replace(interim=interim, response=response._replace(fields=fields))

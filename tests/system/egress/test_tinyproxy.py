@@ -10,9 +10,11 @@ import pytest
 
 from proxy.sidecar import Sidecar
 from tests.fakes.commands import proxy_env, run
+from tests.fakes.ports import free_port
 from tests.fakes.secure_api import SecureApi, create, secure_api
 from tests.fakes.stand import sidecar_for
-from tests.system.egress.tinyproxy import Tinyproxy, free_port, tinyproxy
+from tests.fakes.waiting import seen
+from tests.system.egress.tinyproxy import Tinyproxy, tinyproxy
 
 LOGIN = "acme s3cret"
 
@@ -40,6 +42,7 @@ async def test_token_and_calls_go_through_tunnels(api: SecureApi, tmp_path: Path
     async with tinyproxy(tmp_path, connect_port=port_of(api)) as egress:
         async with through(api, egress, io.StringIO()) as sidecar:
             assert [await create(sidecar) for _ in range(3)] == [(200, "")] * 3
+        await seen(lambda: len(egress.tunnels) >= 2)
         authority = api.origin.removeprefix("https://")
         assert len(egress.tunnels) == 2
         assert all(f"CONNECT {authority} HTTP/1.1" in each for each in egress.tunnels)
@@ -50,6 +53,7 @@ async def test_a_proxy_that_asks_for_credentials_gets_them(api: SecureApi, tmp_p
     async with tinyproxy(tmp_path, connect_port=port_of(api), login=LOGIN) as egress:
         async with through(api, egress, log, "acme:s3cret@") as sidecar:
             assert await create(sidecar) == (200, "")
+        await seen(lambda: len(egress.tunnels) >= 2)
         assert len(egress.tunnels) == 2
         code, stdout, _ = await run(
             "check",
@@ -67,6 +71,7 @@ async def test_without_the_right_ones_there_is_no_token_and_the_log_says_why(
     async with tinyproxy(tmp_path, connect_port=port_of(api), login=LOGIN) as egress:
         async with through(api, egress, log, user, BITS_TOKEN_WAIT="0.5") as sidecar:
             status, proxy_status = await create(sidecar)
+            await seen(lambda: "token_refresh_failed" in log.getvalue())
         await egress.says("CONNECT")
     assert status == 503
     assert proxy_status.startswith("bits-auth-proxy; error=")

@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+
+from tests.fakes import evidence
+from tests.fakes.ports import free_port
+from tests.fakes.waiting import seen
 
 
 class Tinyproxy:
@@ -14,6 +17,7 @@ class Tinyproxy:
         self.port = port
         self.log = ""
         self._process = process
+        evidence.keep(f"tinyproxy on port {port}", lambda: self.log)
         self._reading = asyncio.ensure_future(self._read())
 
     @property
@@ -23,9 +27,7 @@ class Tinyproxy:
 
     async def says(self, text: str) -> None:
         """Wait until the log holds `text`."""
-        async with asyncio.timeout(10):
-            while text not in self.log:  # noqa: ASYNC110 - polled, as lines come from another task
-                await asyncio.sleep(0.01)
+        await seen(lambda: text in self.log, lambda: f"{text} in {self.log}")
 
     async def stop(self) -> None:
         """End it, and the tunnels with it."""
@@ -38,14 +40,6 @@ class Tinyproxy:
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
             self.log += line.decode()
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago: tinyproxy can't choose one itself."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @contextlib.asynccontextmanager

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import yaml
 
+from tests.fakes import evidence
 from tests.packaging.chart.engine import Document
 from tests.system.containers.containers import Container, unique
 from tests.system.containers.podman import podman
@@ -60,6 +61,8 @@ def playing(
         yaml.safe_dump({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": pod}), "utf-8"
     )
     podman("kube", "play", str(manifest))
+    for container in pod["containers"]:
+        evidence.keep(f"{name}-{container['name']}", Pod(name)[container["name"]].printed, lasting=True)
     try:
         yield Pod(name)
     finally:

@@ -43,7 +43,7 @@ def test_checkov_finds_what_is_known_and_nothing_else() -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
         check=False,
     )
     report = json.loads(done.stdout)

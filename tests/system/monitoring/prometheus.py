@@ -3,14 +3,18 @@
 import asyncio
 import contextlib
 import json
+import os
 import shutil
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
+
+from tests.fakes import evidence
+from tests.fakes.ports import free_port
+from tests.fakes.waiting import HANGS
 
 JOB = "bits"
 
@@ -48,6 +52,10 @@ class Prometheus:
         return data
 
 
+def _text(log: Path) -> str:
+    return log.read_text("utf-8") if log.exists() else ""
+
+
 def _point(pair: tuple[float, str]) -> tuple[float, float]:
     return pair[0], float(pair[1])
 
@@ -58,7 +66,9 @@ async def scraping(target: str, *, rules: Path, every: str = "1s") -> AsyncItera
     binary = shutil.which("prometheus")
     if binary is None:
         raise AssertionError("prometheus is not installed: Debian's package of that name brings it")
-    with tempfile.TemporaryDirectory(prefix="prometheus-") as name:
+    # In memory where that is to be had: what waits for a busy disk does not scrape.
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - a name of its own in there
+    with tempfile.TemporaryDirectory(prefix="prometheus-", dir=memory) as name:
         home = Path(name)
         config = {
             "global": {"scrape_interval": every, "evaluation_interval": every},
@@ -66,8 +76,8 @@ async def scraping(target: str, *, rules: Path, every: str = "1s") -> AsyncItera
             "scrape_configs": [{"job_name": JOB, "static_configs": [{"targets": [target]}]}],
         }
         (home / "prometheus.yml").write_text(json.dumps(config), "utf-8")
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
+        port = free_port()
+        evidence.keep("Prometheus", lambda: _text(home / "log"), lasting=True)
         with (home / "log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 binary,
@@ -88,7 +98,7 @@ async def scraping(target: str, *, rules: Path, every: str = "1s") -> AsyncItera
 
 
 async def _ready(session: aiohttp.ClientSession, process: asyncio.subprocess.Process, log: Path) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANGS):
         while process.returncode is None:
             with contextlib.suppress(aiohttp.ClientError):
                 async with session.get("/-/ready") as answer:

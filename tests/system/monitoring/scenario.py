@@ -14,8 +14,10 @@ from typing import Any, Final, NamedTuple
 import aiohttp
 
 from proxy.auth.schedule import MIN_DELAY
+from tests.fakes import evidence
 from tests.fakes.commands import CLIENT_ID, CLIENT_SECRET, Command, command, proxy_env
 from tests.fakes.stand import APPLICATION, CREATE, emulating
+from tests.fakes.waiting import HANGS
 from tests.system.monitoring.prometheus import Prometheus, scraping
 from tests.system.monitoring.test_alerts import FILE as RULES
 
@@ -79,6 +81,7 @@ async def _running(seconds: float, every: str, credentials: Path) -> AsyncIterat
         emulating(token_lifetime=seconds * TOKEN_SHARE) as (_, api),
         command("run", env=proxy_env(api, **env)) as proxy,
     ):
+        evidence.keep("the proxy", lambda: proxy.output, lasting=True)
         started = await proxy.event("started")
         admin = started["admin"][0]
         async with scraping(admin, rules=RULES, every=every) as prometheus:
@@ -146,7 +149,7 @@ async def _settled(prometheus: Prometheus, proxy: Command) -> None:
     """Wait for two more scrapes, so that the end is seen; the proxy must have survived it all."""
     assert proxy.process.returncode is None
     seen = time.time() + 2
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANGS):
         while True:
             found = await prometheus.query("timestamp(bits_proxy_build_info)")
             if found and found[0].points[0][1] > seen:

@@ -10,6 +10,7 @@ import yaml
 
 from proxy.metrics import FAMILIES
 from tests.fakes.commands import ROOT
+from tests.fakes.waiting import HANGS
 from tests.system.monitoring.alert_cases import CASES, Case
 
 FILE = ROOT / "helm" / "bits-auth-proxy" / "files" / "alerts.yaml"
@@ -23,7 +24,9 @@ RULES: dict[str, dict[str, Any]] = {
 
 def promtool(*arguments: str) -> str:
     """Run promtool; return what it prints. It must succeed."""
-    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["promtool", *arguments], capture_output=True, text=True, timeout=HANGS, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
