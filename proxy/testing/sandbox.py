@@ -15,8 +15,8 @@ from typing import IO, Any, Final, Literal, Self, cast
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
-_START_TIMEOUT: Final = 30.0
-_TIMEOUT: Final = 10.0
+_START_TIMEOUT: Final = 60.0
+_TIMEOUT: Final = 60.0
 # What the environment says of proxies is not about this machine's own addresses.
 _OPENER: Final = build_opener(ProxyHandler({}))
 

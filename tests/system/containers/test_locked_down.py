@@ -112,8 +112,14 @@ def test_idle_it_ends_at_once(pair: Pair) -> None:
 
 def test_unhealthy_is_said(image: str) -> None:
     # Nobody answers at this address of the documentation's, so there is no token and start-up goes on.
-    env = ("--env=BITS_API_URL=https://192.0.2.1", "--env=BITS_CLIENT_ID=id", "--env=BITS_CLIENT_SECRET=no")
-    with running("lonely", "--network=none", *LOCKED_DOWN, *env, image) as lonely:
+    env = {
+        "BITS_API_URL": "https://192.0.2.1",
+        "BITS_CLIENT_ID": "id",
+        "BITS_CLIENT_SECRET": "no",
+        "BITS_STARTUP_GRACE": "3600",
+    }
+    settings = (f"--env={name}={value}" for name, value in env.items())
+    with running("lonely", "--network=none", *LOCKED_DOWN, *settings, image) as lonely:
         lonely.event("token_refresh_failed")
         with pytest.raises(PodmanError) as unhealthy:
             lonely.run("bits-auth-proxy", "healthcheck")
