@@ -158,6 +158,7 @@ async def test_who_reads_no_answers_is_served_no_more_until_it_does(bench: Bench
         if connection.blocked and await at_rest(arrived) < asked:
             break
     assert arrived() == asked - 1 < most - 1
+    assert bench.in_flight() == 0
     # What was sent meanwhile is served as soon as there is room for its answer.
     got = 0
     async with asyncio.timeout(HANGS):
