@@ -62,8 +62,8 @@ class Container:
         return podman("logs", self.name)
 
     def printed(self) -> str:
-        """What it printed to either stream, with times, for people; nothing once it is removed."""
-        command = ["podman", "logs", "--timestamps", "--names", self.name]
+        """What it printed last to either stream, with times, for people; nothing once it is removed."""
+        command = ["podman", "logs", "--timestamps", "--names", "--tail=200", self.name]
         done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
         return done.stdout + done.stderr if done.returncode == 0 else ""
 

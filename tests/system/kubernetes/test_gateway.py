@@ -21,19 +21,19 @@ SECRET = "canary-secret-9d2f7c-of-the-gateway"
 SERVICE = "bits-bits-auth-proxy"
 # Asks all the time whether the gateway is ready, calls through it, and prints what it is answered.
 _CALLS = f"""\
-import http.client, json, signal, sys, time, urllib.error, urllib.request
+import contextlib, http.client, json, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-def ask(url):
-    try:
-        with urllib.request.urlopen(url, timeout=60) as answer:
+def ask(port, path):
+    with contextlib.closing(http.client.HTTPConnection("{SERVICE}", port, timeout=60)) as connection:
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
             return answer.status, answer.headers["Connection"], answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.headers["Connection"], error.read().decode()
-    except (OSError, http.client.HTTPException):
-        return None, None, None
+        except (OSError, http.client.HTTPException):
+            return None, None, None
 while True:
-    at, ready = time.time(), ask("http://{SERVICE}:9090/readyz")
-    called = ask("http://{SERVICE}:8080/oauth2/userinfo")
+    at, ready = time.time(), ask(9090, "/readyz")
+    called = ask(8080, "/oauth2/userinfo")
     print(json.dumps({{"event": "asked", "at": at, "ready": ready, "called": called[:2]}}), flush=True)
     time.sleep(0.05)
 """
