@@ -194,7 +194,7 @@ class Run:
             if case.client_leaves is Leaving.RST:
                 reset_on_close(writer)
             writer.close()
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(OSError):  # also that it was closed before
                 await writer.wait_closed()
         # Who watches has a turn, too.
         await asyncio.sleep(0)

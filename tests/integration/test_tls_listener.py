@@ -289,6 +289,8 @@ async def test_a_client_that_does_not_read_stops_the_api_and_then_gets_it_all(pk
                 writer.write(PIECE)
                 await writer.drain()
                 sent += len(PIECE)
+            writer.close()
+            await writer.wait_closed()
         writer.transport.abort()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
