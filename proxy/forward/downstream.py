@@ -321,12 +321,15 @@ class ClientConnection(asyncio.BufferedProtocol):
         """Return the exchange for a request that may be forwarded, None when it was refused."""
         frontend = self._frontend
         context = frontend.context
-        try:
-            authority, target = split_target(head)
-        except ValueError as error:
-            self._refuse(problems.BAD_TARGET, head, detail=str(error))
-            return None
-        decision = frontend.access.decide(head.method, target.partition(b"?")[0])
+        authority, target, path = None, head.target, head.path
+        if path is None:
+            try:
+                authority, target = split_target(head)
+            except ValueError as error:
+                self._refuse(problems.BAD_TARGET, head, detail=str(error))
+                return None
+            path = target.partition(b"?")[0]
+        decision = frontend.access.decide(head.method, path)
         if problem := self._objection(head, authority) or decision.refusal:
             self._refuse(problem, head)
             return None

@@ -490,17 +490,18 @@ class Exchange:
         self._upstream = connection
         self.state = _AWAITING_RESPONSE
         connection.begin(self, self.method, upgrading=self.head.websocket)
-        data = context.request_rules.rewrite(
+        pieces = context.request_rules.rewrite(
             self.head,
             target=self._target,
             authorization_line=self._authorization_line,
             request_id=self.request_id,
             sender=self._client,
         )
-        content = b"".join(self._body)
         if self.head.length == CHUNKED:
-            content = _as_chunks(content, done=self._request_done)
-        connection.send(data + content)
+            pieces.append(_as_chunks(b"".join(self._body), done=self._request_done))
+        else:
+            pieces += self._body
+        connection.send(b"".join(pieces))
         self.sent = now
         self._deadline = now + (
             context.response_timeout if self._request_done else context.idle_stream_timeout
@@ -544,10 +545,8 @@ class Exchange:
             and (modern or not unmeasured)
         )
         connection = b"close" if not self._keep_alive else b"" if modern else b"keep-alive"
-        self._out.append(
-            self._context.response_rules.rewrite(
-                head, chunked=self._chunked, connection=connection, request_id=self.request_id
-            )
+        self._out += self._context.response_rules.rewrite(
+            head, chunked=self._chunked, connection=connection, request_id=self.request_id
         )
 
     def _switch(self, head: ResponseHead) -> None:
@@ -601,7 +600,7 @@ class Exchange:
         self._out.clear()
 
     def _end_chunks(self) -> None:
-        nominated = self._response.connection if self._response is not None else ()
+        nominated = self._response.nominated if self._response is not None else ()
         self._out.append(encode_last_chunk(forwardable_trailers(self._trailers, nominated)))
 
     def _check_relay(self, now: float) -> None:

@@ -5,12 +5,14 @@ bytes; only what is named here changes.
 """
 
 import functools
+import operator
 import re
 from collections.abc import Container
 from enum import Enum
 from http import HTTPStatus
 from typing import Final, Protocol
 
+from proxy.http1.hops import HOP_BY_HOP
 from proxy.http1.lines import make_field
 from proxy.http1.messages import CHUNKED, NO_BODY, Field, RequestHead, ResponseHead
 
@@ -35,30 +37,8 @@ class Sender(Protocol):
         ...
 
 
-_HOP_BY_HOP: Final = frozenset(
-    (
-        b"connection",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authentication-info",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    )
-)
-# Written anew, answered here, or telling a third party about the inside of this network.
-_REQUEST_DROPPED: Final = _HOP_BY_HOP | frozenset(
-    (b"content-length", b"expect", b"forwarded", b"host", b"http2-settings", b"x-real-ip", b"x-request-id")
-)
-# Alt-Svc and Strict-Transport-Security speak of the API's origin, not of this one.
-_RESPONSE_DROPPED: Final = (_HOP_BY_HOP - {b"trailer"}) | frozenset(
-    (b"alt-svc", b"strict-transport-security")
-)
 # What must not come late (RFC 9110 section 6.5.1): framing, routing, authentication, control.
-_TRAILERS_DROPPED: Final = _HOP_BY_HOP | frozenset(
+_TRAILERS_DROPPED: Final = HOP_BY_HOP | frozenset(
     (
         b"age",
         b"alt-svc",
@@ -82,6 +62,10 @@ _TRAILERS_DROPPED: Final = _HOP_BY_HOP | frozenset(
 )
 _UPGRADE_LINES: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 _MAX_REQUEST_ID: Final = 200
+_AUTHORIZATION: Final = frozenset((b"authorization",))
+_LENGTH: Final = frozenset((b"content-length",))
+_IN_REQUEST: Final = operator.itemgetter(4)
+_IN_RESPONSE: Final = operator.itemgetter(5)
 # Version ff and ids of zeros alone are invalid; only versions after 00 may bring more.
 _TRACEPARENT: Final = re.compile(
     rb"(?P<version>(?!ff)[0-9a-f]{2})-(?P<trace>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.*)?"
@@ -132,7 +116,7 @@ class RequestRules:
 
     def injects(self, head: RequestHead) -> bool:
         """Tell whether the proxy's token goes on this request."""
-        return not self._keeps or b"authorization" not in head.by_name or b"authorization" in head.connection
+        return not self._keeps or b"authorization" not in head.by_name or b"authorization" in head.nominated
 
     def rewrite(
         self,
@@ -142,19 +126,18 @@ class RequestRules:
         authorization_line: bytes,
         request_id: bytes,
         sender: Sender,
-    ) -> bytes:
-        """Return the head to send: `target` in origin or asterisk form, the token's line, who sent it.
+    ) -> list[bytes]:
+        """Return the head to send, in pieces: `target` in origin or asterisk form, the token's line, who sent it.
 
         An empty `authorization_line` lets the client's own Authorization pass.
         """
-        dropped = _request_dropped(head.connection, keep_credentials=not authorization_line)
-        # Pieces to join: a format costs more than all of them.
+        # A format costs more than all pieces.
         lines = [head.method, b" ", target, self._start]
-        lines += [
-            line
-            for key, _, _, line in head.fields
-            if key not in dropped and not key.startswith(b"x-forwarded-")
-        ]
+        if head.nominated or (authorization_line and b"authorization" in head.by_name):
+            dropped = head.nominated | _AUTHORIZATION if authorization_line else head.nominated
+            lines += [onward for key, _, _, _, onward, _ in head.fields if key not in dropped]
+        else:
+            lines += map(_IN_REQUEST, head.fields)
         if head.length == CHUNKED:
             lines.append(b"Transfer-Encoding: chunked\r\n")
         elif head.length != NO_BODY or b"content-length" in head.by_name:
@@ -169,7 +152,7 @@ class RequestRules:
                 lines.append(b"X-Forwarded-Host: %b\r\n" % head.host)
         lines += (authorization_line, self._via_lines[head.minor_version])
         lines += (b"X-Request-ID: ", request_id, b"\r\n\r\n")
-        return b"".join(lines)
+        return lines
 
 
 class ResponseRules:
@@ -181,8 +164,10 @@ class ResponseRules:
         """Set the API's origin, scheme://host[:port] in lower case, default port left out."""
         self._origin = origin
 
-    def rewrite(self, head: ResponseHead, *, chunked: bool, connection: bytes, request_id: bytes) -> bytes:
-        """Return the head to send.
+    def rewrite(
+        self, head: ResponseHead, *, chunked: bool, connection: bytes, request_id: bytes
+    ) -> list[bytes]:
+        """Return the head to send, in pieces.
 
         `chunked` asks for Transfer-Encoding; `connection` is the value of the Connection field, empty
         for none; `request_id` is echoed unless the API set one.
@@ -193,9 +178,15 @@ class ResponseRules:
                 make_field(field[1], self._localise(field[2])) if field[0] == b"location" else field
                 for field in fields
             ]
-        dropped = _response_dropped(head.connection, head.status)
+        # The length can't be nominated away: it tells where the message ends (but see RFC 9110 section 8.6).
+        dropped = head.nominated - _LENGTH
+        if head.status == _NO_CONTENT:
+            dropped |= _LENGTH
         lines = [_status_line(head.status, head.reason)]
-        lines += [line for key, _, _, line in fields if key not in dropped]
+        if dropped:
+            lines += [onward for key, _, _, _, _, onward in fields if key not in dropped]
+        else:
+            lines += map(_IN_RESPONSE, fields)
         if b"x-request-id" in by_name and b"x-request-id" not in dropped:
             request_id = b""
         if chunked:
@@ -205,17 +196,15 @@ class ResponseRules:
         if request_id:
             lines += (b"X-Request-ID: ", request_id, b"\r\n")
         lines.append(b"\r\n")
-        return b"".join(lines)
+        return lines
 
     def interim(self, head: ResponseHead) -> bytes:
         """Return a 1xx response to pass on (RFC 9110 section 15.2); a 101 switches to WebSocket."""
         lines = [_status_line(head.status, head.reason)]
         if head.status == _SWITCHING_PROTOCOLS:
             lines.append(_UPGRADE_LINES)
-        nominated = head.connection
-        for key, _, _, line in head.fields:
-            if key not in _RESPONSE_DROPPED and key not in nominated and key != b"content-length":
-                lines.append(line)
+        dropped = head.nominated | _LENGTH
+        lines += [onward for key, _, _, _, _, onward in head.fields if key not in dropped]
         lines.append(b"\r\n")
         return b"".join(lines)
 
@@ -242,21 +231,6 @@ class ResponseRules:
             if reference[:1] == b"/"
             else b"/" + reference
         )
-
-
-@functools.lru_cache(maxsize=256)
-def _request_dropped(nominated: tuple[bytes, ...], *, keep_credentials: bool) -> frozenset[bytes]:
-    """Return the names of fields that don't go to the API."""
-    return _REQUEST_DROPPED.union(nominated, () if keep_credentials else (b"authorization",))
-
-
-@functools.lru_cache(maxsize=256)
-def _response_dropped(nominated: tuple[bytes, ...], status: int) -> frozenset[bytes]:
-    """Return the names of fields that don't go to the client."""
-    # The length can't be nominated away: it tells where the message ends (but see RFC 9110 section 8.6).
-    framing = (b"content-length",)
-    dropped = _RESPONSE_DROPPED.union(nominated)
-    return dropped.union(framing) if status == _NO_CONTENT else dropped.difference(framing)
 
 
 @functools.lru_cache(maxsize=256)

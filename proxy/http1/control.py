@@ -8,8 +8,9 @@ import operator
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeAlias
 
+from proxy.http1.hops import HOP_BY_HOP
 from proxy.http1.known import Known
 from proxy.http1.messages import (
     CHUNKED,
@@ -36,6 +37,9 @@ _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(
 _HOSTS: Final = Known(lambda host: _HOST.match(host) is not None)
 _KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:\A|[,;\s])timeout\s*=\s*\"?([0-9]{1,9})", re.IGNORECASE)
 _MAX_LENGTH_DIGITS: Final = 18
+_Connection: TypeAlias = tuple[frozenset[bytes], bool, tuple[bool, bool]]
+"""What a Connection field says: names of fields that end here (but for those that always do), whether it asks
+for an upgrade, and by the minor version of the sender's HTTP whether it agrees to persist (RFC 9112 9.3)."""
 _NAME_AND_VALUE: Final = operator.itemgetter(0, 2)
 _SWITCHING_PROTOCOLS: Final = int(HTTPStatus.SWITCHING_PROTOCOLS)
 _OK: Final = int(HTTPStatus.OK)
@@ -60,10 +64,10 @@ def apply_request_control(head: RequestHead) -> None:
         head.length = _request_length(by_name, head.minor_version)
     connection = by_name.get(b"connection")
     if connection is not None:
-        head.connection = _tokens(connection)
-        head.keep_alive = _keep_alive(head.connection, head.minor_version)
+        head.nominated, upgrade, persists = _CONNECTIONS[connection]
+        head.keep_alive = persists[head.minor_version]
         head.websocket = (
-            b"upgrade" in head.connection
+            upgrade
             and by_name.get(b"upgrade", b"").lower() == b"websocket"
             and head.method == b"GET"
             and head.minor_version == 1
@@ -85,7 +89,7 @@ def by_lower_name(fields: Sequence[Field], singles: Mapping[bytes, str]) -> dict
     if len(values) == len(fields):
         return values
     values.clear()
-    for key, name, value, _ in fields:
+    for key, name, value, *_ in fields:
         if key not in values:
             values[key] = value
         elif key in singles:
@@ -111,11 +115,12 @@ def apply_response_control(head: ResponseHead) -> None:
         if length is not None or head.minor_version == 0:
             raise MalformedMessage("bad_framing", "Transfer-Encoding with Content-Length or in HTTP/1.0")
         head.chunked = True
+    upgrade = False
     connection = by_name.get(b"connection")
     if connection is not None:
-        head.connection = _tokens(connection)
-        head.keep_alive = _keep_alive(head.connection, head.minor_version)
-    if head.status == _SWITCHING_PROTOCOLS and not (b"upgrade" in by_name and b"upgrade" in head.connection):
+        head.nominated, upgrade, persists = _CONNECTIONS[connection]
+        head.keep_alive = persists[head.minor_version]
+    if head.status == _SWITCHING_PROTOCOLS and not (b"upgrade" in by_name and upgrade):
         raise MalformedMessage("bad_syntax", "a 101 that does not say to what it switches")
     if b"keep-alive" in by_name and (match := _KEEP_ALIVE_TIMEOUT.search(by_name[b"keep-alive"])):
         head.keep_alive_timeout = int(match[1])
@@ -156,20 +161,12 @@ def _content_length(value: bytes) -> int:
     return length
 
 
-def _split_list(value: bytes) -> tuple[bytes, ...]:
-    return tuple(token for part in value.lower().split(b",") if (token := part.strip(b" \t")))
+def _read_connection(value: bytes) -> _Connection:
+    options = frozenset(token for part in value.lower().split(b",") if (token := part.strip(b" \t")))
+    closes = b"close" in options
+    nominated = options - HOP_BY_HOP - {b"close"}
+    return nominated, b"upgrade" in options, (not closes and b"keep-alive" in options, not closes)
 
 
-def _tokens(value: bytes) -> tuple[bytes, ...]:
-    return _LISTS[value] or ()
-
-
-def _keep_alive(connection: tuple[bytes, ...], minor_version: int) -> bool:
-    """Tell whether the sender agrees to persist (RFC 9112 section 9.3)."""
-    if b"close" in connection:
-        return False
-    return minor_version == 1 or b"keep-alive" in connection
-
-
-_LISTS: Final = Known(_split_list)
+_CONNECTIONS: Final = Known(_read_connection)
 _NUMBERS: Final = Known(_read_number)

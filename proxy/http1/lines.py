@@ -7,11 +7,12 @@ is usual. Whoever gets None for a line lets llhttp judge the whole head.
 import re
 from typing import Final, TypeAlias
 
+from proxy.http1.hops import ends_with_request, ends_with_response
 from proxy.http1.known import Known
 from proxy.http1.messages import Field
 
-RequestLine: TypeAlias = tuple[bytes, bytes, int]
-"""Method, target, minor version."""
+RequestLine: TypeAlias = tuple[bytes, bytes, int, bytes | None]
+"""Method, target, minor version, and the path (see `path_of`)."""
 StatusLine: TypeAlias = tuple[int, bytes, int]
 """Status, reason, minor version."""
 
@@ -38,7 +39,21 @@ def make_field(name: bytes, value: bytes) -> Field:
     """Return the field of a name as received and a value, whose trailing whitespace is no part of it."""
     # llhttp leaves it there (RFC 9112 section 5.1).
     value = value.rstrip(b" \t")
-    return name.lower(), name, value, b"%b: %b\r\n" % (name, value)
+    key = name.lower()
+    line = b"%b: %b\r\n" % (name, value)
+    return (
+        key,
+        name,
+        value,
+        line,
+        b"" if ends_with_request(key) else line,
+        b"" if ends_with_response(key) else line,
+    )
+
+
+def path_of(target: bytes) -> bytes | None:
+    """Return the path of a target in origin form without its query; None for all others, and for faulty ones."""
+    return target.partition(b"?")[0] if target.startswith(b"/") and b"#" not in target else None
 
 
 def _read_field(line: bytes) -> Field | None:
@@ -48,7 +63,10 @@ def _read_field(line: bytes) -> Field | None:
 
 def _read_request_line(line: bytes) -> RequestLine | None:
     match = _REQUEST.fullmatch(line)
-    return None if match is None else (match[1], match[2], int(match[3]))
+    if match is None:
+        return None
+    method, target, minor_version = match.groups()
+    return method, target, int(minor_version), path_of(target)
 
 
 def _read_status_line(line: bytes) -> StatusLine | None:

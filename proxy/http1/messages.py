@@ -2,14 +2,17 @@
 
 from typing import Final, TypeAlias
 
-Field: TypeAlias = tuple[bytes, bytes, bytes, bytes]
+Field: TypeAlias = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
 """A header or trailer field: name in lower case, name as received, value without outer whitespace, and the
-line to send on, in the canonical form `name: value` with its CRLF."""
+line to send on, in the canonical form `name: value` with its CRLF; then what goes on of it in a request and in
+a response: the line, or nothing where a field of that name ends here (see `hops`)."""
 
 NO_BODY: Final = 0
 CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
 """Body lengths that are not a number of bytes; see `RequestHead.length` and `response_length`."""
+
+_NONE: Final[frozenset[bytes]] = frozenset()
 
 
 class MalformedMessage(Exception):  # noqa: N818 - says what the message is
@@ -24,16 +27,16 @@ class MalformedMessage(Exception):  # noqa: N818 - says what the message is
 class RequestHead:
     """A request line and header section that passed all checks of RFC 9112.
 
-    `length` is the body's: a number of bytes, or CHUNKED. `connection` holds the names nominated in
-    Connection, in lower case. `websocket` tells whether the request opens a WebSocket (RFC 6455 section 4.1);
+    `length` is the body's: a number of bytes, or CHUNKED. `nominated` holds the names of fields that end here
+    because Connection names them, in lower case. `websocket` tells whether the request opens a WebSocket (RFC 6455 section 4.1);
     no other upgrade is known.
+    `path` is that of a target in origin form, without its query; None for all others, and for faulty ones.
     `by_name` holds the values of `fields` by lower-case name, the lines of a list joined, so that no rule
     needs to walk them all.
     """
 
     __slots__ = (
         "by_name",
-        "connection",
         "expects_continue",
         "fields",
         "host",
@@ -41,6 +44,8 @@ class RequestHead:
         "length",
         "method",
         "minor_version",
+        "nominated",
+        "path",
         "target",
         "websocket",
     )
@@ -58,16 +63,17 @@ class RequestHead:
         self.minor_version = minor_version
         self.fields = fields
         self.by_name = by_name
+        self.path: bytes | None = None
         self.host: bytes | None = None
         self.length = NO_BODY
         self.keep_alive = minor_version == 1
-        self.connection: tuple[bytes, ...] = ()
+        self.nominated: frozenset[bytes] = _NONE
         self.expects_continue = False
         self.websocket = False
 
 
 class ResponseHead:
-    """A status line and header section; `by_name` is as in `RequestHead`.
+    """A status line and header section; `by_name` and `nominated` are as in `RequestHead`.
 
     `content_length` is None where the field is absent.
     """
@@ -75,12 +81,12 @@ class ResponseHead:
     __slots__ = (
         "by_name",
         "chunked",
-        "connection",
         "content_length",
         "fields",
         "keep_alive",
         "keep_alive_timeout",
         "minor_version",
+        "nominated",
         "reason",
         "status",
     )
@@ -100,6 +106,6 @@ class ResponseHead:
         self.by_name = by_name
         self.content_length: int | None = None
         self.chunked = False
-        self.connection: tuple[bytes, ...] = ()
+        self.nominated: frozenset[bytes] = _NONE
         self.keep_alive = minor_version == 1
         self.keep_alive_timeout: int | None = None

@@ -23,7 +23,7 @@ from proxy.http1.control import (
     by_lower_name,
 )
 from proxy.http1.known import Known
-from proxy.http1.lines import FIELDS, REQUEST_LINES, STATUS_LINES, RequestLine, StatusLine, make_field
+from proxy.http1.lines import FIELDS, REQUEST_LINES, STATUS_LINES, RequestLine, StatusLine, make_field, path_of
 from proxy.http1.messages import Field, MalformedMessage, RequestHead, ResponseHead
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
@@ -184,11 +184,12 @@ class RequestParser(_HeadParser[RequestHead, RequestLine]):
             raise MalformedMessage("bad_syntax", "the request line names another protocol")
         if method not in _METHODS:
             raise MalformedMessage("unknown_method", "the method is not known")
-        return method, target, minor_version
+        return method, target, minor_version, path_of(target)
 
     def _build(self, start: RequestLine, fields: list[Field]) -> RequestHead:
-        method, target, minor_version = start
+        method, target, minor_version, path = start
         head = RequestHead(method, target, minor_version, fields, by_lower_name(fields, REQUEST_SINGLES))
+        head.path = path
         apply_request_control(head)
         return head
 

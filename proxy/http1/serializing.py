@@ -13,11 +13,6 @@ def encode_chunk(content: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(content), content)
 
 
-def encode_fields(fields: Iterable[Field]) -> bytes:
-    """Return the lines of `fields`, names in their own case."""
-    return b"".join([line for _, _, _, line in fields])
-
-
 def encode_last_chunk(trailers: Iterable[Field]) -> bytes:
     """Return the end of a chunked body with its trailer section."""
-    return b"0\r\n%b\r\n" % encode_fields(trailers)
+    return b"0\r\n%b\r\n" % b"".join([line for _, _, _, line, *_ in trailers])
