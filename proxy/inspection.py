@@ -54,7 +54,7 @@ class Inspection:
     def keep(self, exchange: InspectedExchange) -> None:
         """Keep an exchange that has ended; the oldest goes."""
         head, response = exchange.head, exchange.response
-        start = b"%b %b HTTP/1.%d" % (head.method, exchange.target, head.minor_version)
+        start = b"%b %b HTTP/1.%d" % (head.method, head.target, head.minor_version)
         kept = {"request": self._message(start, head.fields, exchange.request_copy), "response": None}
         if response is not None:
             start = b"HTTP/1.%d %d %b" % (response.minor_version, response.status, response.reason)

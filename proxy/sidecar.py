@@ -45,7 +45,7 @@ from proxy.forward.context import ForwardContext
 from proxy.forward.dialing import Dialer
 from proxy.forward.downstream import READ_SIZE
 from proxy.forward.exchange import Exchange
-from proxy.forward.frontend import Clients, Frontend, RequestIds
+from proxy.forward.frontend import Clients, Frontend, request_ids
 from proxy.forward.gateway import Gateway
 from proxy.forward.headers import ClientAuthorization, RequestRules, ResponseRules, canonical_origin
 from proxy.forward.inspecting import InspectedExchange
@@ -130,7 +130,7 @@ class Sidecar:
         )
         self._health = Health(
             clock=self._clock,
-            has_token=lambda: self._refresher.current() is not None,
+            has_token=lambda: self._refresher.current(self._clock.now()) is not None,
             startup_grace=settings.startup_grace,
         )
         self._outbox = Outbox(self._loop.call_soon)
@@ -299,7 +299,7 @@ class Sidecar:
         settings = self._settings
         limits = settings.limits
         access = AccessRules(allow=settings.allow, safe_operations=settings.safe_operations)
-        request_ids = RequestIds(secrets.token_hex(6))
+        ids = request_ids(secrets.token_hex(6))
         read_buffer = memoryview(bytearray(READ_SIZE))
         for address, sock in self._sockets:
             certificate = self._certificate if isinstance(address, TcpAddress) else None
@@ -311,7 +311,7 @@ class Sidecar:
                     allowed=allowed_hosts(settings, address), upstream=api_origin(settings)[1]
                 ),
                 site_rule=SiteRule(allowed_origins=settings.allowed_origins),
-                request_ids=request_ids,
+                request_ids=ids,
                 clients=self._clients,
                 read_buffer=read_buffer,
                 max_line=limits.request_line,

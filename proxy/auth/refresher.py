@@ -82,6 +82,7 @@ class Refresher:
         "_tasks",
         "_timer",
         "_waiters",
+        "current",
     )
 
     def __init__(
@@ -104,6 +105,8 @@ class Refresher:
         self._call_later = call_later
         self._observer = observer
         self._life = Lifecycle(now=clock.now(), rng=rng)
+        # Without a frame of Python code in between: every request asks.
+        self.current = self._life.current
         # Ordered: who waits longest hears first.
         self._waiters: dict[TokenWaiter, None] = {}
         self._refused_waiters: dict[TokenWaiter, None] = {}
@@ -156,13 +159,9 @@ class Refresher:
 
     # The TokenSource.
 
-    def current(self) -> AccessToken | None:
-        """Return the token to send now, or None when there is none that is valid."""
-        return self._life.current(self._clock.now())
-
     def acquire(self, waiter: TokenWaiter) -> None:
         """Tell `waiter` as soon as a valid token is there, or that none will come; maybe at once."""
-        token = self.current()
+        token = self.current(self._clock.now())
         if token is not None:
             waiter.token_ready(token)
         elif self._closed or self._life.permanent:
@@ -270,7 +269,7 @@ class Refresher:
         for waiter in (*_emptied(self._waiters), *_emptied(self._refused_waiters)):
             # The machine may have slept since the request was sent, and what the others do on hearing takes
             # time too: whoever comes too late for this token waits for the next.
-            if self.current() is token:
+            if self.current(self._clock.now()) is token:
                 self._tell(waiter, token)
             else:
                 self._waiters[waiter] = None

@@ -107,8 +107,8 @@ class TokenWaiter(Protocol):
 class TokenSource(Protocol):
     """Where the data path gets its token. All calls are synchronous and cheap."""
 
-    def current(self) -> AccessToken | None:
-        """Return the token to send now, or None when there is none that is valid."""
+    def current(self, now: float) -> AccessToken | None:
+        """Return the token to send at `now`, or None when there is none that is valid."""
         ...
 
     def acquire(self, waiter: TokenWaiter) -> None:

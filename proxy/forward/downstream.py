@@ -321,39 +321,32 @@ class ClientConnection(asyncio.BufferedProtocol):
         """Return the exchange for a request that may be forwarded, None when it was refused."""
         frontend = self._frontend
         context = frontend.context
-        authority, target, path = None, head.target, head.path
+        authority, path = None, head.path
         if path is None:
             try:
-                authority, target = split_target(head)
+                authority, head.target = split_target(head)
             except ValueError as error:
                 self._refuse(problems.BAD_TARGET, head, detail=str(error))
                 return None
-            path = target.partition(b"?")[0]
+            path = head.target.partition(b"?")[0]
         decision = frontend.access.decide(head.method, path)
         if problem := self._objection(head, authority) or decision.refusal:
             self._refuse(problem, head)
             return None
         context.observer.exchange_started()
-        return self._make_exchange(
-            context,
-            self,
-            head,
-            target=target,
-            decision=decision,
-            request_id=request_id_of(head) or frontend.request_ids.next(),
-            now=context.clock.now(),
-        )
+        request_id = request_id_of(head) or next(frontend.request_ids)
+        return self._make_exchange(context, self, head, decision, request_id, context.clock.now())
 
     def _objection(self, head: RequestHead, authority: bytes | None) -> Problem | None:
         """Return what speaks against a request, its method and path aside."""
         frontend = self._frontend
-        rules = frontend.context.request_rules
         if not frontend.host_rule.accepts(head.host):
             return problems.MISDIRECTED
         if authority is not None and not frontend.host_rule.accepts_authority(authority):
             return problems.MISDIRECTED
         # Most requests bring none of the fields that these look at.
         if not _TELLING.isdisjoint(head.by_name):
+            rules = frontend.context.request_rules
             if not frontend.site_rule.accepts(head):
                 return problems.CROSS_SITE
             if rules.refuses(head):
@@ -373,7 +366,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             exchange.fail(problem, detail=detail)
             return
         frontend = self._frontend
-        request_id = (head and request_id_of(head)) or frontend.request_ids.next()
+        request_id = (head and request_id_of(head)) or next(frontend.request_ids)
         frontend.context.observer.request_rejected(problem.code, self.peer, request_id)
         self.send(
             problem.response(

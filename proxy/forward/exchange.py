@@ -134,7 +134,6 @@ class Exchange:
 
     __slots__ = (
         "_answering",
-        "_authorization_line",
         "_body",
         "_chunked",
         "_client",
@@ -152,7 +151,6 @@ class Exchange:
         "_response_done",
         "_response_length",
         "_retried",
-        "_target",
         "_token",
         "_token_replaced",
         "_trailers",
@@ -180,13 +178,11 @@ class Exchange:
         context: ForwardContext,
         client: Client,
         head: RequestHead,
-        *,
-        target: bytes,
         decision: Decision,
         request_id: bytes,
         now: float,
     ) -> None:
-        """Prepare the exchange for `head`, which has passed all checks; `target` is what the API is asked."""
+        """Prepare the exchange for `head`, which has passed all checks; its target is what the API is asked."""
         self._context = context
         self._client = client
         self.head = head
@@ -200,11 +196,9 @@ class Exchange:
         self.status = 0
         self.problem = ""
         self.request_bytes = self.response_bytes = 0
-        self._target = target
         self._deadline = 0.0
         self._patient = False
         self._token: AccessToken | None = None
-        self._authorization_line = b""
         self._upstream: UpstreamConnection | None = None
         # The request's body: all of it so far while `_holding`, to be sent, or sent again.
         self._body: list[bytes] = []
@@ -228,9 +222,9 @@ class Exchange:
         if not context.request_rules.injects(self.head):
             self._connect(self.started)
             return
-        token = context.tokens.current()
+        token = self._token = context.tokens.current(self.started)
         if token is not None:
-            self._use(token, self.started)
+            self._connect(self.started)
         else:
             self._await_token(self.started)
 
@@ -340,16 +334,18 @@ class Exchange:
         now = self._context.clock.now()
         if self.state is _AWAITING_TOKEN:
             self.token_at = now
-            self._use(token, now)
+            self._token = token
+            self._connect(now)
         elif self.state is _REFUSED:
             # A token endpoint may give the very token again that was refused.
-            if not self._holding or token.header_line == self._authorization_line:
+            if not self._holding or self._token is None or token.header_line == self._token.header_line:
                 self._relay_refusal()
                 return
             self._token_replaced = True
             self._context.observer.retried("token_refused")
             self._drop_response()
-            self._use(token, now)
+            self._token = token
+            self._connect(now)
 
     def token_unavailable(self, reason: TokenUnavailable) -> None:
         """Learn that there is no token, or none but the one that the API refused."""
@@ -469,11 +465,6 @@ class Exchange:
         self._deadline = now + self._context.token_wait
         self._context.tokens.acquire(self)
 
-    def _use(self, token: AccessToken, now: float) -> None:
-        self._token = token
-        self._authorization_line = token.header_line
-        self._connect(now)
-
     def _connect(self, now: float) -> None:
         if self.head.expects_continue and not (self._continued or self.request_bytes or self._request_done):
             self._continued = True
@@ -486,14 +477,13 @@ class Exchange:
 
     def _send(self, connection: UpstreamConnection, now: float) -> None:
         """Send the request with what has arrived of its body."""
-        context = self._context
+        context, token = self._context, self._token
         self._upstream = connection
         self.state = _AWAITING_RESPONSE
         connection.begin(self, self.method, upgrading=self.head.websocket)
         pieces = context.request_rules.rewrite(
             self.head,
-            target=self._target,
-            authorization_line=self._authorization_line,
+            authorization_line=b"" if token is None else token.header_line,
             request_id=self.request_id,
             sender=self._client,
         )

@@ -1,6 +1,8 @@
 """What the connections of clients share: their listener's rules and limits, and the list of them."""
 
 import asyncio
+import itertools
+from collections.abc import Iterator
 from typing import Final, Protocol, final
 
 from proxy.forward.access import AccessRules, HostRule, SiteRule
@@ -24,19 +26,9 @@ class Connection(Protocol):
         ...
 
 
-class RequestIds:
-    """Makes request ids: a prefix that is this process's, and a count."""
-
-    __slots__ = ("_count", "_prefix")
-
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix.encode("ascii")
-        self._count = 0
-
-    def next(self) -> bytes:
-        """Return an id that this process has not given before."""
-        self._count += 1
-        return b"%b-%08x" % (self._prefix, self._count)
+def request_ids(prefix: str) -> Iterator[bytes]:
+    """Return request ids without end: a prefix that is this process's, and a count."""
+    return map((prefix.encode("ascii") + b"-%08x").__mod__, itertools.count(1))
 
 
 @final
@@ -96,7 +88,7 @@ class Frontend:
         access: AccessRules,
         host_rule: HostRule,
         site_rule: SiteRule,
-        request_ids: RequestIds,
+        request_ids: Iterator[bytes],
         clients: Clients,
         read_buffer: memoryview,
         max_line: int,

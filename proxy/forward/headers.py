@@ -122,17 +122,16 @@ class RequestRules:
         self,
         head: RequestHead,
         *,
-        target: bytes,
         authorization_line: bytes,
         request_id: bytes,
         sender: Sender,
     ) -> list[bytes]:
-        """Return the head to send, in pieces: `target` in origin or asterisk form, the token's line, who sent it.
+        """Return the head to send, in pieces: its target is in origin or asterisk form.
 
         An empty `authorization_line` lets the client's own Authorization pass.
         """
         # A format costs more than all pieces.
-        lines = [head.method, b" ", target, self._start]
+        lines = [head.method, b" ", head.target, self._start]
         if head.nominated or (authorization_line and b"authorization" in head.by_name):
             dropped = head.nominated | _AUTHORIZATION if authorization_line else head.nominated
             lines += [onward for key, _, _, _, onward, _ in head.fields if key not in dropped]

@@ -48,11 +48,6 @@ class InspectedExchange(Exchange):
         self.response_copy = BodyCopy()
 
     @property
-    def target(self) -> bytes:
-        """What the API was asked."""
-        return self._target
-
-    @property
     def response(self) -> ResponseHead | None:
         """The head of the API's answer, None if none came."""
         return self._response

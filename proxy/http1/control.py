@@ -60,8 +60,12 @@ def apply_request_control(head: RequestHead) -> None:
         head.host = host
     elif head.minor_version == 1:
         raise MalformedMessage("bad_host", "the Host field is missing")
-    if b"content-length" in by_name or b"transfer-encoding" in by_name:
-        head.length = _request_length(by_name, head.minor_version)
+    length = by_name.get(b"content-length")
+    if length is not None:
+        head.length = _content_length(length)
+    if b"transfer-encoding" in by_name:
+        _check_chunked(head, length)
+        head.length = CHUNKED
     connection = by_name.get(b"connection")
     if connection is not None:
         head.nominated, upgrade, persists = _CONNECTIONS[connection]
@@ -110,10 +114,7 @@ def apply_response_control(head: ResponseHead) -> None:
     if length is not None:
         head.content_length = _content_length(length)
     if b"transfer-encoding" in by_name:
-        if by_name[b"transfer-encoding"].lower() != b"chunked":
-            raise MalformedMessage("bad_framing", "a Transfer-Encoding other than chunked")
-        if length is not None or head.minor_version == 0:
-            raise MalformedMessage("bad_framing", "Transfer-Encoding with Content-Length or in HTTP/1.0")
+        _check_chunked(head, length)
         head.chunked = True
     upgrade = False
     connection = by_name.get(b"connection")
@@ -136,18 +137,14 @@ def response_length(head: ResponseHead, method: bytes) -> int:
     return UNTIL_CLOSE if head.content_length is None else head.content_length
 
 
-def _request_length(by_name: Mapping[bytes, bytes], minor_version: int) -> int:
-    encoding = by_name.get(b"transfer-encoding")
-    length = by_name.get(b"content-length")
-    if encoding is None:
-        return NO_BODY if length is None else _content_length(length)
+def _check_chunked(head: RequestHead | ResponseHead, length: bytes | None) -> None:
+    """Accept a Transfer-Encoding that is `chunked`, in HTTP/1.1, without a Content-Length."""
     if length is not None:
         raise MalformedMessage("bad_framing", "Content-Length together with Transfer-Encoding")
-    if encoding.lower() != b"chunked":
+    if head.by_name[b"transfer-encoding"].lower() != b"chunked":
         raise MalformedMessage("bad_framing", "a Transfer-Encoding other than chunked")
-    if minor_version == 0:
+    if head.minor_version == 0:
         raise MalformedMessage("bad_framing", "Transfer-Encoding in HTTP/1.0")
-    return CHUNKED
 
 
 def _read_number(value: bytes) -> int | None:

@@ -20,9 +20,7 @@ class Known(dict[bytes, ValueT], Generic[ValueT]):
     `keep` tells of a value whether its line may come again; a secret never should be kept.
     """
 
-    def __init__(
-        self, read: Callable[[bytes], ValueT], keep: Callable[[Any], bool] = lambda _: True
-    ) -> None:
+    def __init__(self, read: Callable[[bytes], ValueT], keep: Callable[[Any], bool] = lambda _: True) -> None:
         super().__init__()
         self._read = read
         self._keep = keep

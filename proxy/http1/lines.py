@@ -52,7 +52,7 @@ def make_field(name: bytes, value: bytes) -> Field:
 
 
 def path_of(target: bytes) -> bytes | None:
-    """Return the path of a target in origin form without its query; None for all others, and for faulty ones."""
+    """Return the path, without the query, of a good target in origin form; None for all others."""
     return target.partition(b"?")[0] if target.startswith(b"/") and b"#" not in target else None
 
 

@@ -4,8 +4,8 @@ from typing import Final, TypeAlias
 
 Field: TypeAlias = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
 """A header or trailer field: name in lower case, name as received, value without outer whitespace, and the
-line to send on, in the canonical form `name: value` with its CRLF; then what goes on of it in a request and in
-a response: the line, or nothing where a field of that name ends here (see `hops`)."""
+line to send on, in the canonical form `name: value` with its CRLF; then what goes on of it in a request and
+in a response: the line, or nothing where a field of that name ends here (see `hops`)."""
 
 NO_BODY: Final = 0
 CHUNKED: Final = -1
@@ -27,10 +27,10 @@ class MalformedMessage(Exception):  # noqa: N818 - says what the message is
 class RequestHead:
     """A request line and header section that passed all checks of RFC 9112.
 
+    `target` is as received, `path` that of a good one in origin form, without its query, else None.
     `length` is the body's: a number of bytes, or CHUNKED. `nominated` holds the names of fields that end here
-    because Connection names them, in lower case. `websocket` tells whether the request opens a WebSocket (RFC 6455 section 4.1);
-    no other upgrade is known.
-    `path` is that of a target in origin form, without its query; None for all others, and for faulty ones.
+    because Connection names them, in lower case. `websocket` tells whether the request opens a WebSocket
+    (RFC 6455 section 4.1); no other upgrade is known.
     `by_name` holds the values of `fields` by lower-case name, the lines of a list joined, so that no rule
     needs to walk them all.
     """

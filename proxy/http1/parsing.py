@@ -23,7 +23,15 @@ from proxy.http1.control import (
     by_lower_name,
 )
 from proxy.http1.known import Known
-from proxy.http1.lines import FIELDS, REQUEST_LINES, STATUS_LINES, RequestLine, StatusLine, make_field, path_of
+from proxy.http1.lines import (
+    FIELDS,
+    REQUEST_LINES,
+    STATUS_LINES,
+    RequestLine,
+    StatusLine,
+    make_field,
+    path_of,
+)
 from proxy.http1.messages import Field, MalformedMessage, RequestHead, ResponseHead
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
@@ -59,7 +67,16 @@ class _Sink:
 class _HeadParser(ABC, Generic[HeadT, LineT]):
     """What the two directions share: collecting the head, the limits, the engine."""
 
-    __slots__ = ("_buffer", "_engine", "_max_fields", "_max_head", "_max_line", "_sink", "rest")
+    __slots__ = (
+        "_buffer",
+        "_engine",
+        "_known_start",
+        "_max_fields",
+        "_max_head",
+        "_max_line",
+        "_sink",
+        "rest",
+    )
 
     FIRST_LINES: ClassVar[Known[Any]]
     ENGINE: ClassVar[type[Any]]
@@ -73,6 +90,7 @@ class _HeadParser(ABC, Generic[HeadT, LineT]):
         self._buffer = b""
         self._sink = _Sink()
         self._engine: Any = None
+        self._known_start = type(self).FIRST_LINES.__getitem__
 
     @property
     def started(self) -> bool:
@@ -87,9 +105,10 @@ class _HeadParser(ABC, Generic[HeadT, LineT]):
         if not self._buffer:
             end = data.find(_END_OF_HEAD)
             if 0 < end <= self._max_head:
-                first, *lines = data[:end].split(b"\r\n")
+                lines = data[:end].split(b"\r\n")
+                first = lines.pop(0)
                 if len(lines) <= self._max_fields and len(first) <= self._max_line:
-                    start = self.FIRST_LINES[first]
+                    start = self._known_start(first)
                     fields = list(map(_known_field, lines))
                     if start is not None and all(fields):
                         self.rest = data[end + 4 :]

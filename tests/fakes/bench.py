@@ -55,7 +55,7 @@ async def set_up(**env: str) -> AsyncIterator[Bench]:
         address = sidecar.addresses[0]
         where = (address.host, address.port) if isinstance(address, TcpAddress) else ("", 0)
         bench = Bench(upstream, sidecar, lambda: raw_client(where), log, clock)
-        await bench.seen(lambda: sidecar._refresher.current() is not None)
+        await bench.seen(lambda: sidecar._refresher.current(sidecar._clock.now()) is not None)
         yield bench
         # Whatever a test does, each exchange is counted in and out, once.
         await bench.seen(lambda: bench.in_flight() == 0)

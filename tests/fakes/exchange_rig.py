@@ -191,9 +191,9 @@ class FakeTokens:
         self.at_once: AccessToken | TokenUnavailable | None = None
         self.refusals = 0
 
-    def current(self) -> AccessToken | None:
+    def current(self, now: float) -> AccessToken | None:
         token = self.token
-        return token if token is not None and self._clock.now() < token.expires_at else None
+        return token if token is not None and now < token.expires_at else None
 
     def acquire(self, waiter: TokenWaiter) -> None:
         self._ask(waiter)
@@ -294,10 +294,9 @@ class Rig:
             self.context,
             self.client,
             head,
-            target=b"/v1/x",
-            decision=Decision(None, "x", repeatable=repeatable),
-            request_id=b"r-1",
-            now=self.clock.now(),
+            Decision(None, "x", repeatable=repeatable),
+            b"r-1",
+            self.clock.now(),
         )
         if self.request_done:
             self.exchange.request_data(b"", done=True)

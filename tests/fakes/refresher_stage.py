@@ -36,9 +36,13 @@ class RefresherStage:
         await settle()
         self.endpoint.grant(lifetime)
         await settle()
-        token = self.it.current()
+        token = self.current()
         assert token is not None
         return token
+
+    def current(self) -> AccessToken | None:
+        """Return the token to send now."""
+        return self.it.current(self.clock.now())
 
     def waiter(self) -> Waiter:
         """Return one who has asked for a token."""

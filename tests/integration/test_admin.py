@@ -299,7 +299,7 @@ async def test_status_and_metrics_of_a_whole_stand_tell_the_same() -> None:
             assert answer.status == 200
         status = json.loads((await get(stand.admin, "/status"))[1])
         metrics = (await get(stand.admin, "/metrics"))[1]
-        token = stand.sidecar._refresher.current()
+        token = stand.sidecar._refresher.current(stand.sidecar._clock.now())
         assert token is not None
     values = {
         line.rpartition(" ")[0]: float(line.rpartition(" ")[2])

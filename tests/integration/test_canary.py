@@ -169,10 +169,10 @@ async def test_neither_secret_nor_token_shows_anywhere(tmp_path: Path) -> None:
 
 async def test_an_exception_that_quotes_a_token_is_logged_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     async with standing() as stand:
-        token = stand.sidecar._refresher.current()
+        token = stand.sidecar._refresher.current(stand.sidecar._clock.now())
         while token is None:
             assert await statuses_of(stand.url, b"{}") == [400]
-            token = stand.sidecar._refresher.current()
+            token = stand.sidecar._refresher.current(stand.sidecar._clock.now())
         value = token.reveal()
 
         def crash(self: object) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from config.settings import KYC_WORDS
 from proxy.forward.inspecting import MAX_COPY, BodyCopy
+from proxy.http1.lines import make_field
 from proxy.http1.messages import Field, RequestHead, ResponseHead
 from proxy.inspection import MAX_EXCHANGES, Inspection
 from proxy.journal import exchange_id
@@ -20,10 +21,7 @@ CANARY = "Canary-7f3a"
 
 
 def fields_of(pairs: dict[str, str]) -> list[Field]:
-    return [
-        (name.lower().encode(), name.encode(), value.encode(), f"{name}: {value}\r\n".encode())
-        for name, value in pairs.items()
-    ]
+    return [make_field(name.encode(), value.encode()) for name, value in pairs.items()]
 
 
 class Passed:

@@ -25,7 +25,7 @@ async def test_all_who_wait_for_the_first_token_share_one_flight(stage: Refreshe
     assert stage.endpoint.asked == ["old"]
     stage.endpoint.grant()
     await settle()
-    assert {waiter.token for waiter in waiters} == {stage.it.current()}
+    assert {waiter.token for waiter in waiters} == {stage.current()}
     assert {waiter.calls for waiter in waiters} == {1}
 
 
@@ -42,7 +42,7 @@ async def test_a_refresh_in_the_background_keeps_nobody_waiting(stage: Refresher
     assert stage.waiter().token is token
     stage.endpoint.grant()
     await settle()
-    assert stage.it.current() is not token
+    assert stage.current() is not token
     assert stage.log.obtained == ["start", "scheduled"]
 
 
@@ -53,7 +53,7 @@ async def test_the_lifetime_counts_from_before_the_request_was_sent(stage: Refre
     stage.clock.advance(20)
     stage.endpoint.grant(3600)
     await settle()
-    token = stage.it.current()
+    token = stage.current()
     assert token is not None
     assert token.expires_at == sent + 3600 - 30
 
@@ -64,7 +64,7 @@ async def test_tokens_of_four_seconds_are_always_valid(stage: RefresherStage) ->
     await settle()
     for _ in range(600):
         await stage.timers.advance(0.1, step=0.1)
-        assert stage.it.current() is not None
+        assert stage.current() is not None
     assert 60 / 3.3 <= stage.endpoint.issued <= 60 / 2.7
 
 
@@ -75,7 +75,7 @@ async def test_failures_are_repeated_with_backoff_while_the_token_serves(stage: 
         while stage.endpoint.pending:
             stage.endpoint.fail("connect")
             await settle()
-        assert stage.it.current() is token or stage.clock.now() >= token.expires_at
+        assert stage.current() is token or stage.clock.now() >= token.expires_at
     assert stage.it.status().consecutive_failures == len(stage.log.failed)
     assert {reason for _, reason in stage.log.failed} == {"scheduled", "retry"}
     assert 30 <= len(stage.log.failed) <= 120
@@ -91,7 +91,7 @@ async def test_who_waits_without_a_token_sees_the_next_attempt_succeed(stage: Re
     await stage.timers.advance(2.0)
     stage.endpoint.grant()
     await settle()
-    assert waiter.token is stage.it.current()
+    assert waiter.token is stage.current()
 
 
 async def test_who_waits_without_a_token_has_the_endpoint_asked_again_after_a_second(
@@ -118,7 +118,7 @@ async def test_who_gave_up_hears_nothing(stage: RefresherStage) -> None:
     stage.endpoint.grant()
     await settle()
     assert waiter.calls == 0
-    token = stage.it.current()
+    token = stage.current()
     assert token is not None
     refused = stage.refused(token)
     await settle()
@@ -182,7 +182,7 @@ async def test_nobody_is_told_to_come_back_sooner_than_in_a_second(stage: Refres
     await settle()
     stage.endpoint.grant(20)
     await settle()
-    token = stage.it.current()
+    token = stage.current()
     assert token is not None
     await stage.timers.advance(stage.it.status().next_refresh - stage.clock.wall() - 0.5)
     waiter = stage.refused(token)
@@ -195,10 +195,10 @@ async def test_changed_credentials_are_tried_at_once_and_then_kept(stage: Refres
     stage.it.change_credentials(ClientCredentials("new", "s"))
     await settle()
     assert stage.endpoint.asked == ["old", "new"]
-    assert stage.it.current() is token
+    assert stage.current() is token
     stage.endpoint.grant()
     await settle()
-    assert stage.it.current() is not token
+    assert stage.current() is not token
     assert stage.log.obtained == ["start", "credentials"]
     await stage.timers.advance(0.8 * 3600, step=10)
     stage.endpoint.fail("refused")
@@ -229,10 +229,10 @@ async def test_a_refused_new_pair_leaves_the_token_and_falls_back_to_the_old_pai
     await settle()
     # Nothing is due: the old pair is not needed yet.
     assert stage.endpoint.asked == ["old", "new"]
-    assert stage.it.current() is token
+    assert stage.current() is token
     assert stage.log.failed == [("refused", "credentials")]
     served = 0
-    while stage.it.current() is token:
+    while stage.current() is token:
         await stage.timers.advance(5)
         while stage.endpoint.pending:
             if stage.endpoint.asked[-1] == "new":
@@ -240,7 +240,7 @@ async def test_a_refused_new_pair_leaves_the_token_and_falls_back_to_the_old_pai
             else:
                 stage.endpoint.grant()
             await settle()
-        assert stage.it.current() is not None
+        assert stage.current() is not None
         served += 1
     assert served > 100
     # The new pair is still tried first: it may be good one day.
@@ -267,7 +267,7 @@ async def test_the_old_pair_serves_on_whatever_the_endpoint_has_against_the_new_
         await stage.timers.advance(1)
     stage.endpoint.grant()
     await settle()
-    assert stage.it.current() is not None
+    assert stage.current() is not None
     assert stage.state() is TokenState.FRESH
 
 
@@ -298,7 +298,7 @@ async def test_a_new_pair_is_not_given_up_because_the_endpoint_is_in_trouble(sta
     await settle()
     assert stage.state() is TokenState.STALE
     assert stage.endpoint.asked == ["old", "old", "new"]
-    assert stage.it.current() is token
+    assert stage.current() is token
 
 
 @pytest.mark.parametrize("lands", [True, False])
@@ -344,8 +344,8 @@ async def test_five_hundred_401_cause_one_refresh_and_five_hundred_new_tokens(st
     stage.endpoint.grant()
     await settle()
     late = [stage.refused(token) for _ in range(250)]
-    assert {waiter.token for waiter in early + late} == {stage.it.current()}
-    assert stage.it.current() is not token
+    assert {waiter.token for waiter in early + late} == {stage.current()}
+    assert stage.current() is not token
     assert len(stage.endpoint.asked) == 2
     assert stage.log.refused == 1
 
@@ -377,14 +377,14 @@ async def test_a_401_to_a_token_that_has_ended_meanwhile_waits_like_any(stage: R
     await stage.timers.advance(1.5)
     stage.endpoint.grant()
     await settle()
-    assert waiter.token is stage.it.current()
+    assert waiter.token is stage.current()
 
 
 async def test_after_hours_of_sleep_the_next_request_gets_a_new_token(stage: RefresherStage) -> None:
     token = await stage.begin()
     # The loop's timers stood still; both clocks did not.
     stage.clock.advance(6 * 3600)
-    assert stage.it.current() is None
+    assert stage.current() is None
     waiter = stage.waiter()
     await settle()
     stage.endpoint.grant()
@@ -406,7 +406,7 @@ async def test_a_token_that_slept_away_on_its_way_here_is_not_served_and_who_wai
     assert len(stage.endpoint.pending) == 1
     stage.endpoint.grant()
     await settle()
-    assert waiter.token is stage.it.current()
+    assert waiter.token is stage.current()
 
 
 async def test_a_wall_clock_that_ran_ahead_refreshes_in_the_background(stage: RefresherStage) -> None:
@@ -447,7 +447,7 @@ async def test_one_waiters_exception_is_not_the_others(stage: RefresherStage) ->
     await settle()
     stage.endpoint.grant()
     await settle()
-    assert other.token is stage.it.current()
+    assert other.token is stage.current()
     assert len(stage.log.crashes) == 1
     await stage.timers.advance(0.8 * 3600, step=10)
     assert len(stage.endpoint.pending) == 1
@@ -464,7 +464,7 @@ async def test_closing_tells_who_waits_and_starts_nothing_more(stage: RefresherS
     # What is under way comes to its end, and nothing after it.
     stage.endpoint.grant()
     await settle()
-    token = stage.it.current()
+    token = stage.current()
     assert token is not None
     assert stage.refused(token).unavailable is not None
     stage.it.change_credentials(ClientCredentials("new", "s"))

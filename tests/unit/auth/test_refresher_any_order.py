@@ -90,11 +90,11 @@ class AnyOrder(RuleBasedStateMachine):
         for _ in range(400):
             while self.endpoint.pending:
                 self.do(self.endpoint.grant)
-            if self.it.current() is not None and self.it.status().consecutive_failures == 0:
+            if self.it.current(self.clock.now()) is not None and self.it.status().consecutive_failures == 0:
                 break
             self.run(self.timers.advance(1.0, step=1.0))
         self.promises_hold()
-        assert self.it.current() is not None
+        assert self.it.current(self.clock.now()) is not None
         assert caller.told == 1
         assert all(each.told == 1 for each in self.callers)
 
@@ -164,7 +164,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert len(self.endpoint.pending) <= 1, "two flights"
         assert self.it.status().in_flight == bool(self.endpoint.pending)
         assert self.timers.waiting == 1, "no next action"
-        current = self.it.current()
+        current = self.it.current(self.clock.now())
         assert current is None or self.clock.now() < current.expires_at
         assert [fault for caller in self.callers for fault in caller.faults] == []
         assert all(caller.told <= 1 for caller in self.callers)

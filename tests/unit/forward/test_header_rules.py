@@ -35,7 +35,6 @@ def rewritten(raw: bytes, mode: ClientAuthorization = ClientAuthorization.REPLAC
         b"".join(
             its.rewrite(
                 head,
-                target=head.target,
                 authorization_line=line,
                 request_id=request_id_of(head) or b"r-1",
                 sender=FakeClient(),

@@ -44,11 +44,7 @@ def sent_up(head: RequestHead, *, forwarded: bool = False, request_id: bytes = b
         authorization=ClientAuthorization.REPLACE,
         forwarded=forwarded,
     )
-    out = b"".join(
-        rules.rewrite(
-            head, target=head.target, authorization_line=OURS, request_id=request_id, sender=FakeClient()
-        )
-    )
+    out = b"".join(rules.rewrite(head, authorization_line=OURS, request_id=request_id, sender=FakeClient()))
     assert out.endswith(b"\r\n\r\n")
     return out[:-4].split(b"\r\n")
 
