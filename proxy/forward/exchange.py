@@ -140,7 +140,6 @@ class Exchange:
         "_context",
         "_continued",
         "_deadline",
-        "_held",
         "_holding",
         "_keep_alive",
         "_out",
@@ -173,6 +172,13 @@ class Exchange:
         "token_at",
     )
 
+    # Set by what leads to the states that read them, and not before: an exchange should cost little.
+    _deadline: float
+    _patient: bool
+    _response_length: int
+    _trailers: list[Field]
+    _unsent: int
+
     def __init__(
         self,
         context: ForwardContext,
@@ -182,7 +188,7 @@ class Exchange:
         request_id: bytes,
         now: float,
     ) -> None:
-        """Prepare the exchange for `head`, which has passed all checks; its target is what the API is asked."""
+        """Prepare the exchange for `head`, which has passed all checks; the API is asked for its target."""
         self._context = context
         self._client = client
         self.head = head
@@ -196,23 +202,18 @@ class Exchange:
         self.status = 0
         self.problem = ""
         self.request_bytes = self.response_bytes = 0
-        self._deadline = 0.0
-        self._patient = False
         self._token: AccessToken | None = None
         self._upstream: UpstreamConnection | None = None
         # The request's body: all of it so far while `_holding`, to be sent, or sent again.
         self._body: list[bytes] = []
-        self._held = self._reserved = 0
+        self._reserved = 0
         self._holding = True
         self._request_done = self._continued = False
         self._retried = self._token_replaced = False
         self._response: ResponseHead | None = None
-        self._response_length = NO_BODY
         # What one read of the response adds to the client's, written at once at its end.
         self._out: list[bytes] = []
-        self._trailers: list[Field] = []
         self._answering = self._chunked = self._keep_alive = self._response_done = False
-        self._unsent = 0
 
     # The client's side.
 
@@ -232,20 +233,19 @@ class Exchange:
     def wants_more(self) -> bool:
         """Whether the next piece of the request's body may be handed over."""
         if self._upstream is None:
-            return self._held < self._context.max_replay_body
+            return not self._holding or self.request_bytes < self._context.max_replay_body
         return not self._upstream.blocked
 
     def request_data(self, content: bytes, *, done: bool) -> None:
         """Take the next piece of the request's body, perhaps empty, and whether it was the last."""
         self._request_done = done
+        upstream = self._upstream
         if content:
             self.request_bytes += len(content)
             if self._holding:
                 self._body.append(content)
-                self._held += len(content)
-                if self._upstream is not None:
+                if upstream is not None:
                     self._reserve()
-        upstream = self._upstream
         if upstream is None:
             return
         # Even behind a whole 401: only a request sent whole leaves a connection that can serve again.
@@ -477,30 +477,26 @@ class Exchange:
 
     def _send(self, connection: UpstreamConnection, now: float) -> None:
         """Send the request with what has arrived of its body."""
-        context, token = self._context, self._token
+        context, client, head, token = self._context, self._client, self.head, self._token
         self._upstream = connection
         self.state = _AWAITING_RESPONSE
-        connection.begin(self, self.method, upgrading=self.head.websocket)
-        pieces = context.request_rules.rewrite(
-            self.head,
-            authorization_line=b"" if token is None else token.header_line,
-            request_id=self.request_id,
-            sender=self._client,
-        )
-        if self.head.length == CHUNKED:
+        authorization_line = b"" if token is None else token.header_line
+        pieces = context.request_rules.rewrite(head, authorization_line, self.request_id, client)
+        if head.length == CHUNKED:
             pieces.append(_as_chunks(b"".join(self._body), done=self._request_done))
         else:
             pieces += self._body
-        connection.send(b"".join(pieces))
+        connection.begin(self, self.method, b"".join(pieces), upgrading=head.websocket)
         self.sent = now
-        self._deadline = now + (
-            context.response_timeout if self._request_done else context.idle_stream_timeout
-        )
-        self._reserve()
-        if self._client.blocked:
+        if self._holding and self.request_bytes:
+            self._reserve()
+        if client.blocked:
             connection.pause_reading()
-        if not self._request_done:
-            self._client.resume_request()
+        if self._request_done:
+            self._deadline = now + context.response_timeout
+        else:
+            self._deadline = now + context.idle_stream_timeout
+            client.resume_request()
 
     def _queue(self, now: float) -> None:
         self.state = _AWAITING_CONNECTION
@@ -605,19 +601,18 @@ class Exchange:
 
     def _reserve(self) -> None:
         """Keep what has been sent for a replay, if that is within bounds."""
-        context = self._context
-        more = self._held - self._reserved
-        if more and (self._held > context.max_replay_body or not context.replay_budget.take(more)):
-            self._release_body()
+        context, size = self._context, self.request_bytes
+        if size <= context.max_replay_body and context.replay_budget.take(size - self._reserved):
+            self._reserved = size
         else:
-            self._reserved = self._held
+            self._release_body()
 
     def _release_body(self) -> None:
         self._holding = False
         self._body.clear()
         if self._reserved:
             self._context.replay_budget.give(self._reserved)
-        self._held = self._reserved = 0
+            self._reserved = 0
 
     # Within: the end.
 

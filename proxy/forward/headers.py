@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from proxy.http1.hops import HOP_BY_HOP
 from proxy.http1.lines import make_field
-from proxy.http1.messages import CHUNKED, NO_BODY, Field, RequestHead, ResponseHead
+from proxy.http1.messages import CHUNKED, Field, RequestHead, ResponseHead
 
 
 class ClientAuthorization(Enum):
@@ -93,14 +93,15 @@ _SWITCHING_PROTOCOLS: Final = int(HTTPStatus.SWITCHING_PROTOCOLS)
 class RequestRules:
     """Builds the head that goes to the API. One instance serves all requests."""
 
-    __slots__ = ("_forwarded", "_keeps", "_loop_mark", "_rejects", "_start", "_via_lines")
+    __slots__ = ("_ends", "_forwarded", "_keeps", "_loop_mark", "_rejects", "_start")
 
     def __init__(
         self, *, authority: bytes, pseudonym: bytes, authorization: ClientAuthorization, forwarded: bool
     ) -> None:
         """Set the API's `authority`, this instance's `pseudonym` in Via, and the operator's choices."""
         self._start = b" HTTP/1.1\r\nHost: %b\r\n" % authority
-        self._via_lines = (b"Via: 1.0 %b\r\n" % pseudonym, b"Via: 1.1 %b\r\n" % pseudonym)
+        # Via, as a client of HTTP/1.0 or 1.1 gets it, and the field that ends every head.
+        self._ends = tuple(b"Via: 1.%d %b\r\nX-Request-ID: " % (minor, pseudonym) for minor in (0, 1))
         self._loop_mark = pseudonym
         self._keeps = authorization is ClientAuthorization.KEEP
         self._rejects = authorization is ClientAuthorization.REJECT
@@ -121,7 +122,6 @@ class RequestRules:
     def rewrite(
         self,
         head: RequestHead,
-        *,
         authorization_line: bytes,
         request_id: bytes,
         sender: Sender,
@@ -137,10 +137,11 @@ class RequestRules:
             lines += [onward for key, _, _, _, onward, _ in head.fields if key not in dropped]
         else:
             lines += map(_IN_REQUEST, head.fields)
-        if head.length == CHUNKED:
+        length = head.length
+        if length == CHUNKED:
             lines.append(b"Transfer-Encoding: chunked\r\n")
-        elif head.length != NO_BODY or b"content-length" in head.by_name:
-            lines += (b"Content-Length: ", str(head.length).encode(), b"\r\n")
+        elif length or b"content-length" in head.by_name:
+            lines += (b"Content-Length: ", str(length).encode(), b"\r\n")
         if head.websocket:
             lines.append(_UPGRADE_LINES)
         if self._forwarded:
@@ -149,8 +150,7 @@ class RequestRules:
             )
             if head.host is not None:
                 lines.append(b"X-Forwarded-Host: %b\r\n" % head.host)
-        lines += (authorization_line, self._via_lines[head.minor_version])
-        lines += (b"X-Request-ID: ", request_id, b"\r\n\r\n")
+        lines += (authorization_line, self._ends[head.minor_version], request_id, b"\r\n\r\n")
         return lines
 
 

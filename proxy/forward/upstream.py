@@ -162,8 +162,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     # The exchange's side.
 
-    def begin(self, sink: ResponseSink, method: bytes, *, upgrading: bool = False) -> None:
-        """Serve `sink`'s request, made with `method`; `upgrading`: it may be answered by a 101."""
+    def begin(self, sink: ResponseSink, method: bytes, data: bytes, *, upgrading: bool = False) -> None:
+        """Serve `sink`'s request, made with `method`, of which `data` is what there is so far.
+
+        `upgrading`: it may be answered by a 101.
+        """
         self._sink = sink
         self._upgrading = upgrading
         self._method = method
@@ -171,6 +174,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._answered = self._complete = False
         self._interims = 0
         self.served += 1
+        self.send(data)
 
     def send(self, data: bytes) -> None:
         """Write bytes of the request."""

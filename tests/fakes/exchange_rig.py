@@ -117,10 +117,11 @@ class FakeConnection:
         self.head: ResponseHead | None = None
         self.ends: list[str] = []
 
-    def begin(self, sink: ResponseSink, method: bytes, *, upgrading: bool = False) -> None:
+    def begin(self, sink: ResponseSink, method: bytes, data: bytes, *, upgrading: bool = False) -> None:
         assert not self.ends
         self.sink = sink
         self.served += 1
+        self.sent += data
 
     def send(self, data: bytes) -> None:
         assert not self.ends, "bytes to a connection that was given back"
@@ -479,5 +480,5 @@ class Rig:
         assert exchange not in self.pool.waiters
         assert exchange._upstream is None
         assert not exchange._body
-        assert exchange._held == exchange._reserved == 0
+        assert exchange._reserved == 0
         assert self.budget._free == BUDGET

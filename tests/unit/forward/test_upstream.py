@@ -104,7 +104,7 @@ async def test_an_answer_with_the_end_of_tls_right_behind_leaves_no_connection_t
     # TLS 1.3: the session tickets.
     read(server.handshake(written()))
     sink = Sink(connection)
-    connection.begin(sink, b"GET")
+    connection.begin(sink, b"GET", b"GET / HTTP/1.1\r\n\r\n")
     read(server.send(ANSWER) + (server.close() if ends else b""))
     assert sink.done
     assert keeper.released == (0 if ends else 1)
