@@ -8,7 +8,7 @@ bounded: an operation earns its own by a successful answer, so no caller can mak
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, final
 
 import structlog
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
@@ -54,6 +54,23 @@ class Limits(NamedTuple):
     queued: int
 
 
+@final
+class _Operation:
+    """What is counted of an operation's requests; the counts by method and status."""
+
+    __slots__ = ("durations", "requests", "upstream_durations")
+
+    def __init__(self) -> None:
+        self.requests: dict[tuple[bytes, int], int] = {}
+        self.durations = Histogram()
+        self.upstream_durations = Histogram()
+
+    def count_new(self, method: bytes, status: int) -> None:
+        """Count a request whose method or status is new."""
+        key = (method if method.decode("latin-1") in METHODS else OTHER.encode(), status)
+        self.requests[key] = self.requests.get(key, 0) + 1
+
+
 class Telemetry(Collector):
     """Implements `TrafficObserver` and `RefreshObserver`, and Prometheus' collector."""
 
@@ -87,10 +104,7 @@ class Telemetry(Collector):
         self._limits = limits
         self._conceal = conceal
         self._journal = journal
-        self._operations = {OTHER}
-        self._requests: dict[tuple[str, bytes, int], int] = {}
-        self._durations = {OTHER: Histogram()}
-        self._upstream_durations = {OTHER: Histogram()}
+        self._operations = {OTHER: _Operation()}
         self._in_flight = 0
         self._request_bytes = 0
         self._response_bytes = 0
@@ -128,25 +142,23 @@ class Telemetry(Collector):
     def exchange_ended(self, record: ExchangeRecord) -> None:
         """Count a request, and log it when it is to be logged."""
         self._in_flight -= 1
-        status = record.status
-        operation = record.operation
-        if operation not in self._operations:
-            operation = self._admit(operation, status)
+        status, started = record.status, record.started
+        operation = self._operations.get(record.operation) or self._admit(record.operation, status)
         try:
-            self._requests[operation, record.method, status] += 1
+            operation.requests[record.method, status] += 1
         except KeyError:
-            self._count_new(operation, record.method, status)
+            operation.count_new(record.method, status)
         self._request_bytes += record.request_bytes
         self._response_bytes += record.response_bytes
-        self._durations[operation].observe(record.ended - record.started)
+        operation.durations.observe(record.ended - started)
         if record.answered:
-            self._upstream_durations[operation].observe(record.answered - record.sent)
+            operation.upstream_durations.observe(record.answered - record.sent)
         self._journal.exchange(record)
-        if record.token_at != record.started:
-            self._token_waits.observe(record.token_at - record.started)
+        if record.token_at != started:
+            self._token_waits.observe(record.token_at - started)
         if record.problem:
             self._problems[record.problem] += 1
-        if self._log_all or (self._log_errors and (status >= _FIRST_ERROR or record.problem)):
+        if self._log_all or ((status >= _FIRST_ERROR or record.problem) and self._log_errors):
             self._log_request(record)
 
     def request_rejected(self, reason: str, peer: str, request_id: bytes) -> None:
@@ -260,19 +272,12 @@ class Telemetry(Collector):
             self._credentials_trouble = detail
             self._log.warning(events.CREDENTIALS_UNREADABLE.name, detail=detail)
 
-    def _admit(self, operation: str, status: int) -> str:
-        """Return the label of an operation that has none yet: its own if it has earned one."""
+    def _admit(self, name: str, status: int) -> "_Operation":
+        """Return where an operation that has no label yet counts: under its own if it has earned one."""
         if status not in _OK or len(self._operations) > MAX_OPERATIONS:
-            return OTHER
-        self._operations.add(operation)
-        self._durations[operation] = Histogram()
-        self._upstream_durations[operation] = Histogram()
+            return self._operations[OTHER]
+        operation = self._operations[name] = _Operation()
         return operation
-
-    def _count_new(self, operation: str, method: bytes, status: int) -> None:
-        """Count a request whose method or status is new to its operation."""
-        key = (operation, method if method.decode("latin-1") in METHODS else OTHER.encode(), status)
-        self._requests[key] = self._requests.get(key, 0) + 1
 
     def _log_request(self, record: ExchangeRecord) -> None:
         if self._log_all and not record.problem and self._access_log is not None:
@@ -310,9 +315,9 @@ class Telemetry(Collector):
     def totals(self) -> dict[str, int]:
         """Return the sums of what is counted, for people."""
         return {
-            "requests": sum(self._requests.values()),
+            "requests": sum(self._requests().values()),
             "failed_requests": sum(
-                count for (_, _, status), count in self._requests.items() if status >= _SERVER_ERROR
+                count for (_, _, status), count in self._requests().items() if status >= _SERVER_ERROR
             ),
             "requests_in_flight": self._in_flight,
             "rejected_requests": self._rejected.total(),
@@ -364,17 +369,25 @@ class Telemetry(Collector):
         yield metrics.REQUESTS.by(
             {
                 (operation, method.decode("latin-1"), str(status)): count
-                for (operation, method, status), count in self._requests.items()
+                for (operation, method, status), count in self._requests().items()
             }
         )
-        yield metrics.REQUEST_DURATION.by(self._durations)
-        yield metrics.UPSTREAM_DURATION.by(self._upstream_durations)
+        operations = self._operations.items()
+        yield metrics.REQUEST_DURATION.by({name: each.durations for name, each in operations})
+        yield metrics.UPSTREAM_DURATION.by({name: each.upstream_durations for name, each in operations})
         yield metrics.IN_FLIGHT.of(self._in_flight)
         yield metrics.REQUEST_PROBLEMS.by(self._problems)
         yield metrics.REJECTED.by(self._rejected)
         yield metrics.RETRIES.by(self._retries)
         yield metrics.REQUEST_BYTES.of(self._request_bytes)
         yield metrics.RESPONSE_BYTES.of(self._response_bytes)
+
+    def _requests(self) -> dict[tuple[str, bytes, int], int]:
+        return {
+            (name, *key): count
+            for name, operation in self._operations.items()
+            for key, count in operation.requests.items()
+        }
 
     def _collect_connections(self) -> Iterator[Metric]:
         load, limits = self._load(), self._limits

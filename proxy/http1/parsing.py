@@ -74,6 +74,7 @@ class _HeadParser(ABC, Generic[HeadT, LineT]):
         "_max_fields",
         "_max_head",
         "_max_line",
+        "_max_plain",
         "_sink",
         "rest",
     )
@@ -85,6 +86,8 @@ class _HeadParser(ABC, Generic[HeadT, LineT]):
         """Set the limits: of the first line and of the whole head in bytes, and of the field count."""
         self._max_line = max_line
         self._max_head = max_head
+        # Within this, no line needs to be measured.
+        self._max_plain = min(max_head, max_line)
         self._max_fields = max_fields
         self.rest = b""
         self._buffer = b""
@@ -104,15 +107,13 @@ class _HeadParser(ABC, Generic[HeadT, LineT]):
         """
         if not self._buffer:
             end = data.find(_END_OF_HEAD)
-            if 0 < end <= self._max_head:
+            if 0 < end <= self._max_plain:
                 lines = data[:end].split(b"\r\n")
-                first = lines.pop(0)
-                if len(lines) <= self._max_fields and len(first) <= self._max_line:
-                    start = self._known_start(first)
-                    fields = list(map(_known_field, lines))
-                    if start is not None and all(fields):
-                        self.rest = data[end + 4 :]
-                        return self._build(start, fields)
+                start = self._known_start(lines.pop(0))
+                fields = list(map(_known_field, lines))
+                if start is not None and all(fields) and len(fields) <= self._max_fields:
+                    self.rest = data[end + 4 :]
+                    return self._build(start, fields)
         return self._feed_engine(data)
 
     def _feed_engine(self, data: bytes) -> HeadT | None:
