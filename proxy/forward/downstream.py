@@ -121,7 +121,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             if self._lingered > _LINGER_BYTES:
                 self.abort()
             return
-        data = bytes(self._frontend.read_buffer[:nbytes])
+        data = self._frontend.read_buffer[:nbytes].tobytes()
         exchange = self._exchange
         if self.blocked if exchange is None else self._ahead or self._request_done or not exchange.wants_more:
             self._keep(data)
@@ -334,7 +334,8 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._refuse(problem, head)
             return None
         context.observer.exchange_started()
-        request_id = request_id_of(head) or next(frontend.request_ids)
+        given = request_id_of(head) if b"x-request-id" in head.by_name else None
+        request_id = given or next(frontend.request_ids)
         return self._make_exchange(context, self, head, decision, request_id, context.clock.now())
 
     def _objection(self, head: RequestHead, authority: bytes | None) -> Problem | None:

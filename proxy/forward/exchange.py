@@ -413,18 +413,19 @@ class Exchange:
 
     def response_flush(self) -> None:
         """Write what one read has brought."""
-        if self.state is _REFUSED:
+        state = self.state
+        if state is _REFUSED:
             self._ask_for_another_token()
             return
-        client, out = self._client, self._out
-        relaying = self.state is _RELAYING or self.state is _TUNNEL
+        out = self._out
+        relaying = state is _RELAYING or state is _TUNNEL
         if out:
             self._answering = relaying
-            client.send(out[0] if len(out) == 1 else b"".join(out))
+            self._client.send(b"".join(out))
             out.clear()
         if self._response_done:
-            if self.state is _TUNNEL and not self._request_done:
-                client.send_eof()
+            if state is _TUNNEL and not self._request_done:
+                self._client.send_eof()
             else:
                 self._complete()
         elif relaying:

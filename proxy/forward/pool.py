@@ -150,7 +150,15 @@ class Pool:
         elif self._closed:
             connection.close()
         else:
-            self._park(connection, now)
+            span = self._idle_timeout
+            if connection.keep_alive_timeout is not None:
+                span = min(span, connection.keep_alive_timeout - _KEEP_ALIVE_LEAD)
+            if span > 0:
+                connection.idle_until = now + span
+                connection.renew_at = now + span * self._renewal
+                self._idle.append(connection)
+            else:
+                connection.close()
 
     def lost(self, connection: UpstreamConnection) -> None:
         """Forget a connection that has closed."""
@@ -206,17 +214,6 @@ class Pool:
     @property
     def _has_room(self) -> bool:
         return len(self._all) + self._dialing < self._max_connections
-
-    def _park(self, connection: UpstreamConnection, now: float) -> None:
-        span = self._idle_timeout
-        if connection.keep_alive_timeout is not None:
-            span = min(span, connection.keep_alive_timeout - _KEEP_ALIVE_LEAD)
-        if span <= 0:
-            connection.close()
-            return
-        connection.idle_until = now + span
-        connection.renew_at = now + span * self._renewal
-        self._idle.append(connection)
 
     def _grow(self) -> None:
         while len(self._waiters) > self._dialing and self._dial():

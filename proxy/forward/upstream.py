@@ -17,7 +17,6 @@ from proxy.forward.outbox import Outbox
 from proxy.forward.problems import Problem
 from proxy.forward.tls import TlsChannel
 from proxy.http1.bodies import BodyReader, CloseReader, open_body
-from proxy.http1.control import response_length
 from proxy.http1.messages import NO_BODY, UNTIL_CLOSE, Field, MalformedMessage, ResponseHead
 from proxy.http1.parsing import ResponseParser
 
@@ -38,7 +37,7 @@ class ResponseSink(Protocol):
         ...
 
     def response_head(self, head: ResponseHead, length: int) -> None:
-        """Take the final head; `length` is the body's (see `response_length`)."""
+        """Take the final head; `length` is the body's, as `ResponseHead.length` but for an answer to HEAD."""
         ...
 
     def response_body(self, content: bytes) -> None:
@@ -253,7 +252,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         received = self._read_buffer[:nbytes]
         tls = self._tls
         if tls is None:
-            self._receive(bytes(received))
+            self._receive(received.tobytes())
             return
         try:
             data = tls.receive(received) if tls.established else self._continue_handshake(tls, received)
@@ -340,14 +339,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 break
             if head.status == _SWITCHING_PROTOCOLS:
                 return self._switch(sink, head, data)
-            self._interims += 1
-            if self._interims > _MAX_INTERIM:
-                self._fail(None, problems.BAD_RESPONSE)
+            if not self._pass_interim(sink, head) or not data:
                 return b""
-            sink.response_interim(head)
-            if not data:
-                return b""
-        length = response_length(head, self._method)
+        length = NO_BODY if self._method == b"HEAD" else head.length
         self._keep_alive = head.keep_alive
         self.keep_alive_timeout = head.keep_alive_timeout
         sink.response_head(head, length)
@@ -355,12 +349,23 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             return b""
         if NO_BODY <= length <= len(data):
             # All of it has come with the head: the common case needs no reader.
+            self._complete = True
             if length:
                 sink.response_body(data[:length])
-            self._end(sink, data[length:], [])
+            if length < len(data):
+                self._keep_alive = False
+            sink.response_end([])
             return b""
         self._body = open_body(length, max_overhead=MAX_HEAD, max_fields=MAX_FIELDS)
         return data
+
+    def _pass_interim(self, sink: ResponseSink, head: ResponseHead) -> bool:
+        self._interims += 1
+        if self._interims > _MAX_INTERIM:
+            self._fail(None, problems.BAD_RESPONSE)
+            return False
+        sink.response_interim(head)
+        return True
 
     def _switch(self, sink: ResponseSink, head: ResponseHead, data: bytes) -> bytes:
         """Become a tunnel, if that was asked for; return `data`, which follows the head."""

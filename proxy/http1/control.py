@@ -4,9 +4,8 @@ Pure functions from fields to the attributes of a head. A request whose framing 
 differently is refused, never repaired: that is what request smuggling lives on.
 """
 
-import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Final, TypeAlias
 
@@ -15,7 +14,6 @@ from proxy.http1.known import Known
 from proxy.http1.messages import (
     CHUNKED,
     NO_BODY,
-    UNTIL_CLOSE,
     Field,
     MalformedMessage,
     RequestHead,
@@ -40,7 +38,6 @@ _MAX_LENGTH_DIGITS: Final = 18
 _Connection: TypeAlias = tuple[frozenset[bytes], bool, tuple[bool, bool]]
 """What a Connection field says: names of fields that end here (but for those that always do), whether it asks
 for an upgrade, and by the minor version of the sender's HTTP whether it agrees to persist (RFC 9112 9.3)."""
-_NAME_AND_VALUE: Final = operator.itemgetter(0, 2)
 _SWITCHING_PROTOCOLS: Final = int(HTTPStatus.SWITCHING_PROTOCOLS)
 _OK: Final = int(HTTPStatus.OK)
 _BODILESS: Final = frozenset((int(HTTPStatus.NO_CONTENT), int(HTTPStatus.NOT_MODIFIED)))
@@ -84,15 +81,12 @@ def apply_request_control(head: RequestHead) -> None:
         head.expects_continue = head.minor_version == 1
 
 
-def by_lower_name(fields: Sequence[Field], singles: Mapping[bytes, str]) -> dict[bytes, bytes]:
+def joined(fields: Iterable[Field], singles: Mapping[bytes, str]) -> dict[bytes, bytes]:
     """Return lower-case name → value, the lines of a list field joined (RFC 9110 section 5.3).
 
     Raises MalformedMessage where one of `singles` stands more than once.
     """
-    values = dict(map(_NAME_AND_VALUE, fields))
-    if len(values) == len(fields):
-        return values
-    values.clear()
+    values: dict[bytes, bytes] = {}
     for key, name, value, *_ in fields:
         if key not in values:
             values[key] = value
@@ -112,10 +106,10 @@ def apply_response_control(head: ResponseHead) -> None:
     by_name = head.by_name
     length = by_name.get(b"content-length")
     if length is not None:
-        head.content_length = _content_length(length)
+        head.length = _content_length(length)
     if b"transfer-encoding" in by_name:
         _check_chunked(head, length)
-        head.chunked = True
+        head.length = CHUNKED
     upgrade = False
     connection = by_name.get(b"connection")
     if connection is not None:
@@ -123,18 +117,10 @@ def apply_response_control(head: ResponseHead) -> None:
         head.keep_alive = persists[head.minor_version]
     if head.status == _SWITCHING_PROTOCOLS and not (b"upgrade" in by_name and upgrade):
         raise MalformedMessage("bad_syntax", "a 101 that does not say to what it switches")
+    if head.status < _OK or head.status in _BODILESS:
+        head.length = NO_BODY
     if b"keep-alive" in by_name and (match := _KEEP_ALIVE_TIMEOUT.search(by_name[b"keep-alive"])):
         head.keep_alive_timeout = int(match[1])
-
-
-def response_length(head: ResponseHead, method: bytes) -> int:
-    """Return the length of the body that follows `head`, an answer to `method` (RFC 9112 section 6.3)."""
-    status = head.status
-    if method == b"HEAD" or status < _OK or status in _BODILESS:
-        return NO_BODY
-    if head.chunked:
-        return CHUNKED
-    return UNTIL_CLOSE if head.content_length is None else head.content_length
 
 
 def _check_chunked(head: RequestHead | ResponseHead, length: bytes | None) -> None:

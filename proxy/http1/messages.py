@@ -10,7 +10,7 @@ in a response: the line, or nothing where a field of that name ends here (see `h
 NO_BODY: Final = 0
 CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
-"""Body lengths that are not a number of bytes; see `RequestHead.length` and `response_length`."""
+"""Body lengths that are not a number of bytes; see `RequestHead.length` and `ResponseHead.length`."""
 
 _NONE: Final[frozenset[bytes]] = frozenset()
 
@@ -57,13 +57,14 @@ class RequestHead:
         minor_version: int,
         fields: list[Field],
         by_name: dict[bytes, bytes],
+        path: bytes | None = None,
     ) -> None:
         self.method = method
         self.target = target
         self.minor_version = minor_version
         self.fields = fields
         self.by_name = by_name
-        self.path: bytes | None = None
+        self.path = path
         self.host: bytes | None = None
         self.length = NO_BODY
         self.keep_alive = minor_version == 1
@@ -75,16 +76,16 @@ class RequestHead:
 class ResponseHead:
     """A status line and header section; `by_name` and `nominated` are as in `RequestHead`.
 
-    `content_length` is None where the field is absent.
+    `length` is the body's, unless it answers HEAD (RFC 9112 section 6.3): a number of bytes, CHUNKED or
+    UNTIL_CLOSE.
     """
 
     __slots__ = (
         "by_name",
-        "chunked",
-        "content_length",
         "fields",
         "keep_alive",
         "keep_alive_timeout",
+        "length",
         "minor_version",
         "nominated",
         "reason",
@@ -104,8 +105,7 @@ class ResponseHead:
         self.minor_version = minor_version
         self.fields = fields
         self.by_name = by_name
-        self.content_length: int | None = None
-        self.chunked = False
+        self.length = UNTIL_CLOSE
         self.nominated: frozenset[bytes] = _NONE
         self.keep_alive = minor_version == 1
         self.keep_alive_timeout: int | None = None

@@ -9,6 +9,7 @@ A head that arrives whole, of plain lines only, is read line by line (see `lines
 means the same as if llhttp had read it.
 """
 
+import operator
 import re
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Final, Generic, TypeVar
@@ -20,7 +21,7 @@ from proxy.http1.control import (
     RESPONSE_SINGLES,
     apply_request_control,
     apply_response_control,
-    by_lower_name,
+    joined,
 )
 from proxy.http1.known import Known
 from proxy.http1.lines import (
@@ -43,6 +44,7 @@ _REASON: Final = re.compile(rb"[\t -~\x80-\xff]*\Z")
 _VERSIONS: Final = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
 
 _known_field: Final = FIELDS.__getitem__
+_name_and_value: Final = operator.itemgetter(0, 2)
 
 HeadT = TypeVar("HeadT", RequestHead, ResponseHead)
 LineT = TypeVar("LineT", RequestLine, StatusLine)
@@ -208,8 +210,10 @@ class RequestParser(_HeadParser[RequestHead, RequestLine]):
 
     def _build(self, start: RequestLine, fields: list[Field]) -> RequestHead:
         method, target, minor_version, path = start
-        head = RequestHead(method, target, minor_version, fields, by_lower_name(fields, REQUEST_SINGLES))
-        head.path = path
+        by_name = dict(map(_name_and_value, fields))
+        if len(by_name) < len(fields):
+            by_name = joined(fields, REQUEST_SINGLES)
+        head = RequestHead(method, target, minor_version, fields, by_name, path)
         apply_request_control(head)
         return head
 
@@ -237,6 +241,9 @@ class ResponseParser(_HeadParser[ResponseHead, StatusLine]):
 
     def _build(self, start: StatusLine, fields: list[Field]) -> ResponseHead:
         status, reason, minor_version = start
-        head = ResponseHead(status, reason, minor_version, fields, by_lower_name(fields, RESPONSE_SINGLES))
+        by_name = dict(map(_name_and_value, fields))
+        if len(by_name) < len(fields):
+            by_name = joined(fields, RESPONSE_SINGLES)
+        head = ResponseHead(status, reason, minor_version, fields, by_name)
         apply_response_control(head)
         return head

@@ -13,7 +13,6 @@ from proxy.forward.outbox import Outbox
 from proxy.forward.problems import Problem
 from proxy.forward.upstream import ResponseSink, UpstreamConnection
 from proxy.http1.bodies import ChunkedReader
-from proxy.http1.control import response_length
 from proxy.http1.lines import make_field
 from proxy.http1.messages import NO_BODY, UNTIL_CLOSE, RequestHead, ResponseHead
 from proxy.http1.parsing import RequestParser, ResponseParser
@@ -397,7 +396,8 @@ class Rig:
         if head:
             connection.head = response_head(head)
             switched = connection.head.status == 101
-            length = UNTIL_CLOSE if switched else response_length(connection.head, self.request.method)
+            bodiless = self.request.method == b"HEAD"
+            length = UNTIL_CLOSE if switched else NO_BODY if bodiless else connection.head.length
             sink.response_head(connection.head, length)
             end = end or length == NO_BODY
         for each in content:

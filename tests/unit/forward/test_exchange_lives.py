@@ -10,6 +10,7 @@ from proxy.auth.tokens import TokenUnavailable
 from proxy.forward import problems
 from proxy.forward.exchange import State
 from proxy.forward.headers import ClientAuthorization
+from proxy.http1.messages import NO_BODY
 from tests.fakes.exchange_rig import LIFETIME, MAX_REPLAY, Rig
 from tests.unit.forward.test_exchange import documented
 
@@ -193,7 +194,7 @@ class ExchangeLives(RuleBasedStateMachine):
             rig.read(
                 interims=interims, head=head, content=content, end=b"Length: 4" in head and bool(content)
             )
-        elif begun.content_length is None:
+        elif begun.length < NO_BODY:
             rig.read(content=content, end=end)
         elif content:
             rig.read(content=content, end=True)

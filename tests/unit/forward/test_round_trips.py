@@ -4,7 +4,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.http1.bodies import open_body
-from proxy.http1.control import response_length
 from proxy.http1.messages import NO_BODY, UNTIL_CLOSE
 from proxy.http1.parsing import RequestParser, ResponseParser
 from tests import strategies as make
@@ -115,7 +114,7 @@ def test_an_answer(
     added = (b"x-request-id", b"content-length", b"transfer-encoding", b"connection")
     got = [(name, value) for key, name, value, *_ in head.fields if key not in added]
     assert got == [line for line in lines if line[0].lower() not in gone and line[0].lower() not in added]
-    length = response_length(head, b"GET")
+    length = head.length
     assert (length == UNTIL_CLOSE) == (minor == 0 and framing != b"length")
     reader = open_body(length, max_overhead=10_000, max_fields=10)
     if reader is None:

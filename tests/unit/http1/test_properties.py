@@ -58,7 +58,8 @@ def test_a_response_parses_back_however_it_is_cut(
     head = None
     while head is None:
         head = parser.feed(next(reads))
-    assert (head.status, head.reason, head.content_length) == (status, b"Some Reason", 5)
+    assert (head.status, head.reason) == (status, b"Some Reason")
+    assert head.length == (0 if status in (204, 304) else 5)
     assert [(name, value) for _, name, value, *_ in head.fields][1:] == fields
     assert parser.rest + b"".join(reads) == b"hello"
 
