@@ -35,6 +35,9 @@ _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(
 _HOSTS: Final = Known(lambda host: _HOST.match(host) is not None)
 _KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:\A|[,;\s])timeout\s*=\s*\"?([0-9]{1,9})", re.IGNORECASE)
 _MAX_LENGTH_DIGITS: Final = 18
+# Trailer is left: a response's goes on where Connection does not name it.
+_NO_NAMES: Final = (HOP_BY_HOP - {b"trailer"}) | {b"close"}
+"""What Connection says beside the names of fields that would go on."""
 _Connection: TypeAlias = tuple[frozenset[bytes], bool, tuple[bool, bool]]
 """What a Connection field says: names of fields that end here (but for those that always do), whether it asks
 for an upgrade, and by the minor version of the sender's HTTP whether it agrees to persist (RFC 9112 9.3)."""
@@ -147,8 +150,7 @@ def _content_length(value: bytes) -> int:
 def _read_connection(value: bytes) -> _Connection:
     options = frozenset(token for part in value.lower().split(b",") if (token := part.strip(b" \t")))
     closes = b"close" in options
-    nominated = options - HOP_BY_HOP - {b"close"}
-    return nominated, b"upgrade" in options, (not closes and b"keep-alive" in options, not closes)
+    return options - _NO_NAMES, b"upgrade" in options, (not closes and b"keep-alive" in options, not closes)
 
 
 _CONNECTIONS: Final = Known(_read_connection)

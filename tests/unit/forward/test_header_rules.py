@@ -1,6 +1,6 @@
 """Whatever a client or the API sends: what must go goes, nothing else is lost or changed."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.forward.headers import ClientAuthorization, RequestRules, ResponseRules, request_id_of
@@ -99,6 +99,8 @@ def test_reject_refuses_who_brings_an_authorization() -> None:
 
 
 @given(st.integers(200, 599), hostile_fields, nominated)
+@example(200, [(b"Trailer", b"X-Sum")], [b"trailer"])
+@example(200, [(b"Trailer", b"X-Sum")], [b"close"])
 def test_responses(status: int, lines: list[tuple[bytes, bytes]], named: list[bytes]) -> None:
     lines = [line for line in lines if line[0].lower() not in (b"location", b"keep-alive")]
     text = b"".join(b"%b: %b\r\n" % line for line in [*lines, (b"Connection", b", ".join(named))] if line[1])
