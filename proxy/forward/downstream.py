@@ -212,7 +212,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._phase = _IDLE
         frontend = self._frontend
         self._deadline = frontend.context.now + frontend.keepalive_timeout
-        if not self._receiving and not self.blocked:
+        if (self._ahead or self._paused) and not self._receiving and not self.blocked:
             self._go_on()
 
     def abort(self) -> None:

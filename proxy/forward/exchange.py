@@ -524,16 +524,16 @@ class Exchange:
         request = self.head
         modern = request.minor_version == 1
         unmeasured = self._response_length < NO_BODY
-        self._chunked = unmeasured and modern
-        self._keep_alive = (
+        chunked = self._chunked = unmeasured and modern
+        keep_alive = self._keep_alive = (
             request.keep_alive
             and self._request_done
             and not self._client.draining
             and (modern or not unmeasured)
         )
-        connection = b"close" if not self._keep_alive else b"" if modern else b"keep-alive"
+        connection = b"close" if not keep_alive else b"" if modern else b"keep-alive"
         self._out += self._context.response_rules.rewrite(
-            head, chunked=self._chunked, connection=connection, request_id=self.request_id
+            head, chunked=chunked, connection=connection, request_id=self.request_id
         )
 
     def _switch(self, head: ResponseHead) -> None:
