@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lock image containers kubernetes release browser commands differential egress monitoring dashboard fuzz soak simulation bench gate sporadic clean
+.PHONY: help demo test check lock image containers kubernetes cluster release browser commands differential egress monitoring dashboard fuzz soak simulation bench gate sporadic clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,9 @@ containers: $(VENV)/.dev ## Build the image, run it locked down and with compose
 
 kubernetes: $(VENV)/.dev $(VENV)/.checkov ## Run the charts' pods, and checkov over what they render; needs what containers needs
 	$(BIN)/python -m pytest tests/system/kubernetes $(ARGS)
+
+cluster: $(VENV)/.dev ## Kubernetes itself, with the charts in it; needs root, Go 1.26, etcd and what CONTRIBUTING lists
+	$(BIN)/python -m pytest tests/system/cluster $(ARGS)
 
 browser: $(VENV)/.dev ## The admin page in a real browser; needs Chromium. SCREENSHOTS=DIR keeps pictures
 	$(BIN)/python -m pytest tests/system/browser $(ARGS)
