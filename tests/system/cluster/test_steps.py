@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +24,7 @@ import yaml
 from tests.fakes.commands import ROOT
 from tests.fakes.documentation import PAGES
 from tests.packaging.chart.engine import EXAMPLE, PROXY, directory
-from tests.system.cluster.cluster import REGISTRY, Cluster, CommandError
+from tests.system.cluster.cluster import NODE, REGISTRY, Cluster, CommandError
 from tests.system.containers.containers import eventually
 
 PAGE: Final = (ROOT / "docs/kubernetes.md").read_text("utf-8")
@@ -306,6 +307,46 @@ def test_installed_again_nothing_changes(running: Cluster, shop: Path) -> None:
     running.shell(f"{install} --set settings.BITS_ACCESS_LOG=all", cwd=shop)
     assert generation() == before + 1
     running.kubectl("rollout", "status", "--namespace=bits", "deploy/bits-auth-proxy", "--timeout=120s")
+
+
+def test_turning_the_autoscaler_on_takes_no_pod_away(running: Cluster, shop: Path) -> None:
+    [install] = [line for line in commands("helm upgrade") if "--namespace bits" in line]
+    chosen = ("--namespace=bits", "--selector=app.kubernetes.io/name=bits-auth-proxy")
+
+    def pods() -> set[str]:
+        return {pod["metadata"]["name"] for pod in running.items("pods", *chosen)}
+
+    def fixed(number: int) -> bool:
+        status = running.get("deployment", "bits-auth-proxy", "--namespace=bits")["status"]
+        return bool(len(pods()) == number == status.get("readyReplicas"))
+
+    running.shell(f"{install} --set gateway.replicas.min=3,gateway.replicas.max=3", cwd=shop)
+    eventually(partial(fixed, 3), "three pods")
+    before = pods()
+    running.shell(f"{install} --set gateway.replicas.min=3", cwd=shop)
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        assert pods() == before
+    [scaler] = running.items("horizontalpodautoscalers", "--namespace=bits")
+    assert scaler["spec"]["minReplicas"] == 3
+
+
+def test_the_app_waits_for_the_proxy_as_long_as_the_grace_says_and_no_longer(
+    running: Cluster, shop: Path
+) -> None:
+    nobody = f"http://{NODE}:9"
+    settings = f"settings.BITS_API_URL={nobody},{PROXY}.settings.BITS_STARTUP_GRACE=4"
+    running.helm(
+        "upgrade", "--install", "late", str(shop / "shop"), "--namespace=bits", f"--set={PROXY}.{settings}"
+    )
+    running.kubectl("rollout", "status", "--namespace=bits", "deploy/late", "--timeout=60s")
+    for pod in running.items("pods", "--namespace=bits", "--selector=app.kubernetes.io/instance=late"):
+        [proxy], [app] = pod["status"]["initContainerStatuses"], pod["status"]["containerStatuses"]
+        began, served = (
+            datetime.fromisoformat(each["state"]["running"]["startedAt"]) for each in (proxy, app)
+        )
+        assert 3 <= (served - began).total_seconds() <= 15
+    running.helm("uninstall", "late", "--namespace=bits", "--wait")
 
 
 @pytest.mark.parametrize(("release", "namespace"), [("shop", "shop"), ("bits-auth-proxy", "bits")])
