@@ -1,8 +1,9 @@
 """Fail when the proxy has become dearer: CPU per request against the straightforward aiohttp proxy.
 
 The two take turns in the same run on the same core, so that a slow or busy machine slows both, and the
-ratio holds where microseconds don't. Medians of several runs on a busy machine: 0.19 to 0.20 (http), 0.19 to
-0.23 (https). With heads read by llhttp alone, a quarter dearer, they were 0.23 and 0.27: that must fail.
+ratio holds where microseconds don't. Medians of four runs, idle or busy: 0.15 to 0.16 (http), 0.17 to 0.18
+(https). The bounds are a fifth above. Before a field's onward line was kept with it, the ratios were 0.19 and
+0.20, and with heads read by llhttp alone, 0.23 and 0.27.
 """
 
 import sys
@@ -13,7 +14,7 @@ from benchmarks.__main__ import measure, require_tools
 from benchmarks.contenders import OURS, YARDSTICK
 from benchmarks.samples import Samples
 
-BOUNDS: Final = {"http": 0.22, "https": 0.25}
+BOUNDS: Final = {"http": 0.19, "https": 0.22}
 ROUNDS: Final = 3
 SECONDS: Final = 2
 
