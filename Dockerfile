@@ -18,18 +18,18 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
 WORKDIR /src
 
 # The dependencies first: they change less often than the proxy. Wheels only, so that no code of theirs runs.
-COPY requirements.lock requirements-build.lock ./
+COPY requirements/runtime.lock requirements/build.lock ./requirements/
 RUN python3 -m venv /opt/build \
-    && /opt/build/bin/pip install --quiet --require-hashes --only-binary :all: -r requirements-build.lock \
+    && /opt/build/bin/pip install --quiet --require-hashes --only-binary :all: -r requirements/build.lock \
     && python3 -m venv --without-pip /opt/bits-auth-proxy \
     && /opt/build/bin/pip --python /opt/bits-auth-proxy/bin/python \
-        install --quiet --require-hashes --only-binary :all: -r requirements.lock
+        install --quiet --require-hashes --only-binary :all: -r requirements/runtime.lock
 
 COPY . .
 RUN /opt/build/bin/pip wheel --quiet --no-build-isolation --wheel-dir /opt/wheel . \
     && /opt/build/bin/pip --python /opt/bits-auth-proxy/bin/python install --quiet /opt/wheel/*.whl \
-    && python3 image/rootfs.py /opt/bits-auth-proxy /opt/root \
-    && chroot /opt/root /opt/bits-auth-proxy/bin/python -c "import proxy.demo, uvloop"
+    && python3 tools/image/rootfs.py /opt/bits-auth-proxy /opt/root \
+    && chroot /opt/root /opt/bits-auth-proxy/bin/python -c "import bits_auth_proxy.cli.demo, uvloop"
 
 
 FROM scratch

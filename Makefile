@@ -20,7 +20,7 @@ help: ## List the verbs
 	@echo '  ARGS="…" is passed on; PYTHON=python3.12 VENV=.venv-3.12 chooses an interpreter and where it is set up.'
 
 demo: $(VENV)/.runtime ## Run the proxy against the embedded Bits API emulator; needs no credentials
-	@exec $(BIN)/python -m proxy demo $(ARGS)
+	@exec $(BIN)/python -m bits_auth_proxy demo $(ARGS)
 
 test: $(VENV)/.dev ## Run all tests, then show which lines and branches they missed
 	@$(BIN)/coverage erase
@@ -39,15 +39,15 @@ check: $(VENV)/.dev ## Lint, format check, types, import contracts, YAML, Docker
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 lock: $(VENV)/.dev ## Lock the dependencies anew; ARGS=--upgrade takes the newest of each
-	$(COMPILE) $(ARGS) pyproject.toml --output-file requirements.lock
-	$(COMPILE) $(ARGS) --group build --output-file requirements-build.lock
-	$(COMPILE) $(ARGS) --group checkov --output-file requirements-checkov.lock
-	$(COMPILE) $(ARGS) --group bench --output-file benchmarks/requirements.lock
-	$(COMPILE) $(ARGS) --constraint requirements.lock --constraint requirements-build.lock \
-		pyproject.toml --group dev --output-file requirements-dev.lock
+	$(COMPILE) $(ARGS) pyproject.toml --output-file requirements/runtime.lock
+	$(COMPILE) $(ARGS) --group build --output-file requirements/build.lock
+	$(COMPILE) $(ARGS) --group checkov --output-file tests/system/kubernetes/checkov.lock
+	$(COMPILE) $(ARGS) --group bench --output-file requirements/bench.lock
+	$(COMPILE) $(ARGS) --constraint requirements/runtime.lock --constraint requirements/build.lock \
+		pyproject.toml --group dev --output-file requirements/dev.lock
 
 image: $(VENV)/.dev ## Build the image where no image registry is reached: on a base from Debian; needs root and podman
-	@$(BIN)/python -m tests.system.containers.podman build
+	@$(BIN)/python -m tools.image.podman build
 
 containers: $(VENV)/.dev ## Build the image, run it locked down and with compose; needs root, podman, debootstrap, prometheus
 	$(BIN)/python -m pytest tests/system/containers $(ARGS)
@@ -62,7 +62,7 @@ browser: $(VENV)/.dev ## The admin page in a real browser; needs Chromium. SCREE
 	$(BIN)/python -m pytest tests/system/browser $(ARGS)
 
 release: $(VENV)/.dev ## Make and check a release of what is committed, in dist/; publishes nothing
-	@$(BIN)/python -m release
+	@$(BIN)/python -m tools.release
 
 commands: $(VENV)/.dev ## Every command of the documentation, in a shell; needs bash and curl
 	$(BIN)/python -m pytest tests/system/commands $(ARGS)
@@ -74,16 +74,16 @@ egress: $(VENV)/.dev ## The way to the API through a real http proxy; needs tiny
 	$(BIN)/python -m pytest tests/system/egress $(ARGS)
 
 fuzz: $(VENV)/.dev ## Ten minutes of random changes to the bytes of requests and answers; needs Linux
-	@exec $(BIN)/python -m tests.fuzzing $(ARGS)
+	@exec $(BIN)/python -m tools.fuzz $(ARGS)
 
 monitoring: $(VENV)/.dev ## Alerts, dashboard and documented queries against a real Prometheus; needs prometheus
 	$(BIN)/python -m pytest tests/system/monitoring $(ARGS)
 
 dashboard: $(VENV)/.dev ## Write the Grafana dashboard, and draw it from a run of seven minutes; needs prometheus
-	@exec $(BIN)/python -m tests.system.monitoring $(ARGS)
+	@exec $(BIN)/python -m tools.dashboard $(ARGS)
 
 soak: $(VENV)/.dev ## Ten minutes of short tokens, faults and rotations: no answer fails because of the token
-	@exec $(BIN)/python -m tests.soak $(ARGS)
+	@exec $(BIN)/python -m tools.soak $(ARGS)
 
 simulation: $(VENV)/.dev ## What 10,000 proxies ask of the token endpoint in two days; ARGS="--chart FILE" draws it
 	@exec $(BIN)/python -m tests.simulation $(ARGS)
@@ -110,23 +110,23 @@ $(BIN)/pip:
 	@echo 'Setting up $(VENV) …'
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.runtime: requirements.lock | $(BIN)/pip
-	@$(PIP_INSTALL) --require-hashes --requirement requirements.lock
+$(VENV)/.runtime: requirements/runtime.lock | $(BIN)/pip
+	@$(PIP_INSTALL) --require-hashes --requirement requirements/runtime.lock
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.lock pyproject.toml $(OAUTH_SERVERS)/package-lock.json $(VENV)/.runtime
-	@$(PIP_INSTALL) --require-hashes --requirement requirements-dev.lock
+$(VENV)/.dev: requirements/dev.lock pyproject.toml $(OAUTH_SERVERS)/package-lock.json $(VENV)/.runtime
+	@$(PIP_INSTALL) --require-hashes --requirement requirements/dev.lock
 	@$(PIP_INSTALL) --no-build-isolation --editable .
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/npm ci --loglevel=error --no-audit --no-fund --ignore-scripts --prefix $(OAUTH_SERVERS)
 	@touch $@
 
 # Apart, because it pins much of what the rest needs in other versions.
-$(VENV)/.checkov: requirements-checkov.lock | $(BIN)/pip
+$(VENV)/.checkov: tests/system/kubernetes/checkov.lock | $(BIN)/pip
 	@$(BIN)/python -m venv --clear $(VENV)/checkov
 	@$(VENV)/checkov/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
-		--require-hashes --requirement requirements-checkov.lock
+		--require-hashes --requirement tests/system/kubernetes/checkov.lock
 	@touch $@
 
-$(VENV)/.bench: benchmarks/requirements.lock $(VENV)/.dev
-	@$(PIP_INSTALL) --require-hashes --requirement benchmarks/requirements.lock
+$(VENV)/.bench: requirements/bench.lock $(VENV)/.dev
+	@$(PIP_INSTALL) --require-hashes --requirement requirements/bench.lock
 	@touch $@

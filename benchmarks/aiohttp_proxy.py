@@ -35,10 +35,10 @@ DURATION: Final = Histogram("request_duration_seconds", "Time to the last respon
 
 def end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
     """Return `headers` without the fields that concern one hop only (RFC 9110, section 7.6.1)."""
-    nominated = {
+    connection_options = {
         name.strip().lower() for value in headers.getall(hdrs.CONNECTION, ()) for name in value.split(",")
     }
-    dropped = HOP_BY_HOP | nominated
+    dropped = HOP_BY_HOP | connection_options
     return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
 
 

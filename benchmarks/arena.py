@@ -13,7 +13,7 @@ from typing import Final
 from benchmarks import nginx
 from benchmarks.contenders import CONTENDERS, ROOT, Setting
 from benchmarks.processes import PinnedProcess
-from tests.fakes.ports import free_port
+from tests.support.ports import free_port
 
 TOKEN: Final = "benchmark-token." + "0123456789abcdef" * 8
 _READY_TIMEOUT: Final = 60.0

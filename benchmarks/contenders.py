@@ -48,7 +48,7 @@ class Launch:
 def bits_auth_proxy(setting: Setting) -> Launch:
     """This proxy, as its users run it: the token comes from the upstream's token endpoint."""
     return Launch(
-        command=[sys.executable, "-m", "proxy", "run"],
+        command=[sys.executable, "-m", "bits_auth_proxy", "run"],
         environment=_environment()
         | {
             "BITS_LISTEN": f"127.0.0.1:{setting.port}",

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Generator
 import hypothesis
 import pytest
 
-from proxy.forward import gateway
-from tests.fakes import evidence
-from tests.fakes.bench import Bench, set_up
+from bits_auth_proxy.forward import gateway
+from tests.support import evidence
+from tests.support.bench import Bench, set_up
 
 # A busy machine is no fault of the code.
 hypothesis.settings.register_profile("tests", deadline=None, print_blob=True)

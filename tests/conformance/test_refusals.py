@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.fakes.bench import Bench, set_up
+from tests.support.bench import Bench, set_up
 from tests.unit.forward.test_access import TOKEN_PATHS
 
 H = b"Host: localhost\r\n"

@@ -7,9 +7,9 @@ import asyncio
 
 import pytest
 
-from tests.fakes.bench import Bench, set_up
-from tests.fakes.recorder import TOKEN
-from tests.fakes.waiting import HANGS
+from tests.support.bench import Bench, set_up
+from tests.support.recorder import TOKEN
+from tests.support.waiting import HANGS
 
 H = b"Host: localhost\r\n"
 GET = b"GET /v1/x HTTP/1.1\r\n" + H
@@ -155,7 +155,7 @@ FORWARDED: list[tuple[str, str, bytes, list[bytes], list[bytes], bytes]] = [
         b"",
     ),
     (
-        "Connection nominated over two lines",
+        "Connection options over two lines",
         HOP,
         GET + b"Connection: X-A\r\nConnection: X-B\r\nX-A: 1\r\nX-B: 2\r\n\r\n",
         [OURS],

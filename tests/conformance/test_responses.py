@@ -8,8 +8,8 @@ import json
 
 import pytest
 
-from tests.fakes.bench import Bench, set_up
-from tests.fakes.recorder import CUT
+from tests.support.bench import Bench, set_up
+from tests.support.recorder import CUT
 
 H = b"Host: localhost\r\n"
 GET = b"GET /v1/x HTTP/1.1\r\n" + H + b"\r\n"

@@ -7,7 +7,7 @@ at what (TERM, EXT).
 
 import pytest
 
-from tests.fakes.bench import Bench
+from tests.support.bench import Bench
 
 HIDDEN = b"GET /v1/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
 GET = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n"

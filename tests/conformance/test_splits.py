@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import pytest
 
-from proxy.http1.bodies import ChunkedReader
+from bits_auth_proxy.http1.bodies import ChunkedReader
 from tests.conformance.test_refusals import REFUSED
 from tests.conformance.test_requests import FORWARDED
-from tests.fakes.bench import Bench, set_up
-from tests.fakes.rawclient import RawClient
-from tests.fakes.recorder import let_it_be_read
-from tests.fakes.waiting import at_rest
+from tests.support.bench import Bench, set_up
+from tests.support.rawclient import RawClient
+from tests.support.recorder import let_it_be_read
+from tests.support.waiting import at_rest
 from tests.system.differential.cases import ANSWERS, CASES, MORE_ANSWERS, request
 
 REQUESTS = sorted(

@@ -6,21 +6,23 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import NamedTuple
 
 import aiohttp
 import pytest
 from aiohttp import web
 
-from proxy.admin.actions import Actions
-from proxy.admin.app import build_app
-from proxy.admin.health import Health
-from proxy.admin.server import AdminServer
-from proxy.forward.listener import bind
-from tests.fakes.bench import Bench
-from tests.fakes.clock import FakeClock
-from tests.fakes.stand import Stand, standing
-from tests.fakes.waiting import HANGS
+import bits_auth_proxy
+from bits_auth_proxy.admin.actions import Actions
+from bits_auth_proxy.admin.app import build_app
+from bits_auth_proxy.admin.health import Health
+from bits_auth_proxy.admin.server import AdminServer
+from bits_auth_proxy.forward.listener import bind
+from tests.support.bench import Bench
+from tests.support.clock import FakeClock
+from tests.support.stand import Stand, standing
+from tests.support.waiting import HANGS
 
 EVERYWHERE = ("/livez", "/startupz", "/readyz", "/metrics")
 LOOPBACK_ONLY = ("/status", "/activity", "/inspected/1.5", "/", "/page.css", "/page.js", "/icon.svg")
@@ -344,8 +346,8 @@ async def test_hostile_paths_make_no_new_series(bench: Bench) -> None:
 
 def test_the_health_check_loads_the_standard_library_alone() -> None:
     program = (
-        "import sys; from proxy import healthcheck; "
-        "print([name for name in sys.modules if name.partition('.')[0] in %r])"
+        "import sys; from bits_auth_proxy.cli import healthcheck; "
+        "print([name for name in sys.modules if name in %r])"
     )
     heavy = (
         "aiohttp",
@@ -354,11 +356,15 @@ def test_the_health_check_loads_the_standard_library_alone() -> None:
         "prometheus_client",
         "uvloop",
         "asyncio",
-        "config",
+        "bits_auth_proxy.settings",
         "tomllib",
         "ssl",
     )
     found = subprocess.run(
-        [sys.executable, "-S", "-c", program % (heavy,)], capture_output=True, text=True, check=True
+        [sys.executable, "-S", "-c", program % (heavy,)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(Path(bits_auth_proxy.__file__).parents[1])},
     )
     assert found.stdout.strip() == "[]"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy.auth.bits_oauth import BitsOAuthClient, ClientCredentials, TokenRequestError
-from proxy.auth.tokens import AccessToken
-from proxy.clock import SystemClock
+from bits_auth_proxy.auth.bits_oauth import BitsOAuthClient, ClientCredentials, TokenRequestError
+from bits_auth_proxy.auth.tokens import AccessToken
+from bits_auth_proxy.clock import SystemClock
 
 SECRET = "canary-secret-77"
 CREDENTIALS = ClientCredentials("id", SECRET)

@@ -10,10 +10,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from proxy.forward.exchange import Exchange
-from tests.fakes.commands import CLIENT_ID, CLIENT_SECRET, Command, command, proxy_env
-from tests.fakes.stand import standing
-from tests.fakes.waiting import HANGS
+from bits_auth_proxy.forward.exchange import Exchange
+from tests.support.commands import CLIENT_ID, CLIENT_SECRET, Command, command, proxy_env
+from tests.support.stand import standing
+from tests.support.waiting import HANGS
 
 TOKENS = [f"canary-token-{number}-Zx81" for number in range(8)]
 CREATE = "/v1/applications.create"

@@ -11,14 +11,14 @@ import pytest
 import trustme
 from aiohttp import web
 
-from config.settings import fields
-from proxy.auth.bits_oauth import BitsOAuthClient, ClientCredentials
-from proxy.check import Finding, examine
-from proxy.forward.dialing import client_context
-from tests.fakes.clock import FakeClock
-from tests.fakes.commands import CLIENT_ID, CLIENT_SECRET
-from tests.fakes.connect_proxy import connect_proxy
-from tests.fakes.stand import emulating
+from bits_auth_proxy.auth.bits_oauth import BitsOAuthClient, ClientCredentials
+from bits_auth_proxy.cli.check import Finding, examine
+from bits_auth_proxy.forward.dialing import client_context
+from bits_auth_proxy.settings.model import fields
+from tests.support.clock import FakeClock
+from tests.support.commands import CLIENT_ID, CLIENT_SECRET
+from tests.support.connect_proxy import connect_proxy
+from tests.support.stand import emulating
 
 NOW = dt.datetime.now(dt.UTC)
 DAY = dt.timedelta(days=1)

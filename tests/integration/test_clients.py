@@ -10,9 +10,9 @@ import httpx
 import pytest
 import requests
 
-from tests.fakes.commands import NODE
-from tests.fakes.stand import APPLICATION, CREATE, Stand, standing, unix_address
-from tests.fakes.waiting import HANGS
+from tests.support.commands import NODE
+from tests.support.stand import APPLICATION, CREATE, Stand, standing, unix_address
+from tests.support.waiting import HANGS
 
 ID_PREFIX = "bits:application::"
 

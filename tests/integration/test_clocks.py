@@ -2,8 +2,8 @@
 
 import pytest
 
-from proxy.auth.tokens import TokenState
-from tests.fakes.stepped import Stage, stepped
+from bits_auth_proxy.auth.tokens import TokenState
+from tests.support.stepped import Stage, stepped
 
 
 @stepped

@@ -9,11 +9,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from proxy import __version__
-from tests.fakes.commands import CLIENT_ID, CLIENT_SECRET, command, get, proxy_env, run
-from tests.fakes.recorder import OK_ANSWER, recording
-from tests.fakes.stand import APPLICATION, CREATE, emulating
-from tests.fakes.waiting import seen
+from bits_auth_proxy import __version__
+from tests.support.commands import CLIENT_ID, CLIENT_SECRET, command, get, proxy_env, run
+from tests.support.recorder import OK_ANSWER, recording
+from tests.support.stand import APPLICATION, CREATE, emulating
+from tests.support.waiting import seen
 
 FREE_PORTS = {
     "BITS_LISTEN": "127.0.0.1:0",

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import trustme
 
-from proxy.clock import SystemClock
-from proxy.forward import problems
-from proxy.forward.dialing import Dialer, DialError, client_context
-from proxy.forward.outbox import Outbox
-from proxy.forward.upstream import UpstreamConnection
-from tests.fakes.waiting import seen
+from bits_auth_proxy.clock import SystemClock
+from bits_auth_proxy.forward import problems
+from bits_auth_proxy.forward.dialing import Dialer, DialError, client_context
+from bits_auth_proxy.forward.upstream import UpstreamConnection
+from bits_auth_proxy.forward.write_batcher import WriteBatcher
+from tests.support.waiting import seen
 
 Address = tuple[str, int]
 
@@ -54,7 +54,7 @@ def dialer(names: Names, *, context: ssl.SSLContext | None = None, timeout: floa
         context=context,
         timeout=timeout,
         clock=SystemClock(),
-        outbox=Outbox(asyncio.get_running_loop().call_soon),
+        batcher=WriteBatcher(asyncio.get_running_loop().call_soon),
         resolve=names.resolve,
     )
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from config.loading import load
-from config.log_setup import Redactor
-from proxy.assembly import egress_proxy
-from proxy.sidecar import Sidecar
-from tests.fakes.commands import proxy_env, run
-from tests.fakes.connect_proxy import ConnectProxy, connect_proxy
-from tests.fakes.secure_api import SecureApi, create, secure_api
-from tests.fakes.stand import sidecar_for
-from tests.fakes.waiting import seen
+from bits_auth_proxy.assembly import egress_proxy
+from bits_auth_proxy.settings.loading import load
+from bits_auth_proxy.sidecar import Sidecar
+from bits_auth_proxy.telemetry.log import Redactor
+from tests.support.commands import proxy_env, run
+from tests.support.connect_proxy import ConnectProxy, connect_proxy
+from tests.support.secure_api import SecureApi, create, secure_api
+from tests.support.stand import sidecar_for
+from tests.support.waiting import seen
 
 
 @pytest.fixture

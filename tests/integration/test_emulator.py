@@ -14,8 +14,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from proxy.emulator.server import Emulator
-from tests.fakes.clock import FakeClock
+from bits_auth_proxy.emulator.server import Emulator
+from tests.support.clock import FakeClock
 
 CLIENT_ID = "bits:client::7d10"
 CLIENT_SECRET = "canary:secret-/+%:ü"

@@ -14,12 +14,12 @@ import pytest
 import trustme
 import uvloop
 
-from proxy.forward.dialing import Dialer
-from tests.fakes.bench import Bench, set_up
-from tests.fakes.leftovers import leftovers, open_descriptors
-from tests.fakes.rawclient import reset_on_close
-from tests.fakes.recorder import OK_ANSWER, recording
-from tests.fakes.waiting import HANGS, seen
+from bits_auth_proxy.forward.dialing import Dialer
+from tests.support.bench import Bench, set_up
+from tests.support.leftovers import leftovers, open_descriptors
+from tests.support.rawclient import reset_on_close
+from tests.support.recorder import OK_ANSWER, recording
+from tests.support.waiting import HANGS, seen
 
 pytestmark = pytest.mark.usefixtures("brisk")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy import healthcheck
-from tests.fakes.waiting import HANGS
+from bits_auth_proxy.cli import healthcheck
+from tests.support.waiting import HANGS
 
 READY = b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nstarted\n"
 
@@ -118,9 +118,17 @@ def test_the_address_is_found_where_the_proxy_finds_it(
 
 def test_the_command_loads_neither_the_event_loop_nor_a_dependency() -> None:
     """An exec probe runs every few seconds."""
-    command = [sys.executable, "-X", "importtime", "-m", "proxy", "healthcheck", "--admin-listen=127.0.0.1:1"]
+    command = [
+        sys.executable,
+        "-X",
+        "importtime",
+        "-m",
+        "bits_auth_proxy",
+        "healthcheck",
+        "--admin-listen=127.0.0.1:1",
+    ]
     asked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert asked.returncode == 1
     loaded = {line.rpartition("|")[2].strip() for line in asked.stderr.splitlines()}
-    assert "proxy.healthcheck" in loaded
+    assert "bits_auth_proxy.cli.healthcheck" in loaded
     assert not loaded & {"asyncio", "ssl", "aiohttp", "pydantic", "config", "structlog", "uvloop"}

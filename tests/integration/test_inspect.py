@@ -7,12 +7,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from config.loading import SettingsError, load
-from proxy.forward.exchange import Exchange
-from proxy.inspection import Inspection
-from tests.fakes.bench import Bench, set_up
-from tests.fakes.commands import CLIENT_SECRET
-from tests.fakes.recorder import TOKEN
+from bits_auth_proxy.forward.exchange import Exchange
+from bits_auth_proxy.settings.loading import SettingsError, load
+from bits_auth_proxy.telemetry.inspection import Inspection
+from tests.support.bench import Bench, set_up
+from tests.support.commands import CLIENT_SECRET
+from tests.support.recorder import TOKEN
 
 CANARY = "Canary-7f3a"
 PERSON = {"firstName": CANARY, "personal_number": CANARY, "documents": [{"image": CANARY}]}

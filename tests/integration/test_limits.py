@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from tests.fakes.bench import Bench, set_up
-from tests.fakes.recorder import CUT, OK_ANSWER
-from tests.fakes.waiting import HANGS
+from tests.support.bench import Bench, set_up
+from tests.support.recorder import CUT, OK_ANSWER
+from tests.support.waiting import HANGS
 
 HEAD = b" HTTP/1.1\r\nHost: localhost\r\n"
 GET = b"GET /v1/x" + HEAD + b"\r\n"

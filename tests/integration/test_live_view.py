@@ -6,8 +6,8 @@ import re
 import aiohttp
 import pytest
 
-from tests.fakes.stand import APPLICATION, CREATE
-from tests.fakes.terminal import Terminal, on_terminal
+from tests.support.stand import APPLICATION, CREATE
+from tests.support.terminal import Terminal, on_terminal
 
 PORTS = {
     "BITS_LISTEN": "127.0.0.1:0",

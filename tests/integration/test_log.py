@@ -10,12 +10,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from proxy.events import BURST
-from tests.fakes.bench import Bench, set_up
-from tests.fakes.commands import CLIENT_SECRET
-from tests.fakes.credentials import mount
-from tests.fakes.stand import APPLICATION, CREATE, standing
+from bits_auth_proxy.telemetry.events import BURST
 from tests.integration.test_token_faults import control
+from tests.support.bench import Bench, set_up
+from tests.support.commands import CLIENT_SECRET
+from tests.support.credentials import mount
+from tests.support.stand import APPLICATION, CREATE, standing
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACEPARENT = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
@@ -196,7 +196,7 @@ class FullDisk(io.StringIO):
 
 async def test_a_log_that_cannot_be_written_stops_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     log = FullDisk()
-    monkeypatch.setattr("tests.fakes.bench.io.StringIO", lambda: log)
+    monkeypatch.setattr("tests.support.bench.io.StringIO", lambda: log)
     async with set_up(BITS_ACCESS_LOG="all") as bench:
         bench.upstream.script = [(NOT_FOUND,)]
         log.full = True

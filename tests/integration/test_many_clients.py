@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from config.addresses import TcpAddress
-from proxy.forward.downstream import ClientConnection
-from proxy.forward.exchange import Exchange
-from tests.fakes.bench import Bench
-from tests.fakes.commands import Command, command, proxy_env
-from tests.fakes.pki import Pki
-from tests.fakes.recorder import OK_ANSWER, recording
-from tests.fakes.waiting import HANGS, seen
+from bits_auth_proxy.forward.downstream import ClientConnection
+from bits_auth_proxy.forward.exchange import Exchange
+from bits_auth_proxy.settings.addresses import TcpAddress
+from tests.support.bench import Bench
+from tests.support.commands import Command, command, proxy_env
+from tests.support.pki import Pki
+from tests.support.recorder import OK_ANSWER, recording
+from tests.support.waiting import HANGS, seen
 
 GET = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 IDLE_CLIENTS = 1000

@@ -6,8 +6,8 @@ from email.utils import formatdate
 
 import pytest
 
-from proxy.auth.tokens import TokenState
-from tests.fakes.stepped import Reply, Stage, reply, stepped
+from bits_auth_proxy.auth.tokens import TokenState
+from tests.support.stepped import Reply, Stage, reply, stepped
 
 GOOD = {"type": "Bearer", "access_token": "abc", "expires_in": 3600, "scope": "application"}
 # The wall clock of a stage begins here.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.commands import CLIENT_SECRET, command, proxy_env
-from tests.fakes.stand import emulating
+from tests.support.commands import CLIENT_SECRET, command, proxy_env
+from tests.support.stand import emulating
 
 # Root may look into everything, by its capabilities: here nobody has any.
 UNPRIVILEGED = ("setpriv", "--bounding-set=-all") if os.getuid() == 0 else ()

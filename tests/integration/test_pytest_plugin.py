@@ -10,9 +10,9 @@ from urllib.error import URLError
 
 import pytest
 
-from proxy.testing.sandbox import SandboxError, SandboxHost
-from tests.fakes.commands import ROOT
-from tests.fakes.waiting import HANGS
+from bits_auth_proxy.testing.sandbox import SandboxError, SandboxHost
+from tests.support.commands import ROOT
+from tests.support.waiting import HANGS
 
 pytest_plugins = ["pytester"]
 
@@ -126,7 +126,7 @@ def test_the_environment_of_the_tests_is_not_looked_at(
 def test_the_process_ends_when_the_tests_are_killed() -> None:
     program = (
         "import os\n"
-        "from proxy.testing.sandbox import SandboxHost\n"
+        "from bits_auth_proxy.testing.sandbox import SandboxHost\n"
         "host = SandboxHost()\n"
         "with host.serve({}) as sandbox:\n"
         "    print(host._process.pid, flush=True)\n"
@@ -138,17 +138,20 @@ def test_the_process_ends_when_the_tests_are_killed() -> None:
     assert killed.returncode == -9
     served_by = Path(f"/proc/{int(killed.stdout)}/cmdline")
     ends = time.monotonic() + HANGS
-    while served_by.exists() and b"proxy.testing.host" in served_by.read_bytes():
+    while served_by.exists() and b"bits_auth_proxy.testing.host" in served_by.read_bytes():
         assert time.monotonic() < ends
         time.sleep(0.01)
 
 
 def test_nothing_heavy_is_loaded_until_it_is_used() -> None:
     program = (
-        "import sys, pytest; before = set(sys.modules); import proxy.testing.plugin; "
+        "import sys, pytest; before = set(sys.modules); import bits_auth_proxy.testing.plugin; "
         "print(sorted(set(sys.modules) - before))"
     )
     found = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    assert found.stdout.strip() == "['proxy', 'proxy.testing', 'proxy.testing.plugin']"
+    assert (
+        found.stdout.strip()
+        == "['bits_auth_proxy', 'bits_auth_proxy.testing', 'bits_auth_proxy.testing.plugin']"
+    )

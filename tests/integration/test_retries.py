@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.fakes.bench import Bench, set_up
-from tests.fakes.rawclient import Answer, reset_on_close
-from tests.fakes.recorder import recording
+from tests.support.bench import Bench, set_up
+from tests.support.rawclient import Answer, reset_on_close
+from tests.support.recorder import recording
 
 HOST = b"Host: localhost\r\n"
 CALLS = {

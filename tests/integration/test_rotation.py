@@ -11,10 +11,10 @@ from typing import Self
 import aiohttp
 import pytest
 
-from tests.fakes.commands import CLIENT_ID, CLIENT_SECRET, Command, command, proxy_env
-from tests.fakes.credentials import mount
-from tests.fakes.stand import APPLICATION, CREATE, emulating
-from tests.fakes.stepped import Stage, stepped
+from tests.support.commands import CLIENT_ID, CLIENT_SECRET, Command, command, proxy_env
+from tests.support.credentials import mount
+from tests.support.stand import APPLICATION, CREATE, emulating
+from tests.support.stepped import Stage, stepped
 
 NEW_SECRET = "rotated-secret-51c8"
 

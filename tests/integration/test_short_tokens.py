@@ -8,7 +8,7 @@ import asyncio
 import aiohttp
 import pytest
 
-from tests.fakes.stand import APPLICATION, CREATE, standing
+from tests.support.stand import APPLICATION, CREATE, standing
 
 LIFETIME = 4.0
 CLIENTS = 8

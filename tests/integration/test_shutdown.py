@@ -6,12 +6,12 @@ import signal
 from collections import Counter
 from pathlib import Path
 
-from config.addresses import UnixAddress
-from proxy.forward.listener import bind
-from tests.fakes.bench import Bench, set_up
-from tests.fakes.commands import command, proxy_env
-from tests.fakes.rawclient import raw_client
-from tests.fakes.recorder import OK_ANSWER, let_it_be_read, recording
+from bits_auth_proxy.forward.listener import bind
+from bits_auth_proxy.settings.addresses import UnixAddress
+from tests.support.bench import Bench, set_up
+from tests.support.commands import command, proxy_env
+from tests.support.rawclient import raw_client
+from tests.support.recorder import OK_ANSWER, let_it_be_read, recording
 
 GET = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

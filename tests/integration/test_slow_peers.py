@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from config.addresses import TcpAddress
-from proxy.forward.downstream import ClientConnection
-from tests.fakes.bench import Bench, set_up
-from tests.fakes.leftovers import leftovers, open_descriptors
-from tests.fakes.recorder import recording
-from tests.fakes.waiting import HANGS, at_rest
+from bits_auth_proxy.forward.downstream import ClientConnection
+from bits_auth_proxy.settings.addresses import TcpAddress
+from tests.support.bench import Bench, set_up
+from tests.support.leftovers import leftovers, open_descriptors
+from tests.support.recorder import recording
+from tests.support.waiting import HANGS, at_rest
 
 pytestmark = pytest.mark.usefixtures("brisk")
 

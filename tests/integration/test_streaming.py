@@ -5,12 +5,12 @@ import contextlib
 import io
 from collections.abc import AsyncIterator
 
-from config.addresses import TcpAddress
-from tests.fakes.bench import Bench
-from tests.fakes.rawclient import RawClient, raw_client
-from tests.fakes.recorder import OK_ANSWER, recording
-from tests.fakes.stand import sidecar_for
-from tests.fakes.waiting import HANGS, at_rest
+from bits_auth_proxy.settings.addresses import TcpAddress
+from tests.support.bench import Bench
+from tests.support.rawclient import RawClient, raw_client
+from tests.support.recorder import OK_ANSWER, recording
+from tests.support.stand import sidecar_for
+from tests.support.waiting import HANGS, at_rest
 
 GET = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 PIECE = b"x" * 65_536

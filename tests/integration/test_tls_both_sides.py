@@ -12,11 +12,11 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from config.addresses import TcpAddress
-from tests.fakes.pki import Pki
-from tests.fakes.recorder import recording
-from tests.fakes.stand import sidecar_for
-from tests.fakes.waiting import seen
+from bits_auth_proxy.settings.addresses import TcpAddress
+from tests.support.pki import Pki
+from tests.support.recorder import recording
+from tests.support.stand import sidecar_for
+from tests.support.waiting import seen
 
 CLIENTS = 16
 CALLS = 25

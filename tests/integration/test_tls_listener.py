@@ -17,16 +17,16 @@ import trustme
 from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 
-from config.addresses import TcpAddress
-from proxy.sidecar import Sidecar
-from tests.fakes.bench import Bench, set_up
-from tests.fakes.commands import Command, command, get, proxy_env, run
-from tests.fakes.pki import Pki
-from tests.fakes.rawclient import RawClient, raw_client
-from tests.fakes.recorder import CUT, OK_ANSWER, recording
-from tests.fakes.stand import APPLICATION, CREATE, emulating, sidecar_for, unix_address
-from tests.fakes.tls_peer import TlsPeer, tls_peer
-from tests.fakes.waiting import HANGS, at_rest, seen
+from bits_auth_proxy.settings.addresses import TcpAddress
+from bits_auth_proxy.sidecar import Sidecar
+from tests.support.bench import Bench, set_up
+from tests.support.commands import Command, command, get, proxy_env, run
+from tests.support.pki import Pki
+from tests.support.rawclient import RawClient, raw_client
+from tests.support.recorder import CUT, OK_ANSWER, recording
+from tests.support.stand import APPLICATION, CREATE, emulating, sidecar_for, unix_address
+from tests.support.tls_peer import TlsPeer, tls_peer
+from tests.support.waiting import HANGS, at_rest, seen
 
 GET = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LAST = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import trustme
 
-from config.addresses import TcpAddress
-from tests.fakes.clock import FakeClock
-from tests.fakes.rawclient import Answer, RawClient, raw_client
-from tests.fakes.recorder import OK_ANSWER, Recorder, recording
-from tests.fakes.stand import sidecar_for
-from tests.fakes.waiting import HANGS, at_rest, seen
+from bits_auth_proxy.settings.addresses import TcpAddress
+from tests.support.clock import FakeClock
+from tests.support.rawclient import Answer, RawClient, raw_client
+from tests.support.recorder import OK_ANSWER, Recorder, recording
+from tests.support.stand import sidecar_for
+from tests.support.waiting import HANGS, at_rest, seen
 
 PIECE = bytes(range(256)) * 256
 GET = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n"

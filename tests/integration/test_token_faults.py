@@ -7,8 +7,8 @@ from typing import Any
 
 import aiohttp
 
-from tests.fakes.stand import APPLICATION, CREATE, Stand, emulating, sidecar_for, standing
-from tests.fakes.waiting import HANGS
+from tests.support.stand import APPLICATION, CREATE, Stand, emulating, sidecar_for, standing
+from tests.support.waiting import HANGS
 
 
 async def control(api: str, what: str, **members: Any) -> dict[str, Any]:

@@ -14,13 +14,13 @@ import pytest
 import trustme
 from aiohttp import web
 
-from config.addresses import TcpAddress
-from tests.fakes.bench import Bench, set_up
-from tests.fakes.clock import FakeClock
-from tests.fakes.rawclient import RawClient, raw_client
-from tests.fakes.recorder import OK_ANSWER, TOKEN, recording
-from tests.fakes.stand import sidecar_for
-from tests.fakes.waiting import HANGS, at_rest
+from bits_auth_proxy.settings.addresses import TcpAddress
+from tests.support.bench import Bench, set_up
+from tests.support.clock import FakeClock
+from tests.support.rawclient import RawClient, raw_client
+from tests.support.recorder import OK_ANSWER, TOKEN, recording
+from tests.support.stand import sidecar_for
+from tests.support.waiting import HANGS, at_rest
 
 UPGRADE = (
     b"GET /v1/events?since=1 HTTP/1.1\r\nHost: localhost\r\n"

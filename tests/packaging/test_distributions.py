@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import proxy
-from release.distributions import (
+import bits_auth_proxy
+from tests.support.commands import ROOT
+from tools.release.distributions import (
     TOP_LEVEL,
     Built,
     build,
@@ -18,7 +19,6 @@ from release.distributions import (
     metadata_of,
     tree_files,
 )
-from tests.fakes.commands import ROOT
 
 EPOCH = 1_750_000_000
 
@@ -28,17 +28,17 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return build(ROOT, tmp_path_factory.mktemp("dist"), epoch=EPOCH)
 
 
-def test_the_wheel_holds_the_two_packages_and_nothing_else(built: Built) -> None:
+def test_the_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
     files = {name for name in files_of_wheel(built.wheel) if ".dist-info/" not in name}
     assert {name.partition("/")[0] for name in files} == TOP_LEVEL
-    assert files == set(tree_files(ROOT, *TOP_LEVEL))
-    assert {"proxy/py.typed", "config/py.typed"} <= files
+    assert files == set(tree_files(ROOT / "proxy", *TOP_LEVEL))
+    assert "bits_auth_proxy/py.typed" in files
 
 
 def test_the_metadata_keeps_to_the_standard(built: Built) -> None:
     metadata = metadata_of(built.wheel)
     assert metadata.name == "bits-auth-proxy"
-    assert str(metadata.version) == proxy.__version__
+    assert str(metadata.version) == bits_auth_proxy.__version__
     assert metadata.license_expression == "Apache-2.0"
     assert metadata.license_files == ["LICENSE"]
     assert metadata.description_content_type == "text/markdown"
@@ -48,11 +48,11 @@ def test_the_metadata_keeps_to_the_standard(built: Built) -> None:
 def test_the_source_distribution_holds_what_is_needed_to_build_and_test(built: Built) -> None:
     files = files_of_sdist(built.sdist)
     assert set(tree_files(ROOT, "config", "proxy", "docs")) <= files
-    assert {"pyproject.toml", "requirements.lock", "README.md", "CHANGELOG.md", "LICENSE"} <= files
+    assert {"pyproject.toml", "requirements/runtime.lock", "README.md", "CHANGELOG.md", "LICENSE"} <= files
     assert {name.partition("/")[0] for name in files} == {
-        *(".gitignore", "PKG-INFO", "pyproject.toml", "requirements.lock"),
+        *(".gitignore", "PKG-INFO", "pyproject.toml", "requirements"),
         *("CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md"),
-        *("config", "docs", "proxy", "tests"),
+        *("config", "docs", "proxy", "tests", "tools"),
     }
     assert not [name for name in files if "__pycache__" in name or "node_modules" in name]
 
@@ -64,7 +64,9 @@ def test_another_user_on_another_day_builds_the_same_bytes(built: Built, tmp_pat
 
 def test_nobody_else_owns_our_names() -> None:
     """In an environment of all that is locked; others might well think of `config` too."""
-    locked = re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text("utf-8"), re.MULTILINE)
+    locked = re.findall(
+        r"^([a-z0-9-]+)==", (ROOT / "requirements" / "runtime.lock").read_text("utf-8"), re.MULTILINE
+    )
     installed = {each.name.lower().replace("_", "-"): each for each in distributions()}
     assert set(locked) <= set(installed)
     del installed["bits-auth-proxy"]
@@ -78,4 +80,4 @@ def test_nobody_else_owns_our_names() -> None:
 
 def test_the_changelog_tells_of_this_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
-    assert f"\n## [{proxy.__version__}] - " in changelog
+    assert f"\n## [{bits_auth_proxy.__version__}] - " in changelog

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from proxy.auth.lifecycle import Lifecycle
+from bits_auth_proxy.auth.lifecycle import Lifecycle
 from tests.simulation.chart import draw
 from tests.simulation.policies import FixedShare, Lazy, PolicyMaker
 from tests.simulation.scenarios import (

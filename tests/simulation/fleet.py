@@ -10,10 +10,10 @@ from collections.abc import Callable
 from random import Random
 from typing import Final, NamedTuple
 
-from proxy.auth import schedule
-from proxy.auth.lifecycle import Lifecycle, Reason
-from proxy.auth.refresher import TICK
-from proxy.auth.tokens import AccessToken
+from bits_auth_proxy.auth import schedule
+from bits_auth_proxy.auth.lifecycle import Lifecycle, Reason
+from bits_auth_proxy.auth.refresher import TICK
+from bits_auth_proxy.auth.tokens import AccessToken
 from tests.simulation.endpoint import Answer, ModelledEndpoint
 from tests.simulation.policies import Policy, PolicyMaker
 
@@ -132,7 +132,7 @@ class Pod:
 
     def _land(self, answer: Answer, now: float) -> None:
         if not answer.granted:
-            self._policy.failed(now, refused=False, retry_after=answer.retry_after)
+            self._policy.failed(now, denied=False, retry_after=answer.retry_after)
             return
         lifetime = self._endpoint.lifetime
         token = AccessToken(

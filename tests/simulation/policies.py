@@ -7,8 +7,8 @@ others differ in the moment of the refresh alone.
 from random import Random
 from typing import Protocol
 
-from proxy.auth.lifecycle import Lifecycle, Reason
-from proxy.auth.tokens import AccessToken
+from bits_auth_proxy.auth.lifecycle import Lifecycle, Reason
+from bits_auth_proxy.auth.tokens import AccessToken
 
 
 class Policy(Protocol):
@@ -22,7 +22,7 @@ class Policy(Protocol):
 
     def obtained(self, token: AccessToken, now: float) -> None: ...
 
-    def failed(self, now: float, *, refused: bool, retry_after: float | None) -> None: ...
+    def failed(self, now: float, *, denied: bool, retry_after: float | None) -> None: ...
 
 
 class PolicyMaker(Protocol):
@@ -50,8 +50,8 @@ class FixedShare:
         self._life.obtained(token, now)
         self.attempt_at = token.issued_at + token.lifetime * self.SHARE
 
-    def failed(self, now: float, *, refused: bool, retry_after: float | None) -> None:
-        self._life.failed(now, refused=refused, retry_after=retry_after)
+    def failed(self, now: float, *, denied: bool, retry_after: float | None) -> None:
+        self._life.failed(now, denied=denied, retry_after=retry_after)
         self.attempt_at = self._life.attempt_at
 
 
@@ -62,8 +62,8 @@ class Lazy(FixedShare):
         super().obtained(token, now)
         self.attempt_at = float("inf")
 
-    def failed(self, now: float, *, refused: bool, retry_after: float | None) -> None:
+    def failed(self, now: float, *, denied: bool, retry_after: float | None) -> None:
         had_token = self._life.token is not None
-        super().failed(now, refused=refused, retry_after=retry_after)
+        super().failed(now, denied=denied, retry_after=retry_after)
         if had_token:
             self.attempt_at = float("inf")

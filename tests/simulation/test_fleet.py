@@ -4,12 +4,12 @@ from random import Random
 
 import pytest
 
-from proxy.auth import schedule
-from proxy.auth.bits_oauth import ClientCredentials, TokenRequestError
-from proxy.auth.lifecycle import Lifecycle
-from proxy.auth.refresher import Refresher
-from proxy.auth.tokens import AccessToken
-from proxy.tasks import TaskOwner
+from bits_auth_proxy.auth import schedule
+from bits_auth_proxy.auth.bits_oauth import ClientCredentials, TokenRequestError
+from bits_auth_proxy.auth.lifecycle import Lifecycle
+from bits_auth_proxy.auth.refresher import Refresher
+from bits_auth_proxy.auth.tokens import AccessToken
+from bits_auth_proxy.tasks import TaskOwner
 from tests.simulation.endpoint import MEDIAN_LATENCY, ModelledEndpoint, Outage
 from tests.simulation.fleet import NEVER, Flight, Pod
 from tests.simulation.policies import FixedShare, Lazy
@@ -43,7 +43,7 @@ class Flights:
     def token_failed(self, error: TokenRequestError, reason: str, duration: float) -> None:
         self.seen.append((self._loop.now() - duration, reason, False))
 
-    def token_refused(self, token: AccessToken) -> None:
+    def token_unauthorized(self, token: AccessToken) -> None:
         raise AssertionError
 
     def crashed(self, error: BaseException) -> None:

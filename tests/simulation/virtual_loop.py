@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any, Final
 
-from proxy.auth.bits_oauth import ClientCredentials, TokenGrant, TokenRequestError
+from bits_auth_proxy.auth.bits_oauth import ClientCredentials, TokenGrant, TokenRequestError
 from tests.simulation.endpoint import ModelledEndpoint
 
 
@@ -23,7 +23,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Runs what is given to it in virtual time, which begins at 0. It is a `proxy.clock.Clock` too."""
+    """Runs what is given to it in virtual time, which begins at 0. It is a `clock.Clock` too."""
 
     def __init__(self) -> None:
         self._virtual: Final = _Selector()

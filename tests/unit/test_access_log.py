@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.log_setup import Redactor, configure, json_lines
-from proxy.access_log import AccessLog
-from proxy.auth.refresher import RefresherStatus
-from proxy.auth.tokens import TokenState
-from proxy.http1.messages import RequestHead
-from proxy.journal import Journal
-from proxy.telemetry import Limits, Load, Telemetry
-from tests.fakes.clock import FakeClock
-from tests.fakes.timers import FakeTimers
+from bits_auth_proxy.auth.refresher import RefresherStatus
+from bits_auth_proxy.auth.tokens import TokenState
+from bits_auth_proxy.http1.messages import RequestHead
+from bits_auth_proxy.telemetry.access_log import AccessLog
+from bits_auth_proxy.telemetry.journal import Journal
+from bits_auth_proxy.telemetry.log import Redactor, configure, json_lines
+from bits_auth_proxy.telemetry.observers import Limits, Load, Telemetry
+from tests.support.clock import FakeClock
+from tests.support.timers import FakeTimers
 
 TRACEPARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 ABSENT = RefresherStatus(TokenState.ABSENT, None, None, 0.0, True, 0, False, None)

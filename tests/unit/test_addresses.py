@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.addresses import ListenAddress, TcpAddress, UnixAddress, is_loopback, parse_address
+from bits_auth_proxy.settings.addresses import (
+    ListenAddress,
+    TcpAddress,
+    UnixAddress,
+    is_loopback,
+    parse_address,
+)
 
 PORTS = st.integers(0, 65535)
 TCP = st.builds(lambda ip, port: TcpAddress(str(ip), port), st.ip_addresses(), PORTS)

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from config.credentials import Credentials, CredentialsError, CredentialSource
-from config.loading import load
+from bits_auth_proxy.settings.credentials import Credentials, CredentialsError, CredentialSource
+from bits_auth_proxy.settings.loading import load
 
 
 def pair(client_id: str, secret: str) -> Credentials:

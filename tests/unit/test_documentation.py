@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy.forward import problems
-from tests.fakes.commands import ROOT
-from tests.fakes.documentation import PAGES, named
+from bits_auth_proxy.forward import problems
+from tests.support.commands import ROOT
+from tests.support.documentation import PAGES, named
 
 
 @cache

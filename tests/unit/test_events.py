@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-import proxy
-from config import log_setup
-from config.log_setup import LEVELS
-from proxy import events
-from proxy.events import BURST, EVENTS, WINDOW, RepeatLimit
-from tests.fakes.clock import FakeClock
-from tests.fakes.commands import ROOT
-from tests.fakes.timers import FakeTimers
-from tests.fakes.vocabulary import undocumented
+import bits_auth_proxy
+from bits_auth_proxy.telemetry import events
+from bits_auth_proxy.telemetry import log as log_setup
+from bits_auth_proxy.telemetry.events import BURST, EVENTS, WINDOW, RepeatLimit
+from bits_auth_proxy.telemetry.log import LEVELS
+from tests.support.clock import FakeClock
+from tests.support.commands import ROOT
+from tests.support.timers import FakeTimers
+from tests.support.vocabulary import undocumented
 
 
 class Limited:
@@ -105,10 +105,10 @@ def test_names_are_unique_and_levels_are_levels() -> None:
 
 
 def test_nothing_is_logged_but_the_vocabulary() -> None:
-    """Every call on our logger names its event by a constant of `proxy.events`."""
+    """Every call on our logger names its event by a constant of `bits_auth_proxy.telemetry.events`."""
     calls = [
         ast.unparse(node.args[0])
-        for path in Path(proxy.__file__).parent.rglob("*.py")
+        for path in Path(bits_auth_proxy.__file__).parent.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute | ast.Name)
@@ -122,7 +122,7 @@ def test_nothing_is_logged_but_the_vocabulary() -> None:
 
 
 def test_each_event_is_logged_somewhere() -> None:
-    source = "".join(path.read_text("utf-8") for path in Path(proxy.__file__).parent.rglob("*.py"))
+    source = "".join(path.read_text("utf-8") for path in Path(bits_auth_proxy.__file__).parent.rglob("*.py"))
     unused = [
         name
         for name, value in vars(events).items()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.fakes.commands import ROOT
+from tests.support.commands import ROOT
 
 pytest_plugins = ["pytester"]
 
@@ -14,7 +14,7 @@ def test_a_failure_shows_what_was_said_last_in_that_test_and_a_success_nothing(
     pytester.makeconftest("from tests.conftest import pytest_runtest_logstart, pytest_runtest_makereport")
     pytester.makepyfile(
         """
-        from tests.fakes import evidence
+        from tests.support import evidence
 
         def test_well():
             evidence.keep("one", lambda: "never shown")

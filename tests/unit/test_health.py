@@ -1,7 +1,7 @@
 """What the probes say, from start to drain."""
 
-from proxy.admin.health import Health
-from tests.fakes.clock import FakeClock
+from bits_auth_proxy.admin.health import Health
+from tests.support.clock import FakeClock
 
 
 class Started:

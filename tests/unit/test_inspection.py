@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.settings import KYC_WORDS
-from proxy.forward.inspecting import MAX_COPY, BodyCopy
-from proxy.http1.lines import make_field
-from proxy.http1.messages import Field, RequestHead, ResponseHead
-from proxy.inspection import MAX_EXCHANGES, Inspection
-from proxy.journal import exchange_id
+from bits_auth_proxy.forward.inspecting import MAX_COPY, BodyCopy
+from bits_auth_proxy.http1.lines import make_field
+from bits_auth_proxy.http1.messages import Field, RequestHead, ResponseHead
+from bits_auth_proxy.settings.model import KYC_WORDS
+from bits_auth_proxy.telemetry.inspection import MAX_EXCHANGES, Inspection
+from bits_auth_proxy.telemetry.journal import exchange_id
 
 CANARY = "Canary-7f3a"
 

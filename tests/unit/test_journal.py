@@ -1,8 +1,8 @@
 import pytest
 
-from proxy.http1.messages import RequestHead
-from proxy.journal import EXCHANGES, REFRESHES, REJECTIONS, Journal
-from tests.fakes.clock import FakeClock
+from bits_auth_proxy.http1.messages import RequestHead
+from bits_auth_proxy.telemetry.journal import EXCHANGES, REFRESHES, REJECTIONS, Journal
+from tests.support.clock import FakeClock
 
 
 class Ended:

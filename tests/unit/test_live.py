@@ -7,7 +7,7 @@ from typing import Any
 import pyte
 import pytest
 
-from proxy.live import LiveView, duration_text, render
+from bits_auth_proxy.cli.live_view import LiveView, duration_text, render
 
 NOW = 1_700_000_000.0
 

@@ -14,8 +14,8 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.log_setup import LEVELS, REDACTED, Redactor, configure, get_level, set_level
-from config.settings import Settings
+from bits_auth_proxy.settings.model import Settings
+from bits_auth_proxy.telemetry.log import LEVELS, REDACTED, Redactor, configure, get_level, set_level
 
 AWKWARD = ["pa\"ss\\wo'rd", "schlüssel-ключ", "back\\slash\\n", "emoji-🔑-key", "tab\there", "plain-secret"]
 BOTH = pytest.mark.parametrize("fmt", ["json", "console"])

@@ -6,18 +6,18 @@ from random import Random
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from config.log_setup import Redactor, configure
-from proxy import metrics
-from proxy.auth.refresher import RefresherStatus
-from proxy.auth.tokens import TokenState
-from proxy.forward import problems
-from proxy.http1.messages import RequestHead
-from proxy.journal import Journal
-from proxy.metrics import FAMILIES, MAX_OPERATIONS
-from proxy.telemetry import Limits, Load, Telemetry
-from tests.fakes.clock import FakeClock
-from tests.fakes.commands import ROOT
-from tests.fakes.timers import FakeTimers
+from bits_auth_proxy.auth.refresher import RefresherStatus
+from bits_auth_proxy.auth.tokens import TokenState
+from bits_auth_proxy.forward import problems
+from bits_auth_proxy.http1.messages import RequestHead
+from bits_auth_proxy.telemetry import metrics
+from bits_auth_proxy.telemetry.journal import Journal
+from bits_auth_proxy.telemetry.log import Redactor, configure
+from bits_auth_proxy.telemetry.metrics import FAMILIES, MAX_OPERATIONS
+from bits_auth_proxy.telemetry.observers import Limits, Load, Telemetry
+from tests.support.clock import FakeClock
+from tests.support.commands import ROOT
+from tests.support.timers import FakeTimers
 
 _PREFIX = "bits_proxy_"
 
@@ -116,7 +116,7 @@ async def test_counters_of_known_labels_begin_at_zero() -> None:
     assert {each["kind"] for each in found["token_refresh_failures_total"]} >= {"refused", "timeout", "dns"}
     assert {each["reason"] for each in found["rejected_requests_total"]} == {
         "tls_handshake",
-        *(problem.code for problem in problems.ALL if problem.refusal),
+        *(problem.code for problem in problems.ALL if problem.rejection),
     }
     for name in (
         "token_refreshes_total",

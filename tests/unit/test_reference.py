@@ -6,8 +6,8 @@ from pathlib import Path
 import jsonschema
 from dotenv import dotenv_values
 
-from config import reference
-from config.loading import load
+from bits_auth_proxy.settings import reference
+from bits_auth_proxy.settings.loading import load
 
 DOCS = Path(__file__).parents[2] / "docs"
 SECRET = "canary-7f3a"
@@ -57,7 +57,7 @@ def test_the_schema_describes_every_setting_and_marks_secrets() -> None:
 
 
 def test_the_published_schema_is_the_present_one() -> None:
-    published = (DOCS / "bits-auth-proxy.schema.json").read_text("utf-8")
+    published = (DOCS.parent / "config" / "bits-auth-proxy.schema.json").read_text("utf-8")
     assert published == reference.as_json_schema() + "\n", "print it anew: bits-auth-proxy config --schema"
 
 

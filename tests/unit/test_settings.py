@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from config.addresses import TcpAddress, UnixAddress
-from config.loading import Loaded, SettingsError, load
-from config.settings import fields, is_exempt
+from bits_auth_proxy.settings.addresses import TcpAddress, UnixAddress
+from bits_auth_proxy.settings.loading import Loaded, SettingsError, load
+from bits_auth_proxy.settings.model import fields, is_exempt
 
 SECRET = "canary-7f3a"
 PAIR = {"BITS_CLIENT_ID": "acme", "BITS_CLIENT_SECRET": SECRET}

@@ -5,9 +5,9 @@ import gc
 
 import pytest
 
-from proxy.clock import SystemClock
-from proxy.tasks import TaskOwner
-from tests.fakes.waiting import HANGS
+from bits_auth_proxy.clock import SystemClock
+from bits_auth_proxy.tasks import TaskOwner
+from tests.support.waiting import HANGS
 
 
 def owner() -> tuple[TaskOwner, list[BaseException]]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.auth.tokens import AccessToken, TokenState, TokenUnavailable
+from bits_auth_proxy.auth.tokens import AccessToken, TokenState, TokenUnavailable
 
 SECRET = "eyJhbGciOi.top~secret-value_1"
 

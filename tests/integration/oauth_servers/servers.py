@@ -12,11 +12,11 @@ from typing import Any, Final
 import aiohttp
 from aiohttp import web
 
-from proxy.sidecar import Sidecar
-from tests.fakes.clock import FakeClock
-from tests.fakes.credentials import mount
-from tests.fakes.stand import sidecar_for
-from tests.fakes.waiting import HANGS, seen
+from bits_auth_proxy.sidecar import Sidecar
+from tests.support.clock import FakeClock
+from tests.support.credentials import mount
+from tests.support.stand import sidecar_for
+from tests.support.waiting import HANGS, seen
 
 HERE: Final = Path(__file__).parent
 LIFETIME: Final = 600

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.commands import NODE
 from tests.integration.oauth_servers.servers import HERE, LIFETIME, OAuthServer, proxied, serving
+from tests.support.commands import NODE
 
 PLAIN = ("bits-client.3f1c", "canary-secret_9d2f7c")
 ODD = ("bits/client+é%=1", "canary:secret/+% ü=&?ß")

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import yaml
 
-from config import reference
+from bits_auth_proxy.settings import reference
 
 CHART: Final = Path(__file__).parents[3] / "helm/bits-auth-proxy"
 SCHEMA: Final = CHART / "values.schema.json"

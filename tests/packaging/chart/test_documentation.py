@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from config import reference
+from bits_auth_proxy.settings import reference
 from tests.packaging.chart.cases import REQUIRED, Values
 from tests.packaging.chart.engine import EXAMPLE, HELM, PROXY, documents
 from tests.packaging.chart.reference import documented_values

@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from config.loading import load
+from bits_auth_proxy.settings.loading import load
 from tests.packaging.chart.cases import CASES, REQUIRED
 from tests.packaging.chart.custom_resources import SCHEMAS
 from tests.packaging.chart.engine import (

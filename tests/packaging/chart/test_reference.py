@@ -9,7 +9,7 @@ import pytest
 import yaml
 from helm_python.chart import Chart, lint, package
 
-import proxy
+import bits_auth_proxy
 from tests.packaging.chart.cases import CASES, REQUIRED, given
 from tests.packaging.chart.engine import EXAMPLE, NAMESPACE, PROXY, directory, manifests
 from tests.packaging.chart.reference import (
@@ -121,9 +121,9 @@ def test_the_schema_holds_the_present_settings(regenerate: bool) -> None:
 
 def test_its_version_is_the_proxys() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
-    assert chart["version"] == chart["appVersion"] == proxy.__version__
+    assert chart["version"] == chart["appVersion"] == bits_auth_proxy.__version__
     example = yaml.safe_load((directory(EXAMPLE) / "Chart.yaml").read_text("utf-8"))
-    assert [each["version"] for each in example["dependencies"]] == [proxy.__version__]
+    assert [each["version"] for each in example["dependencies"]] == [bits_auth_proxy.__version__]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -137,7 +137,7 @@ def test_helm_finds_nothing_to_complain_about(name: str) -> None:
 def test_packaged_it_renders_the_same() -> None:
     with tempfile.TemporaryDirectory() as target:
         archive = package(CHART, destination=target)
-        assert Path(archive).name == f"{PROXY}-{proxy.__version__}.tgz"
+        assert Path(archive).name == f"{PROXY}-{bits_auth_proxy.__version__}.tgz"
         with Chart.load(archive) as chart:
             rendered = chart.render(dict(REQUIRED), name="bits", namespace=NAMESPACE, is_install=True)
     assert {path: text.strip() + "\n" for path, text in rendered.items() if text.strip()} == manifests(

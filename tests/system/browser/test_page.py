@@ -11,8 +11,8 @@ import aiohttp
 import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-from tests.fakes.stand import APPLICATION, CREATE, Stand, standing
-from tests.fakes.waiting import HANGS
+from tests.support.stand import APPLICATION, CREATE, Stand, standing
+from tests.support.waiting import HANGS
 
 CHROMIUM = "/usr/bin/chromium"
 CANARY = "Canary-7f3a"

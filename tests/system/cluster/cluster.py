@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from tests.system.cluster.programs import build
 from tests.system.containers.containers import eventually
-from tests.system.containers.podman import environment
+from tools.image.podman import environment
 
 NODE: Final = "10.77.0.1"
 """The node's address."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.cluster.cluster import PAUSE, REGISTRY, Cluster, cluster
-from tests.system.containers.podman import build, podman
+from tools.image.podman import build, podman
 
 _PAUSE = 'FROM scratch\nCOPY catatonit /catatonit\nENTRYPOINT ["/catatonit", "-P"]\n'
 # An app that is ready at once, calls all the time, and once more when told to end. It prints the answers.

@@ -14,7 +14,7 @@ from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Final
 
-from tests.system.containers.podman import CACHE as CONTAINERS
+from tools.image.podman import CACHE as CONTAINERS
 
 HERE: Final = Path(__file__).parent
 CACHE: Final = CONTAINERS.with_name("cluster")

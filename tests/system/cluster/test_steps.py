@@ -21,9 +21,9 @@ import pytest
 import trustme
 import yaml
 
-from tests.fakes.commands import ROOT
-from tests.fakes.documentation import PAGES
 from tests.packaging.chart.engine import EXAMPLE, PROXY, directory
+from tests.support.commands import ROOT
+from tests.support.documentation import PAGES
 from tests.system.cluster.cluster import NODE, REGISTRY, Cluster, CommandError
 from tests.system.containers.containers import eventually
 
@@ -383,7 +383,7 @@ def test_when_the_certificate_expires(running: Cluster, tmp_path: Path) -> None:
         "BITS_CLIENT_SECRET": SECRET,
     }
     [line] = commands("openssl", runbook("BitsProxyCertificateNotRenewed"))
-    serving = running.entering(sys.executable, "-m", "proxy", "run")
+    serving = running.entering(sys.executable, "-m", "bits_auth_proxy", "run")
     with subprocess.Popen(serving, env={**running.environment, **settings}, cwd=ROOT) as proxy:
         try:
             assert eventually(lambda: _tried(running, line), "an end").startswith("notAfter=")

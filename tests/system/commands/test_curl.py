@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.commands import command
-from tests.fakes.pki import Pki
-from tests.fakes.stand import APPLICATION, CREATE, emulating, sidecar_for, standing, unix_address
-from tests.fakes.waiting import HANGS
+from tests.support.commands import command
+from tests.support.pki import Pki
+from tests.support.stand import APPLICATION, CREATE, emulating, sidecar_for, standing, unix_address
+from tests.support.waiting import HANGS
 
 ID_PREFIX = "bits:application::"
 FREE_PORTS = {

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.commands import ROOT, Command, command, proxy_env, run
-from tests.fakes.documentation import PAGES, commands_of, named
-from tests.fakes.stand import emulating
-from tests.fakes.waiting import HANGS
+from tests.support.commands import ROOT, Command, command, proxy_env, run
+from tests.support.documentation import PAGES, commands_of, named
+from tests.support.stand import emulating
+from tests.support.waiting import HANGS
 
 # The beginning of a command → the file that runs it, and a word of it that stands there.
 ELSEWHERE: dict[str, tuple[str, str]] = {

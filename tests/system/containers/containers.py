@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from tests.fakes import evidence
-from tests.fakes.waiting import HANGS
-from tests.system.containers.podman import PodmanError, environment, podman
+from tests.support import evidence
+from tests.support.waiting import HANGS
+from tools.image.podman import PodmanError, environment, podman
 
 LOCKED_DOWN: Final = (
     "--read-only",

@@ -14,18 +14,18 @@ from urllib.parse import quote
 import pytest
 import yaml
 
-from tests.fakes import evidence
-from tests.fakes.documentation import commands_of
-from tests.fakes.ports import free_port
-from tests.fakes.stand import APPLICATION, CREATE
-from tests.fakes.waiting import HANGS
+from tests.support import evidence
+from tests.support.documentation import commands_of
+from tests.support.ports import free_port
+from tests.support.stand import APPLICATION, CREATE
+from tests.support.waiting import HANGS
 from tests.system.containers.containers import (
     Container,
     credentials_directory,
     eventually,
     unique,
 )
-from tests.system.containers.podman import ROOT, debian_python, environment, podman
+from tools.image.podman import ROOT, debian_python, environment, podman
 
 SERVICES = ("app", "sidecar", "emulator", "prometheus")
 

@@ -11,10 +11,10 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-import proxy
-from release.sbom import as_json, bill_of_materials
+import bits_auth_proxy
 from tests.system.containers.containers import running, unique
-from tests.system.containers.podman import ROOT, debian_python, podman
+from tools.image.podman import ROOT, debian_python, podman
+from tools.release.sbom import as_json, bill_of_materials
 
 SIZE_LIMIT = 100 * 10**6
 """Bytes of all files on Debian's Python, at most."""
@@ -105,11 +105,11 @@ def test_scanners_find_the_packages(archive: Path, members: dict[str, tarfile.Ta
     text = as_json(bill)
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     described = json.loads(text)
-    assert described["metadata"]["component"]["version"] == proxy.__version__
+    assert described["metadata"]["component"]["version"] == bits_auth_proxy.__version__
     urls = {each["name"]: each["purl"] for each in described["components"]}
     print(f"the bill of materials lists {len(urls)} components")
     locked = re.findall(
-        r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements.lock").read_text("utf-8"), re.MULTILINE
+        r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements" / "runtime.lock").read_text("utf-8"), re.MULTILINE
     )
     assert len(locked) > 10
     assert {name: urls.get(name) for name, _ in locked} == {
@@ -126,7 +126,7 @@ def test_what_is_said_of_it(image: str) -> None:
     assert config["User"] == "65532:65532"
     assert config["Entrypoint"] == ["bits-auth-proxy"]
     assert config["Cmd"] == ["run"]
-    assert config["Labels"]["org.opencontainers.image.version"] == proxy.__version__
+    assert config["Labels"]["org.opencontainers.image.version"] == bits_auth_proxy.__version__
     assert config["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
     env = dict(each.split("=", 1) for each in config["Env"])
     assert env["PYTHONSAFEPATH"] == "1"
@@ -140,9 +140,17 @@ def test_the_build_sees_only_what_it_needs(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY . /\n", "utf-8")
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     wanted = [name for name in tracked.split() if name.startswith(("config/", "proxy/"))]
-    wanted += ["LICENSE", "README.md", "image/rootfs.py", "pyproject.toml"]
-    wanted += ["requirements-build.lock", "requirements.lock"]
-    secret = [".env", ".git/config", "bits.pem", "client_secret", "config/.env", "image/key", "proxy/tls.key"]
+    wanted += ["LICENSE", "README.md", "tools/image/rootfs.py", "pyproject.toml"]
+    wanted += ["requirements/build.lock", "requirements/runtime.lock"]
+    secret = [
+        ".env",
+        ".git/config",
+        "bits.pem",
+        "client_secret",
+        "config/.env",
+        "tools/image/key",
+        "proxy/bits_auth_proxy/tls.key",
+    ]
     secret += ["proxy/__pycache__/b.pyc", "tests/c.py"]
     for name in wanted + secret:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.documentation import commands_of
-from tests.fakes.ports import free_port
-from tests.system.containers.podman import ROOT, build_command, environment, podman
+from tests.support.documentation import commands_of
+from tests.support.ports import free_port
+from tools.image.podman import ROOT, build_command, environment, podman
 
 # `docker run` is called as on the page; only a build needs to be told where to find what a registry has.
 _DOCKER = """\

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.fakes.stand import APPLICATION, CREATE
+from tests.support.stand import APPLICATION, CREATE
 from tests.system.containers.containers import (
     LOCKED_DOWN,
     Container,
@@ -16,7 +16,7 @@ from tests.system.containers.containers import (
     eventually,
     running,
 )
-from tests.system.containers.podman import PodmanError, podman
+from tools.image.podman import PodmanError, podman
 
 ID = "bits:client::3f1c"
 SECRET = "canary-secret-9d2f7c-of-the-image"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from tests.fakes.recorder import CUT, OK_ANSWER
+from tests.support.recorder import CUT, OK_ANSWER
 
 EXPECT = b"Expect: 100-continue\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
@@ -164,7 +164,7 @@ FIELDS = {
     "close": b"Connection: close\r\nX-A: 1\r\n",
     "close in other case": b"Connection: Close\r\n",
     "close in a list": b"Connection: X-Hop, ,, close\r\nX-Hop: 1\r\n",
-    "nominated": b"Connection: X-Hop, x-other\r\nX-Hop: 1\r\nX-Other: 2\r\nX-Stays: 3\r\n",
+    "connection_options": b"Connection: X-Hop, x-other\r\nX-Hop: 1\r\nX-Other: 2\r\nX-Stays: 3\r\n",
     "TE": b"Connection: TE\r\nTE: trailers\r\n",
     "Trailer": b"Trailer: X-Checksum\r\n",
     "proxy fields": b"Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic eDp5\r\nX-A: 1\r\n",

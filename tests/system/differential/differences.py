@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from tests.fakes.recorder import TOKEN
+from tests.support.recorder import TOKEN
 from tests.system.differential.cases import Case
 from tests.system.differential.wire import Fields, Request, Response, Seen, fields_of
 

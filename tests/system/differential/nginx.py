@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tests.fakes.waiting import HANGS
+from tests.support.waiting import HANGS
 
 # One process and no daemon: it is ended by its id, and runs as who runs the tests.
 _CONFIG = """\

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import pytest
 import pytest_asyncio
 
-from config.addresses import TcpAddress
-from tests.fakes.bench import set_up
-from tests.fakes.recorder import TOKEN
+from bits_auth_proxy.settings.addresses import TcpAddress
+from tests.support.bench import set_up
+from tests.support.recorder import TOKEN
 from tests.system.differential.cases import CASES, Case
 from tests.system.differential.differences import DIFFERENCES
 from tests.system.differential.nginx import nginx_before

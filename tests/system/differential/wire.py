@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 from typing import NamedTuple
 
-from tests.fakes.recorder import OK_ANSWER, Recorder
-from tests.fakes.waiting import HANGS
+from tests.support.recorder import OK_ANSWER, Recorder
+from tests.support.waiting import HANGS
 from tests.system.differential.cases import Case
 
 _LIMIT = 2**20

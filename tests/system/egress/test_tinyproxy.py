@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from proxy.sidecar import Sidecar
-from tests.fakes.commands import proxy_env, run
-from tests.fakes.ports import free_port
-from tests.fakes.secure_api import SecureApi, create, secure_api
-from tests.fakes.stand import sidecar_for
-from tests.fakes.waiting import seen
+from bits_auth_proxy.sidecar import Sidecar
+from tests.support.commands import proxy_env, run
+from tests.support.ports import free_port
+from tests.support.secure_api import SecureApi, create, secure_api
+from tests.support.stand import sidecar_for
+from tests.support.waiting import seen
 from tests.system.egress.tinyproxy import Tinyproxy, tinyproxy
 
 LOGIN = "acme s3cret"

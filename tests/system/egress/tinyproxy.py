@@ -5,9 +5,9 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tests.fakes import evidence
-from tests.fakes.ports import free_port
-from tests.fakes.waiting import seen
+from tests.support import evidence
+from tests.support.ports import free_port
+from tests.support.waiting import seen
 
 
 class Tinyproxy:

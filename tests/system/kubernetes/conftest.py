@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.system.containers.podman import build
+from tools.image.podman import build
 
 
 @pytest.fixture(scope="session")

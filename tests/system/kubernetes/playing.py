@@ -19,10 +19,10 @@ from typing import Any, Final
 
 import yaml
 
-from tests.fakes import evidence
 from tests.packaging.chart.engine import Document
+from tests.support import evidence
 from tests.system.containers.containers import Container, unique
-from tests.system.containers.podman import podman
+from tools.image.podman import podman
 
 API: Final = "http://127.0.0.1:8090"
 _CLUSTERS_OWN: Final = ("startupProbe", "livenessProbe", "readinessProbe", "restartPolicy")

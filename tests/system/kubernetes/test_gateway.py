@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import pytest
 import trustme
 
-from tests.fakes.mounts import mount
 from tests.packaging.chart.cases import given
 from tests.packaging.chart.engine import PROXY, Document, documents, one
+from tests.support.mounts import mount
 from tests.system.containers.containers import eventually
 from tests.system.kubernetes.playing import API, Pod, emulator, playing
 

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.fakes.mounts import mount
 from tests.packaging.chart.engine import EXAMPLE, PROXY, documents, one
+from tests.support.mounts import mount
 from tests.system.containers.containers import eventually
-from tests.system.containers.podman import podman
 from tests.system.kubernetes.playing import API, Pod, emulator, playing
+from tools.image.podman import podman
 
 ID = "bits:client::3f1c"
 SECRET = "canary-secret-9d2f7c-of-the-pod"

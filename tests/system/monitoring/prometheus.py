@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from tests.fakes import evidence
-from tests.fakes.ports import free_port
-from tests.fakes.waiting import HANGS
+from tests.support import evidence
+from tests.support.ports import free_port
+from tests.support.waiting import HANGS
 
 JOB = "bits"
 

@@ -13,11 +13,11 @@ from typing import Any, Final, NamedTuple
 
 import aiohttp
 
-from proxy.auth.schedule import MIN_DELAY
-from tests.fakes import evidence
-from tests.fakes.commands import CLIENT_ID, CLIENT_SECRET, Command, command, proxy_env
-from tests.fakes.stand import APPLICATION, CREATE, emulating
-from tests.fakes.waiting import HANGS
+from bits_auth_proxy.auth.schedule import MIN_DELAY
+from tests.support import evidence
+from tests.support.commands import CLIENT_ID, CLIENT_SECRET, Command, command, proxy_env
+from tests.support.stand import APPLICATION, CREATE, emulating
+from tests.support.waiting import HANGS
 from tests.system.monitoring.prometheus import Prometheus, scraping
 from tests.system.monitoring.test_alerts import FILE as RULES
 

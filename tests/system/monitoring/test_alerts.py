@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from proxy.metrics import FAMILIES
-from tests.fakes.commands import ROOT
-from tests.fakes.waiting import HANGS
+from bits_auth_proxy.telemetry.metrics import FAMILIES
+from tests.support.commands import ROOT
+from tests.support.waiting import HANGS
 from tests.system.monitoring.alert_cases import CASES, Case
 
 FILE = ROOT / "helm" / "bits-auth-proxy" / "files" / "alerts.yaml"

@@ -10,12 +10,12 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from proxy.metrics import FAMILIES
-from tests.fakes.commands import ROOT
-from tests.system.monitoring import dashboard
-from tests.system.monitoring.panels import ALERTS, ROWS, Number, Query, resolved
+from bits_auth_proxy.telemetry.metrics import FAMILIES
+from tests.support.commands import ROOT
 from tests.system.monitoring.prometheus import JOB
 from tests.system.monitoring.scenario import Run, running
+from tools.dashboard import dashboard
+from tools.dashboard.panels import ALERTS, ROWS, Number, Query, resolved
 
 SECONDS = 30.0
 NEVER_SO_FAR = ("internal errors", "queued", "queue")

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.auth.bits_oauth import (
+from bits_auth_proxy.auth.bits_oauth import (
     FAILURE_KINDS,
-    Answer,
     ClientCredentials,
+    EndpointAnswer,
     TokenGrant,
     TokenRequestError,
     parse_retry_after,
@@ -29,7 +29,7 @@ SENSELESS: tuple[object, ...] = (0, -1, 0.99, "soon", "", 1e12, True, [], {}, "n
 def parse(members: object, *, scope: str | None = None, status: int = 200, **fields: str) -> TokenGrant:
     content = members if isinstance(members, bytes) else json.dumps(members).encode()
     named = {name.replace("_", "-"): value for name, value in fields.items()}
-    return parse_token_answer(Answer(status, named, content), asked_scope=scope, wall=WALL)
+    return parse_token_answer(EndpointAnswer(status, named, content), asked_scope=scope, wall=WALL)
 
 
 def failure(
@@ -122,7 +122,7 @@ def test_malformed_answers_say_what_is_wrong_and_show_nothing(members: object, s
     error = failure(members)
     assert error.kind == "malformed"
     assert said in error.detail
-    assert error.refused is False
+    assert error.denied is False
     for shown in (str(error), repr(error.__cause__), repr(error.__context__)):
         assert "secret-in-broken-json" not in shown
     assert error.__suppress_context__ or error.__context__ is None
@@ -155,11 +155,11 @@ def test_failures_by_kind(status: int, members: object, kind: str, said: str) ->
     assert said in error.detail
     assert "s3cr3t" not in str(error)
     assert "script" not in str(error)
-    assert error.refused is (kind == "refused")
+    assert error.denied is (kind == "refused")
 
 
 def test_another_pair_might_fare_better_where_the_endpoint_answered_and_is_not_in_trouble() -> None:
-    at_fault = {kind for kind in FAILURE_KINDS if TokenRequestError(kind, "").may_be_the_pairs}
+    at_fault = {kind for kind in FAILURE_KINDS if TokenRequestError(kind, "").may_concern_the_pair}
     assert at_fault == {"refused", "scope", "status", "malformed"}
 
 
@@ -198,7 +198,7 @@ def test_no_retry_after_raises(value: str) -> None:
 def test_no_answer_raises_anything_but_a_token_request_error(content: bytes, status: int) -> None:
     grant = None
     with contextlib.suppress(TokenRequestError):
-        grant = parse_token_answer(Answer(status, {}, content), asked_scope=None, wall=WALL)
+        grant = parse_token_answer(EndpointAnswer(status, {}, content), asked_scope=None, wall=WALL)
     assert grant is None or grant.lifetime > 0
 
 
@@ -221,7 +221,7 @@ def test_a_granted_scope_that_lacks_what_was_asked_names_both(
         return
     error = failure({**GOOD, "scope": granted}, scope=asked)
     assert error.kind == "scope"
-    assert error.refused
+    assert error.denied
     assert repr(asked) in error.detail
     assert repr(granted) in error.detail
 
@@ -233,7 +233,7 @@ def test_a_scope_left_out_is_the_one_that_was_asked_for() -> None:
 def test_userinfo() -> None:
     customer = "bits:customer::e0d429f2-635b-418c-8b74-4a554f82c0bc"
     content = json.dumps({"customerId": customer}).encode()
-    assert parse_userinfo_answer(Answer(200, {}, content), wall=WALL) == customer
+    assert parse_userinfo_answer(EndpointAnswer(200, {}, content), wall=WALL) == customer
     for content in (b"{}", b'{"customerId": 7}', b'{"customerId": "a\\nb"}', b"<html>"):
         with pytest.raises(TokenRequestError, match="answer"):
-            parse_userinfo_answer(Answer(200, {}, content), wall=WALL)
+            parse_userinfo_answer(EndpointAnswer(200, {}, content), wall=WALL)

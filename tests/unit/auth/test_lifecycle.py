@@ -5,10 +5,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from proxy.auth import schedule
-from proxy.auth.lifecycle import Answer, Lifecycle, Reason
-from proxy.auth.tokens import AccessToken, TokenState
-from tests.fakes.clock import FakeClock
+from bits_auth_proxy.auth import schedule
+from bits_auth_proxy.auth.lifecycle import Lifecycle, Reason, Replacement
+from bits_auth_proxy.auth.tokens import AccessToken, TokenState
+from tests.support.clock import FakeClock
 
 
 class Life:
@@ -28,7 +28,7 @@ class Life:
     def fly(self) -> None:
         self.it.flight_started(self.clock.now())
 
-    def land(self, lifetime: float = 3600.0, *, candidate_refused: bool = False) -> AccessToken:
+    def land(self, lifetime: float = 3600.0, *, candidate_denied: bool = False) -> AccessToken:
         self.count += 1
         token = AccessToken(
             f"token-{self.count}",
@@ -37,14 +37,14 @@ class Life:
             lifetime=lifetime,
             margin=schedule.safety_margin(lifetime),
         )
-        if candidate_refused:
-            self.it.obtained(token, self.clock.now(), candidate_refused=True)
+        if candidate_denied:
+            self.it.obtained(token, self.clock.now(), candidate_denied=True)
         else:
             self.it.obtained(token, self.clock.now())
         return token
 
-    def fail(self, *, refused: bool = False, retry_after: float | None = None) -> None:
-        self.it.failed(self.clock.now(), refused=refused, retry_after=retry_after)
+    def fail(self, *, denied: bool = False, retry_after: float | None = None) -> None:
+        self.it.failed(self.clock.now(), denied=denied, retry_after=retry_after)
 
     def obtain(self, lifetime: float = 3600.0) -> AccessToken:
         self.fly()
@@ -72,10 +72,10 @@ def test_a_success_ends_the_count_of_failures() -> None:
     life = Life()
     for number in range(4):
         life.fly()
-        life.fail(refused=True)
-        assert (life.it.failures, life.it.refusals) == (number + 1, number + 1)
+        life.fail(denied=True)
+        assert (life.it.failures, life.it.denials) == (number + 1, number + 1)
     life.obtain()
-    assert (life.it.failures, life.it.refusals) == (0, 0)
+    assert (life.it.failures, life.it.denials) == (0, 0)
     life.to_next_attempt()
     assert life.due() is Reason.SCHEDULED
 
@@ -96,7 +96,7 @@ def test_without_anybody_who_waits_the_backoff_holds() -> None:
 def test_each_flight_has_its_own_reason() -> None:
     life = Life()
     token = life.obtain()
-    life.it.refused_by_api(token, life.clock.now())
+    life.it.unauthorized(token, life.clock.now())
     life.fly()
     life.fail()
     life.to_next_attempt()
@@ -130,7 +130,7 @@ def test_retry_after_is_over_with_the_next_token() -> None:
     life.fail(retry_after=300)
     life.it.credentials_changed(life.clock.now())
     token = life.obtain()
-    assert life.it.refused_by_api(token, life.clock.now()) is Answer.WAIT
+    assert life.it.unauthorized(token, life.clock.now()) is Replacement.COMING
 
 
 def test_the_first_flight_is_due_at_once() -> None:
@@ -273,8 +273,8 @@ def test_three_refusals_in_a_row_are_permanent_and_slow() -> None:
     for number in range(3):
         assert life.it.permanent is False
         life.fly()
-        life.fail(refused=True)
-        assert life.it.refusals == number + 1
+        life.fail(denied=True)
+        assert life.it.denials == number + 1
     assert life.it.permanent
     assert life.it.attempt_at - life.clock.now() >= 24
 
@@ -283,7 +283,7 @@ def test_retry_after_holds_for_refusals_too() -> None:
     life = Life()
     for _ in range(4):
         life.fly()
-        life.fail(refused=True, retry_after=250)
+        life.fail(denied=True, retry_after=250)
         assert life.it.attempt_at - life.clock.now() >= 250
         assert life.due(wanted=True) is None
         life.to_next_attempt()
@@ -293,12 +293,12 @@ def test_another_failure_between_breaks_the_row() -> None:
     life = Life()
     for refused in (True, True, False, True, True):
         life.fly()
-        life.fail(refused=refused)
+        life.fail(denied=refused)
         life.to_next_attempt()
     assert life.it.permanent is False
     life.fly()
-    life.fail(refused=True)
-    assert life.it.refusals == 3
+    life.fail(denied=True)
+    assert life.it.denials == 3
     assert life.it.permanent
 
 
@@ -306,10 +306,10 @@ def test_changed_credentials_are_tried_at_once_whatever_was() -> None:
     life = Life()
     for _ in range(4):
         life.fly()
-        life.fail(refused=True, retry_after=300)
+        life.fail(denied=True, retry_after=300)
         life.to_next_attempt()
     life.fly()
-    life.fail(refused=True, retry_after=300)
+    life.fail(denied=True, retry_after=300)
     assert life.due() is None
     life.it.credentials_changed(life.clock.now())
     assert life.it.permanent is False
@@ -324,7 +324,7 @@ def test_credentials_that_change_during_a_flight_are_tried_after_it(lands: bool)
     if lands:
         life.land()
     else:
-        life.fail(refused=True)
+        life.fail(denied=True)
     assert life.due() is Reason.CREDENTIALS
 
 
@@ -333,35 +333,35 @@ def test_a_refused_candidate_is_tried_again_though_the_old_pair_brings_tokens() 
     life.obtain()
     life.it.credentials_changed(life.clock.now())
     life.fly()
-    life.land(candidate_refused=True)
-    assert (life.it.failures, life.it.refusals) == (1, 1)
+    life.land(candidate_denied=True)
+    assert (life.it.failures, life.it.denials) == (1, 1)
     assert life.it.attempt_at - life.clock.now() <= 300
     assert life.state() is TokenState.FRESH
     life.to_next_attempt()
     assert life.due() is Reason.RETRY
     life.fly()
-    life.land(candidate_refused=True)
-    assert (life.it.failures, life.it.refusals) == (2, 2)
+    life.land(candidate_denied=True)
+    assert (life.it.failures, life.it.denials) == (2, 2)
 
 
 def test_a_refused_candidate_never_costs_a_token_its_refresh() -> None:
     life = Life()
     life.fly()
-    token = life.land(1.0, candidate_refused=True)
+    token = life.land(1.0, candidate_denied=True)
     assert life.it.attempt_at < token.expires_at
 
 
 def test_a_401_to_the_token_in_hand_makes_it_suspect_and_forces_one_flight() -> None:
     life = Life()
     token = life.obtain()
-    assert life.it.refused_by_api(token, life.clock.now()) is Answer.WAIT
+    assert life.it.unauthorized(token, life.clock.now()) is Replacement.COMING
     assert life.state() is TokenState.SUSPECT
     assert life.it.current(life.clock.now()) is token
-    assert life.due() is Reason.REFUSED
+    assert life.due() is Reason.UNAUTHORIZED
     life.fly()
-    assert life.it.refused_by_api(token, life.clock.now()) is Answer.WAIT
+    assert life.it.unauthorized(token, life.clock.now()) is Replacement.COMING
     other = life.land()
-    assert life.it.refused_by_api(token, life.clock.now()) is Answer.USE_CURRENT
+    assert life.it.unauthorized(token, life.clock.now()) is Replacement.AT_HAND
     assert life.state() is TokenState.FRESH
     assert life.it.current(life.clock.now()) is other
 
@@ -371,11 +371,11 @@ def test_forced_flights_are_30_s_apart_and_twice_as_far_each_time_up_to_1_h() ->
     token = life.obtain(10**6)
     gaps: list[float] = []
     last = life.clock.now()
-    assert life.it.refused_by_api(token, last) is Answer.WAIT
+    assert life.it.unauthorized(token, last) is Replacement.COMING
     while len(gaps) < 10:
         life.fly()
         token = life.land(10**6)
-        while life.it.refused_by_api(token, life.clock.now()) is Answer.NONE:
+        while life.it.unauthorized(token, life.clock.now()) is Replacement.NONE:
             life.clock.advance(1)
         gaps.append(life.clock.now() - last)
         last = life.clock.now()
@@ -387,15 +387,15 @@ def test_after_a_quiet_time_a_401_forces_at_the_first_pace_again() -> None:
     token = life.obtain(10**6)
     for gap in (0, 30, 60):
         life.clock.advance(gap)
-        assert life.it.refused_by_api(token, life.clock.now()) is Answer.WAIT
+        assert life.it.unauthorized(token, life.clock.now()) is Replacement.COMING
         life.fly()
         token = life.land(10**6)
     life.clock.advance(1000)
-    assert life.it.refused_by_api(token, life.clock.now()) is Answer.WAIT
+    assert life.it.unauthorized(token, life.clock.now()) is Replacement.COMING
     life.fly()
     token = life.land(10**6)
     life.clock.advance(30)
-    assert life.it.refused_by_api(token, life.clock.now()) is Answer.WAIT
+    assert life.it.unauthorized(token, life.clock.now()) is Replacement.COMING
 
 
 def test_twice_the_pace_is_quiet_enough() -> None:
@@ -403,7 +403,7 @@ def test_twice_the_pace_is_quiet_enough() -> None:
     token = life.obtain(10**6)
     for gap in (0, 60, 30):
         life.clock.advance(gap)
-        assert life.it.refused_by_api(token, life.clock.now()) is Answer.WAIT
+        assert life.it.unauthorized(token, life.clock.now()) is Replacement.COMING
         life.fly()
         token = life.land(10**6)
 
@@ -415,20 +415,20 @@ def test_a_401_forces_no_flight_before_retry_after() -> None:
     life.fly()
     life.fail(retry_after=200)
     life.clock.advance(199)
-    assert life.it.refused_by_api(token, life.clock.now()) is Answer.NONE
+    assert life.it.unauthorized(token, life.clock.now()) is Replacement.NONE
     life.clock.advance(1)
-    assert life.it.refused_by_api(token, life.clock.now()) is Answer.WAIT
+    assert life.it.unauthorized(token, life.clock.now()) is Replacement.COMING
 
 
 def test_a_forced_flight_that_fails_is_repeated_at_the_forced_pace() -> None:
     life = Life()
     token = life.obtain()
-    life.it.refused_by_api(token, life.clock.now())
+    life.it.unauthorized(token, life.clock.now())
     life.fly()
     life.fail()
     assert life.it.attempt_at - life.clock.now() == 30
     assert life.state() is TokenState.SUSPECT
-    assert life.it.refused_by_api(token, life.clock.now()) is Answer.NONE
+    assert life.it.unauthorized(token, life.clock.now()) is Replacement.NONE
     life.to_next_attempt()
     life.fly()
     life.fail(retry_after=100)
@@ -437,7 +437,7 @@ def test_a_forced_flight_that_fails_is_repeated_at_the_forced_pace() -> None:
 
 def test_the_forced_pace_is_for_forced_flights_alone() -> None:
     life = Life()
-    life.it.refused_by_api(life.obtain(), life.clock.now())
+    life.it.unauthorized(life.obtain(), life.clock.now())
     life.obtain()
     life.clock.advance(2)
     life.it.requested(life.clock.now())
@@ -450,7 +450,7 @@ def test_a_401_to_a_token_that_has_ended_asks_to_wait() -> None:
     life = Life()
     token = life.obtain(60)
     life.clock.advance(60)
-    assert life.it.refused_by_api(token, life.clock.now()) is Answer.WAIT
+    assert life.it.unauthorized(token, life.clock.now()) is Replacement.COMING
 
 
 def test_the_forced_pace_does_not_put_off_the_refresh() -> None:
@@ -458,7 +458,7 @@ def test_the_forced_pace_does_not_put_off_the_refresh() -> None:
     token = life.obtain()
     refresh_at = life.it.attempt_at
     life.clock.advance(refresh_at - life.clock.now() - 10)
-    life.it.refused_by_api(token, life.clock.now())
+    life.it.unauthorized(token, life.clock.now())
     life.fly()
     life.fail()
     assert life.it.attempt_at == refresh_at
@@ -543,16 +543,16 @@ class AnyLife(RuleBasedStateMachine):
             self.flights += 1
 
     @precondition(lambda self: self.life.it.in_flight)
-    @rule(lifetime=st.floats(0.5, 7200), candidate_refused=st.booleans())
-    def the_flight_lands(self, lifetime: float, candidate_refused: bool) -> None:
+    @rule(lifetime=st.floats(0.5, 7200), candidate_denied=st.booleans())
+    def the_flight_lands(self, lifetime: float, candidate_denied: bool) -> None:
         self.flights -= 1
-        self.tokens.append(self.life.land(lifetime, candidate_refused=candidate_refused))
+        self.tokens.append(self.life.land(lifetime, candidate_denied=candidate_denied))
 
     @precondition(lambda self: self.life.it.in_flight)
-    @rule(refused=st.booleans(), retry_after=st.none() | st.floats(0, 1e6))
-    def the_flight_fails(self, refused: bool, retry_after: float | None) -> None:
+    @rule(denied=st.booleans(), retry_after=st.none() | st.floats(0, 1e6))
+    def the_flight_fails(self, denied: bool, retry_after: float | None) -> None:
         self.flights -= 1
-        self.life.fail(refused=refused, retry_after=retry_after)
+        self.life.fail(denied=denied, retry_after=retry_after)
 
     @rule()
     def credentials_change(self) -> None:
@@ -567,12 +567,12 @@ class AnyLife(RuleBasedStateMachine):
     @rule(data=st.data())
     def the_api_refuses(self, data: st.DataObject) -> None:
         token = data.draw(st.sampled_from(self.tokens))
-        answer = self.life.it.refused_by_api(token, self.life.clock.now())
+        answer = self.life.it.unauthorized(token, self.life.clock.now())
         current = self.life.it.current(self.life.clock.now())
-        if answer is Answer.USE_CURRENT:
+        if answer is Replacement.AT_HAND:
             assert current is not None
             assert current is not token
-        if answer is Answer.WAIT:
+        if answer is Replacement.COMING:
             assert self.life.it.in_flight or self.life.due(wanted=True) or current is None
 
     @invariant()

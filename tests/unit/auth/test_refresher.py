@@ -2,11 +2,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.auth.bits_oauth import ClientCredentials, FailureKind
-from proxy.auth.tokens import AccessToken, TokenState
-from tests.fakes.refresher_stage import RefresherStage
-from tests.fakes.timers import settle
-from tests.fakes.token_endpoint import Waiter
+from bits_auth_proxy.auth.bits_oauth import ClientCredentials, FailureKind
+from bits_auth_proxy.auth.tokens import AccessToken, TokenState
+from tests.support.refresher_stage import RefresherStage
+from tests.support.timers import settle
+from tests.support.token_endpoint import Waiter
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ async def test_who_gave_up_hears_nothing(stage: RefresherStage) -> None:
     assert waiter.calls == 0
     token = stage.current()
     assert token is not None
-    refused = stage.refused(token)
+    refused = stage.unauthorized(token)
     await settle()
     stage.it.forget(refused)
     stage.endpoint.grant()
@@ -178,14 +178,14 @@ async def test_refused_for_good_everybody_is_told_at_once(stage: RefresherStage)
 
 
 async def test_nobody_is_told_to_come_back_sooner_than_in_a_second(stage: RefresherStage) -> None:
-    stage.refused(await stage.begin())
+    stage.unauthorized(await stage.begin())
     await settle()
     stage.endpoint.grant(20)
     await settle()
     token = stage.current()
     assert token is not None
     await stage.timers.advance(stage.it.status().next_refresh - stage.clock.wall() - 0.5)
-    waiter = stage.refused(token)
+    waiter = stage.unauthorized(token)
     assert waiter.unavailable is not None
     assert waiter.unavailable.retry_after == 1.0
 
@@ -337,13 +337,13 @@ async def test_it_is_told_how_long_a_flight_took(stage: RefresherStage) -> None:
 
 async def test_five_hundred_401_cause_one_refresh_and_five_hundred_new_tokens(stage: RefresherStage) -> None:
     token = await stage.begin()
-    early = [stage.refused(token) for _ in range(250)]
+    early = [stage.unauthorized(token) for _ in range(250)]
     await settle()
     assert stage.state() is TokenState.SUSPECT
     assert stage.waiter().token is token
     stage.endpoint.grant()
     await settle()
-    late = [stage.refused(token) for _ in range(250)]
+    late = [stage.unauthorized(token) for _ in range(250)]
     assert {waiter.token for waiter in early + late} == {stage.current()}
     assert stage.current() is not token
     assert len(stage.endpoint.asked) == 2
@@ -352,13 +352,13 @@ async def test_five_hundred_401_cause_one_refresh_and_five_hundred_new_tokens(st
 
 async def test_a_spurious_401_with_the_endpoint_down_costs_that_call_alone(stage: RefresherStage) -> None:
     token = await stage.begin()
-    waiter = stage.refused(token)
+    waiter = stage.unauthorized(token)
     await settle()
     stage.endpoint.fail("connect")
     await settle()
     assert waiter.unavailable is not None
     assert stage.waiter().token is token
-    assert stage.refused(token).unavailable is not None
+    assert stage.unauthorized(token).unavailable is not None
     assert len(stage.endpoint.asked) == 2
 
 
@@ -368,7 +368,7 @@ async def test_a_401_to_a_token_that_has_ended_meanwhile_waits_like_any(stage: R
     stage.endpoint.fail()
     await settle()
     stage.clock.advance(30)
-    waiter = stage.refused(token)
+    waiter = stage.unauthorized(token)
     await settle()
     # A failure is not the end of the wait: there is no token to go on with.
     stage.endpoint.fail()
@@ -466,7 +466,7 @@ async def test_closing_tells_who_waits_and_starts_nothing_more(stage: RefresherS
     await settle()
     token = stage.current()
     assert token is not None
-    assert stage.refused(token).unavailable is not None
+    assert stage.unauthorized(token).unavailable is not None
     stage.it.change_credentials(ClientCredentials("new", "s"))
     await stage.timers.advance(100)
     assert len(stage.endpoint.asked) == 1

@@ -8,11 +8,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from proxy.auth.bits_oauth import FAILURE_KINDS, ClientCredentials, FailureKind
-from proxy.auth.tokens import AccessToken, TokenUnavailable
-from tests.fakes.clock import FakeClock
-from tests.fakes.refresher_stage import RefresherStage
-from tests.fakes.timers import settle
+from bits_auth_proxy.auth.bits_oauth import FAILURE_KINDS, ClientCredentials, FailureKind
+from bits_auth_proxy.auth.tokens import AccessToken, TokenUnavailable
+from tests.support.clock import FakeClock
+from tests.support.refresher_stage import RefresherStage
+from tests.support.timers import settle
 
 DURATIONS = st.sampled_from((0.0, 0.3, 1.0, 9.0, 31.0, 300.0, 3000.0)) | st.floats(0, 5000)
 LIFETIMES = st.sampled_from((1.0, 2.0, 60.0, 3600.0)) | st.floats(1, 7200)
@@ -122,7 +122,7 @@ class AnyOrder(RuleBasedStateMachine):
         token = data.draw(st.sampled_from(self.tokens))
         caller = Caller(self.clock, token)
         self.callers.append(caller)
-        self.do(self.it.refused, token, caller)
+        self.do(self.it.unauthorized, token, caller)
 
     @precondition(lambda self: self.callers)
     @rule(data=st.data())

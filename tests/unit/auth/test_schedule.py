@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.auth import schedule
-from proxy.auth.tokens import AccessToken
+from bits_auth_proxy.auth import schedule
+from bits_auth_proxy.auth.tokens import AccessToken
 
 LIFETIMES = st.floats(min_value=0.5, max_value=86_400 * 30)
 SEEDS = st.integers(0, 2**32)
@@ -140,12 +140,12 @@ def test_no_valid_token_is_left_to_die_without_one_more_try(
 
 @given(LIFETIMES, st.floats(0, 2), st.integers(3, 50), SEEDS)
 def test_after_refusals_the_pace_is_a_quarter_of_what_is_left_and_at_most_5_minutes(
-    lifetime: float, share: float, refusals: int, seed: int
+    lifetime: float, share: float, denials: int, seed: int
 ) -> None:
     each = token(lifetime)
     now = each.issued_at + share * lifetime
     delay = (
-        schedule.retry_refused_at(now=now, refusals=refusals, retry_after=None, token=each, rng=Random(seed))
+        schedule.retry_denied_at(now=now, denials=denials, retry_after=None, token=each, rng=Random(seed))
         - now
     )
     left = each.expires_at - now
@@ -159,7 +159,7 @@ def test_the_pace_after_refusals_with_a_token(left: float, pace: float) -> None:
     each = token(3600)
     now = each.expires_at - left
     found = [
-        schedule.retry_refused_at(now=now, refusals=9, retry_after=None, token=each, rng=rng) - now
+        schedule.retry_denied_at(now=now, denials=9, retry_after=None, token=each, rng=rng) - now
         for rng in (LOWER, UPPER)
     ]
     assert found == [pytest.approx(max(1.0, 0.8 * pace)), pytest.approx(pace)]
@@ -183,9 +183,9 @@ def test_a_refusal_that_names_when_to_retry_is_heeded(
     now = 0.0 if left is None else each.expires_at - left
     for seed in range(50):
         delay = (
-            schedule.retry_refused_at(
+            schedule.retry_denied_at(
                 now=now,
-                refusals=3,
+                denials=3,
                 retry_after=retry_after,
                 token=None if left is None else each,
                 rng=Random(seed),
@@ -197,9 +197,7 @@ def test_a_refusal_that_names_when_to_retry_is_heeded(
 
 def test_without_a_token_the_pace_after_refusals_doubles_from_30_s_to_5_minutes() -> None:
     rng = Random(7)
-    for refusals, pace in ((1, 30), (2, 30), (3, 30), (4, 60), (5, 120), (6, 240), (7, 300), (50, 300)):
-        delay = schedule.retry_refused_at(now=0.0, refusals=refusals, retry_after=None, token=None, rng=rng)
+    for denials, pace in ((1, 30), (2, 30), (3, 30), (4, 60), (5, 120), (6, 240), (7, 300), (50, 300)):
+        delay = schedule.retry_denied_at(now=0.0, denials=denials, retry_after=None, token=None, rng=rng)
         assert 0.8 * pace <= delay <= pace
-    assert (
-        schedule.retry_refused_at(now=0.0, refusals=10_000, retry_after=None, token=None, rng=UPPER) == 300.0
-    )
+    assert schedule.retry_denied_at(now=0.0, denials=10_000, retry_after=None, token=None, rng=UPPER) == 300.0

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxy.forward import problems
-from proxy.forward.access import (
+from bits_auth_proxy.forward import problems
+from bits_auth_proxy.forward.access import (
     LOOPBACK_HOSTS,
     AccessRules,
     HostRule,
@@ -18,10 +18,10 @@ from proxy.forward.access import (
     is_ambiguous,
     split_target,
 )
-from proxy.forward.problems import Problem
-from proxy.http1.messages import RequestHead
-from proxy.http1.parsing import RequestParser
-from tests import strategies as make
+from bits_auth_proxy.forward.problems import Problem
+from bits_auth_proxy.http1.messages import RequestHead
+from bits_auth_proxy.http1.parsing import RequestParser
+from tests.support import strategies as make
 
 SAFE = ("*.get", "*.list")
 
@@ -40,7 +40,7 @@ def head_of(method: bytes, target: bytes, *lines: bytes) -> RequestHead:
 def decide(method: bytes, target: bytes, allow: Sequence[str] = ()) -> Problem | None:
     """What becomes of a request target, of whatever form."""
     _, path = split_target(head_of(method, target))
-    return rules(*allow).decide(method, path.partition(b"?")[0]).refusal
+    return rules(*allow).decide(method, path.partition(b"?")[0]).rejection
 
 
 TOKEN_PATHS = [
@@ -144,7 +144,7 @@ TOKEN_PATHS = [
 def test_no_spelling_of_the_token_endpoint_passes_a_wildcard(
     target: bytes, method: bytes, allow: tuple[str, ...]
 ) -> None:
-    assert decide(method, target, allow) in (problems.DENIED, problems.AMBIGUOUS_PATH)
+    assert decide(method, target, allow) in (problems.NOT_ALLOWED, problems.AMBIGUOUS_PATH)
 
 
 def as_a_lenient_server_reads(path: bytes) -> bytes:
@@ -172,7 +172,7 @@ PIECES = [
 @example(b"/v1/oauth2/token")
 def test_what_any_reader_could_take_for_the_token_endpoint_is_refused(path: bytes) -> None:
     meant = as_a_lenient_server_reads(path)
-    refusal = rules("* /*").decide(b"POST", path).refusal
+    refusal = rules("* /*").decide(b"POST", path).rejection
     if re.search(rb"(?:\A|/)oauth2/.", meant):
         assert refusal is not None
     elif refusal is None:
@@ -191,16 +191,16 @@ def test_only_what_lies_behind_the_segment_is_sensitive(path: bytes) -> None:
 def test_the_owner_can_be_asked_for_but_only_that_way() -> None:
     assert decide(b"GET", b"/oauth2/userinfo") is None
     assert decide(b"GET", b"/oauth2/userinfo?x=1") is None
-    assert decide(b"POST", b"/oauth2/userinfo") is problems.DENIED
-    assert decide(b"HEAD", b"/oauth2/userinfo") is problems.DENIED
+    assert decide(b"POST", b"/oauth2/userinfo") is problems.NOT_ALLOWED
+    assert decide(b"HEAD", b"/oauth2/userinfo") is problems.NOT_ALLOWED
 
 
 def test_the_token_endpoint_opens_to_a_rule_with_its_name_and_to_no_other_spelling() -> None:
     allow = ("POST /v1/oauth2/token",)
     assert decide(b"POST", b"/v1/oauth2/token", allow) is None
-    assert decide(b"GET", b"/v1/oauth2/token", allow) is problems.DENIED
-    assert decide(b"POST", b"/v1/oauth2/revoke", allow) is problems.DENIED
-    assert decide(b"POST", b"/v1/OAuth2/token", allow) is problems.DENIED
+    assert decide(b"GET", b"/v1/oauth2/token", allow) is problems.NOT_ALLOWED
+    assert decide(b"POST", b"/v1/oauth2/revoke", allow) is problems.NOT_ALLOWED
+    assert decide(b"POST", b"/v1/OAuth2/token", allow) is problems.NOT_ALLOWED
     assert decide(b"POST", b"/v1/%6fauth2/token", allow) is problems.AMBIGUOUS_PATH
 
 
@@ -223,7 +223,7 @@ def test_the_token_endpoint_opens_to_a_rule_with_its_name_and_to_no_other_spelli
 def test_the_allow_list_matches_whole_paths_and_only_the_star_is_special(
     allow: str, method: bytes, path: bytes, passes: bool
 ) -> None:
-    assert decide(method, path, (allow,)) is (None if passes else problems.DENIED)
+    assert decide(method, path, (allow,)) is (None if passes else problems.NOT_ALLOWED)
 
 
 @given(make.targets)
@@ -262,12 +262,12 @@ def test_broken_paths_are_ambiguous(path: bytes) -> None:
 @pytest.mark.parametrize("method", [b"CONNECT", b"TRACE"])
 @pytest.mark.parametrize("path", [b"/", b"*", b"api.bits.bi:443"])
 def test_connect_and_trace_go_nowhere(method: bytes, path: bytes) -> None:
-    assert rules("* /*").decide(method, path).refusal is problems.METHOD_NOT_ALLOWED
+    assert rules("* /*").decide(method, path).rejection is problems.METHOD_NOT_ALLOWED
 
 
 def test_the_asterisk_is_for_options() -> None:
-    assert rules().decide(b"OPTIONS", b"*").refusal is None
-    assert rules().decide(b"GET", b"*").refusal is problems.BAD_TARGET
+    assert rules().decide(b"OPTIONS", b"*").rejection is None
+    assert rules().decide(b"GET", b"*").rejection is problems.BAD_TARGET
 
 
 @pytest.mark.parametrize(
@@ -289,19 +289,19 @@ def test_the_asterisk_is_for_options() -> None:
 )
 def test_operation_and_repeatability(method: bytes, path: bytes, operation: str, repeatable: bool) -> None:
     decision = rules().decide(method, path)
-    assert (decision.refusal, decision.operation, decision.repeatable) == (None, operation, repeatable)
+    assert (decision.rejection, decision.operation, decision.repeatable) == (None, operation, repeatable)
 
 
 def test_decisions_are_remembered_a_bounded_number_of_them_and_by_method() -> None:
     its = rules("GET /v1/*")
     first = its.decide(b"GET", b"/v1/x")
     assert its.decide(b"GET", b"/v1/x") is first
-    assert its.decide(b"POST", b"/v1/x").refusal is problems.DENIED
+    assert its.decide(b"POST", b"/v1/x").rejection is problems.NOT_ALLOWED
     for i in range(5000):
         its.decide(b"GET", b"/v1/%d" % i)
     assert len(its._cache) <= 1024
-    assert its.decide(b"GET", b"/v1/x").refusal is None
-    assert its.decide(b"POST", b"/v1/x").refusal is problems.DENIED
+    assert its.decide(b"GET", b"/v1/x").rejection is None
+    assert its.decide(b"POST", b"/v1/x").rejection is problems.NOT_ALLOWED
 
 
 @pytest.mark.parametrize(
@@ -394,7 +394,7 @@ def test_with_a_list_the_authority_meets_it_or_is_the_apis() -> None:
 
 def test_the_decision_cache_covers_neither_host_nor_origin() -> None:
     its = rules()
-    assert its.decide(b"GET", b"/v1/x").refusal is None
+    assert its.decide(b"GET", b"/v1/x").rejection is None
     host = HostRule(allowed=LOOPBACK, upstream=b"api.bits.bi")
     site = SiteRule(allowed_origins=())
     for _ in range(2):
@@ -402,7 +402,7 @@ def test_the_decision_cache_covers_neither_host_nor_origin() -> None:
         assert not host.accepts(b"evil.example")
         assert site.accepts(head_of(b"GET", b"/v1/x"))
         assert not site.accepts(head_of(b"GET", b"/v1/x", b"Origin: https://evil.example"))
-        assert its.decide(b"GET", b"/v1/x").refusal is None
+        assert its.decide(b"GET", b"/v1/x").rejection is None
 
 
 @pytest.mark.parametrize(

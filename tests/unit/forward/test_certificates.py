@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from proxy.forward.certificates import CertificateError, CertificateFiles, ServerCertificate
+from bits_auth_proxy.forward.certificates import CertificateError, CertificateFiles, ServerCertificate
 
 AUTHORITY = trustme.CA()
 ONE, OTHER = AUTHORITY.issue_cert("localhost"), AUTHORITY.issue_cert("localhost")

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from proxy.auth.tokens import TokenUnavailable
-from proxy.forward import exchange as module
-from proxy.forward import problems
-from proxy.forward.exchange import State
-from proxy.forward.headers import ClientAuthorization
-from tests.fakes.exchange_rig import (
+from bits_auth_proxy.auth.tokens import TokenUnavailable
+from bits_auth_proxy.forward import exchange as module
+from bits_auth_proxy.forward import problems
+from bits_auth_proxy.forward.exchange import State
+from bits_auth_proxy.forward.headers import ClientAuthorization
+from tests.support.exchange_rig import (
     LIFETIME,
     MAX_REPLAY,
     PATIENCE,
@@ -76,7 +76,7 @@ REACH: dict[State, Callable[[Rig], None]] = {
     State.AWAITING_TOKEN: to_awaiting_token,
     State.AWAITING_CONNECTION: to_awaiting_connection,
     State.AWAITING_RESPONSE: to_awaiting_response,
-    State.REFUSED: to_refused,
+    State.UNAUTHORIZED: to_refused,
     State.RELAYING: to_relaying,
     State.TUNNEL: to_tunnel,
 }
@@ -159,7 +159,7 @@ def bad_body(rig: Rig) -> None:
 
 
 _TOKEN, _CONNECTION, _RESPONSE = State.AWAITING_TOKEN, State.AWAITING_CONNECTION, State.AWAITING_RESPONSE
-_REFUSED, _RELAYING, _TUNNEL, _OVER = State.REFUSED, State.RELAYING, State.TUNNEL, State.OVER
+_REFUSED, _RELAYING, _TUNNEL, _OVER = State.UNAUTHORIZED, State.RELAYING, State.TUNNEL, State.OVER
 READ = {"repeatable": True}
 
 EDGES = [
@@ -253,7 +253,7 @@ def test_the_clients_own_credentials_need_no_token() -> None:
     # And a 401 to them is theirs to see, at once.
     rig.read(head=REFUSAL, content=[b"nope"], end=True)
     assert rig.exchange.walked == [_TOKEN, _RESPONSE, _RELAYING, _OVER]
-    assert rig.tokens.refusals == 0
+    assert rig.tokens.denials == 0
 
 
 def test_a_token_source_that_answers_at_once() -> None:
@@ -270,7 +270,7 @@ def test_a_401_that_is_not_held_back_reports_the_token_and_waits_for_nothing() -
     to_awaiting_response(rig)
     rig.body(b"x" * (MAX_REPLAY + 1), done=True)
     rig.read(head=REFUSAL, content=[b"nope"], end=True)
-    assert rig.tokens.refusals == 1
+    assert rig.tokens.denials == 1
     assert rig.answers() == ([401], b"nope")
     rig.check()
 
@@ -484,7 +484,7 @@ def test_only_what_was_answered_in_full_keeps_the_client(state: State) -> None:
 
 
 def test_an_answer_that_was_dropped_is_not_timed() -> None:
-    rig = rig_in(State.REFUSED)
+    rig = rig_in(State.UNAUTHORIZED)
     rig.body(b"0123456789", done=True)
     rig.make_idle()
     rig.clock.advance(1)

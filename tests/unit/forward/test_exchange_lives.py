@@ -6,12 +6,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from proxy.auth.tokens import TokenUnavailable
-from proxy.forward import problems
-from proxy.forward.exchange import State
-from proxy.forward.headers import ClientAuthorization
-from proxy.http1.messages import NO_BODY
-from tests.fakes.exchange_rig import LIFETIME, MAX_REPLAY, Rig
+from bits_auth_proxy.auth.tokens import TokenUnavailable
+from bits_auth_proxy.forward import problems
+from bits_auth_proxy.forward.exchange import State
+from bits_auth_proxy.forward.headers import ClientAuthorization
+from bits_auth_proxy.http1.messages import NO_BODY
+from tests.support.exchange_rig import LIFETIME, MAX_REPLAY, Rig
 from tests.unit.forward.test_exchange import documented
 
 # A passing through several states in one call is several steps of the table.

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.forward.headers import (
+from bits_auth_proxy.forward.headers import (
     ClientAuthorization,
     RequestRules,
     ResponseRules,
@@ -12,11 +12,11 @@ from proxy.forward.headers import (
     forwardable_trailers,
     request_id_of,
 )
-from proxy.http1.lines import make_field
-from proxy.http1.messages import RequestHead, ResponseHead
-from proxy.http1.parsing import RequestParser, ResponseParser
-from tests import strategies as make
-from tests.fakes.exchange_rig import FakeClient
+from bits_auth_proxy.http1.lines import make_field
+from bits_auth_proxy.http1.messages import RequestHead, ResponseHead
+from bits_auth_proxy.http1.parsing import RequestParser, ResponseParser
+from tests.support import strategies as make
+from tests.support.exchange_rig import FakeClient
 
 OURS = b"Authorization: Bearer ours\r\n"
 ORIGIN = b"https://api.bits.bi"

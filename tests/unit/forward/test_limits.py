@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.forward.limits import ConnectionLimit, ReplayBudget
+from bits_auth_proxy.forward.limits import ConnectionLimit, ReplayBudget
 
 
 def test_places_are_taken_until_none_is_left_and_come_back() -> None:

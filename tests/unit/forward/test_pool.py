@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.forward import problems
-from proxy.forward.pool import Pool
-from proxy.forward.problems import Problem
-from proxy.forward.upstream import UpstreamConnection
-from proxy.tasks import TaskOwner
-from tests.fakes.clock import FakeClock
-from tests.fakes.connector import FakeConnector
-from tests.fakes.timers import settle
+from bits_auth_proxy.forward import problems
+from bits_auth_proxy.forward.pool import Pool
+from bits_auth_proxy.forward.problems import Problem
+from bits_auth_proxy.forward.upstream import UpstreamConnection
+from bits_auth_proxy.tasks import TaskOwner
+from tests.support.clock import FakeClock
+from tests.support.connector import FakeConnector
+from tests.support.timers import settle
 
 
 class Waiter:

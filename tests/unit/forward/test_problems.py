@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.forward import problems
-from proxy.forward.problems import Problem
-from proxy.http1.parsing import ResponseParser
+from bits_auth_proxy.forward import problems
+from bits_auth_proxy.forward.problems import Problem
+from bits_auth_proxy.http1.parsing import ResponseParser
 
 ALL = [each for each in vars(problems).values() if isinstance(each, Problem)]
 # https://www.iana.org/assignments/http-proxy-status, HTTP Proxy Error Types.
@@ -81,8 +81,8 @@ def test_every_problem_is_told_as_the_standards_say(problem: Problem) -> None:
 @pytest.mark.parametrize("problem", ALL, ids=repr)
 def test_a_4xx_is_the_clients_fault_and_a_5xx_of_the_way_is_not(problem: Problem) -> None:
     if problem.status < 500:
-        assert problem.refusal
-    if problem.refusal:
+        assert problem.rejection
+    if problem.rejection:
         assert problem.status < 500 or problem.code in ("unknown_method", "unknown_version", "loop")
 
 
@@ -102,8 +102,8 @@ def test_what_is_not_known_is_not_said() -> None:
 
 
 def test_an_answer_to_head_has_the_fields_without_the_content() -> None:
-    whole = problems.DENIED.response(request_id=b"r", keep_alive=True)
-    head = problems.DENIED.response(request_id=b"r", keep_alive=True, head_only=True)
+    whole = problems.NOT_ALLOWED.response(request_id=b"r", keep_alive=True)
+    head = problems.NOT_ALLOWED.response(request_id=b"r", keep_alive=True, head_only=True)
     assert head == whole.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
 
 
@@ -146,4 +146,4 @@ def test_what_the_parser_refuses_has_its_status(reason: str, status: int) -> Non
 
 
 def test_a_repr_is_short() -> None:
-    assert repr(problems.DENIED) == "Problem(denied)"
+    assert repr(problems.NOT_ALLOWED) == "Problem(denied)"

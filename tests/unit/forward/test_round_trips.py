@@ -3,13 +3,13 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.http1.bodies import open_body
-from proxy.http1.messages import NO_BODY, UNTIL_CLOSE
-from proxy.http1.parsing import RequestParser, ResponseParser
-from tests import strategies as make
-from tests.fakes.exchange_rig import Rig
-from tests.fuzzing.answers import fault_in
-from tests.fuzzing.api import Request
+from bits_auth_proxy.http1.bodies import open_body
+from bits_auth_proxy.http1.messages import NO_BODY, UNTIL_CLOSE
+from bits_auth_proxy.http1.parsing import RequestParser, ResponseParser
+from tests.support import strategies as make
+from tests.support.exchange_rig import Rig
+from tools.fuzz.answers import fault_in
+from tools.fuzz.api import Request
 
 pieces = st.lists(make.bodies.filter(bool), max_size=5)
 OURS = {b"host", b"authorization", b"via", b"x-request-id", b"content-length", b"transfer-encoding"}

@@ -9,10 +9,10 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.forward.certificates import CertificateFiles, server_context
-from proxy.forward.dialing import client_context
-from proxy.forward.tls import TlsChannel
-from tests import strategies as make
+from bits_auth_proxy.forward.certificates import CertificateFiles, server_context
+from bits_auth_proxy.forward.dialing import client_context
+from bits_auth_proxy.forward.tls import TlsChannel
+from tests.support import strategies as make
 
 AUTHORITY = trustme.CA()
 CERTIFICATE = AUTHORITY.issue_cert("api.bits.bi")

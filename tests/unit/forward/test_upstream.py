@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from proxy.forward.outbox import Outbox
-from proxy.forward.problems import Problem
-from proxy.forward.tls import TlsChannel
-from proxy.forward.upstream import UpstreamConnection
-from proxy.http1.messages import Field, ResponseHead
-from tests.fakes.connector import MemoryTransport
+from bits_auth_proxy.forward.problems import Problem
+from bits_auth_proxy.forward.tls import TlsChannel
+from bits_auth_proxy.forward.upstream import UpstreamConnection
+from bits_auth_proxy.forward.write_batcher import WriteBatcher
+from bits_auth_proxy.http1.messages import Field, ResponseHead
+from tests.support.connector import MemoryTransport
 from tests.unit.forward.test_tls import CONTEXT, Server
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -78,12 +78,12 @@ async def test_an_answer_with_the_end_of_tls_right_behind_leaves_no_connection_t
     loop = asyncio.get_running_loop()
     server, keeper = Server(), Keeper()
     buffer = memoryview(bytearray(65_536))
-    outbox = Outbox(loop.call_soon)
+    batcher = WriteBatcher(loop.call_soon)
     connection = UpstreamConnection(
         loop=loop,
         keeper=keeper,
         tls=TlsChannel(CONTEXT, "api.bits.bi"),
-        outbox=outbox,
+        batcher=batcher,
         read_buffer=buffer,
         now=0.0,
     )
@@ -94,7 +94,7 @@ async def test_an_answer_with_the_end_of_tls_right_behind_leaves_no_connection_t
         connection.buffer_updated(len(data))
 
     def written() -> bytes:
-        outbox.flush()
+        batcher.flush()
         data, wire.written = wire.written, b""
         return data
 

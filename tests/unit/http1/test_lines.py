@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.http1.known import Known
-from proxy.http1.lines import FIELDS, REQUEST_LINES, STATUS_LINES
-from proxy.http1.messages import MalformedMessage, RequestHead, ResponseHead
-from proxy.http1.parsing import RequestParser, ResponseParser
-from tests import strategies as make
+from bits_auth_proxy.http1.lines import FIELDS, REQUEST_LINES, STATUS_LINES
+from bits_auth_proxy.http1.messages import MalformedMessage, RequestHead, ResponseHead
+from bits_auth_proxy.http1.parse_cache import ParseCache
+from bits_auth_proxy.http1.parsing import RequestParser, ResponseParser
+from tests.support import strategies as make
 
 LIMITS = {"max_line": 8192, "max_head": 32_768, "max_fields": 100}
 Parser = RequestParser | ResponseParser
@@ -134,7 +134,7 @@ def test_a_line_is_read_once() -> None:
         read.append(line)
         return line.upper()
 
-    known = Known(upper)
+    known = ParseCache(upper)
     assert [known[b"a"], known[b"a"], known[b"b"]] == [b"A", b"A", b"B"]
     assert read == [b"a", b"b"]
 

@@ -5,12 +5,12 @@ import contextlib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.http1.bodies import ChunkedReader, CloseReader, LengthReader, open_body
-from proxy.http1.lines import make_field
-from proxy.http1.messages import CHUNKED, NO_BODY, UNTIL_CLOSE, MalformedMessage, RequestHead
-from proxy.http1.parsing import RequestParser, ResponseParser
-from proxy.http1.serializing import encode_chunk, encode_last_chunk
-from tests import strategies as make
+from bits_auth_proxy.http1.bodies import ChunkedReader, CloseReader, LengthReader, open_body
+from bits_auth_proxy.http1.lines import make_field
+from bits_auth_proxy.http1.messages import CHUNKED, NO_BODY, UNTIL_CLOSE, MalformedMessage, RequestHead
+from bits_auth_proxy.http1.parsing import RequestParser, ResponseParser
+from bits_auth_proxy.http1.serializing import encode_chunk, encode_last_chunk
+from tests.support import strategies as make
 
 REST = b"GET /next HTTP/1.1\r\n"
 

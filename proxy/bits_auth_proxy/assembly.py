@@ -1,0 +1,122 @@
+"""From settings to parts: what the commands need besides a whole sidecar, too."""
+
+import socket
+import ssl
+from urllib.parse import unquote, urlsplit
+
+from yarl import URL
+
+from bits_auth_proxy.auth.bits_oauth import BitsOAuthClient, ClientCredentials
+from bits_auth_proxy.clock import Clock
+from bits_auth_proxy.errors import OperatorError, SettingError, reason_of
+from bits_auth_proxy.forward.access import LOOPBACK_HOSTS
+from bits_auth_proxy.forward.certificates import CertificateError, CertificateFiles, ServerCertificate
+from bits_auth_proxy.forward.dialing import client_context
+from bits_auth_proxy.forward.egress import EgressProxy
+from bits_auth_proxy.forward.listener import bind
+from bits_auth_proxy.settings.addresses import ListenAddress, TcpAddress, UnixAddress, is_loopback
+from bits_auth_proxy.settings.credentials import Credentials
+from bits_auth_proxy.settings.model import Settings
+from bits_auth_proxy.telemetry.log import Redactor
+
+
+def concealed(credentials: Credentials, redactor: Redactor) -> ClientCredentials:
+    """Return the credentials as the token endpoint's client needs them; the log will not show them."""
+    secret = credentials.client_secret.get_secret_value()
+    ready = ClientCredentials(credentials.client_id, secret)
+    redactor.add(secret, pinned=True)
+    redactor.add(ready.authorization.removeprefix("Basic "), pinned=True)
+    return ready
+
+
+def trust(settings: Settings) -> ssl.SSLContext | None:
+    """Return the TLS settings for all that leaves for the API, None where all of it is plain http."""
+    upstream = settings.upstream
+    if not any(url.startswith("https:") for url in (settings.api_url, settings.effective_token_url)):
+        return None
+    try:
+        return client_context(
+            ca_file=str(upstream.ca_file) if upstream.ca_file else None,
+            client_cert=str(upstream.client_cert) if upstream.client_cert else None,
+            client_key=str(upstream.client_key) if upstream.client_key else None,
+        )
+    except OSError as error:
+        names = [
+            f"BITS_UPSTREAM__{name.upper()}"
+            for name in ("ca_file", "client_cert", "client_key")
+            if getattr(upstream, name)
+        ]
+        raise SettingError(f"{', '.join(names)}: not usable for TLS: {reason_of(error)}") from None
+
+
+def listen_certificate(settings: Settings) -> ServerCertificate | None:
+    """Return the certificate for clients, None where they speak plain http. Raises SettingError."""
+    files = settings.listen_tls
+    if files.cert is None or files.key is None:
+        return None
+    try:
+        return ServerCertificate(CertificateFiles(files.cert, files.key, files.client_ca))
+    except CertificateError as error:
+        raise SettingError(certificate_fault(error)) from None
+
+
+def certificate_fault(error: CertificateError) -> str:
+    """Return what is wrong with a listener's certificate, and whose variable names the file."""
+    return f"BITS_LISTEN_TLS__{error.name.upper()}: {error}"
+
+
+def egress_proxy(settings: Settings, redactor: Redactor) -> EgressProxy | None:
+    """Return the proxy that leads to the API, if one does; the log will not show its password."""
+    url = settings.proxy_for(settings.api_url)
+    if url is None:
+        return None
+    proxy = EgressProxy.parse(url)
+    if proxy.credentials is not None:
+        # As written in the URL, and as it is.
+        password = urlsplit(url).password or ""
+        redactor.add(password, pinned=True)
+        redactor.add(unquote(password), pinned=True)
+        redactor.add(proxy.credentials.removeprefix("Basic "), pinned=True)
+    return proxy
+
+
+def build_oauth(settings: Settings, *, context: ssl.SSLContext | None, clock: Clock) -> BitsOAuthClient:
+    """Return the client of the token endpoint."""
+    return BitsOAuthClient(
+        token_url=settings.effective_token_url,
+        userinfo_url=settings.userinfo_url,
+        scope=settings.scope,
+        context=context,
+        proxy_for=settings.proxy_for,
+        clock=clock,
+    )
+
+
+def allowed_hosts(settings: Settings, address: ListenAddress) -> list[str] | None:
+    """Return what clients may call this listener (None: anything). Loopback is guarded by default."""
+    if isinstance(address, TcpAddress) and is_loopback(address):
+        own = f"[{address.host}]" if ":" in address.host else address.host
+        return [*(name.decode() for name in LOOPBACK_HOSTS), own, *(settings.allowed_hosts or ())]
+    return None if settings.allowed_hosts is None else list(settings.allowed_hosts)
+
+
+def bind_for(variable: str, address: ListenAddress, socket_mode: int = 0o600) -> socket.socket:
+    """Return a socket that listens on `address`, which `variable` names. Raises OperatorError."""
+    plain = address.path if isinstance(address, UnixAddress) else (address.host, address.port)
+    try:
+        return bind(plain, socket_mode=socket_mode)
+    except OSError as error:
+        raise OperatorError(f"{variable}: can't listen on {address}: {error.strerror}") from error
+
+
+def bound_address(address: ListenAddress, sock: socket.socket) -> ListenAddress:
+    """Return `address` with the port that the socket really has."""
+    if isinstance(address, UnixAddress):
+        return address
+    return TcpAddress(address.host, sock.getsockname()[1])
+
+
+def api_origin(settings: Settings) -> tuple[bytes, bytes]:
+    """Return the API's scheme and authority."""
+    api = URL(settings.api_url)
+    return api.scheme.encode(), api.authority.encode()

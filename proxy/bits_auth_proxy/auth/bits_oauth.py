@@ -1,0 +1,361 @@
+"""The Bits API's token and userinfo endpoints: pure building and parsing, and a thin client around them.
+
+Facts of Bits' documentation: HTTP Basic with the raw pair (no form-escaping, unlike RFC 6749 section 2.3.1),
+a form body with `grant_type=client_credentials`, the only grant; the answer names the token's type `type`,
+not `token_type`. Nothing of an answer but an OAuth error code and the granted scope gets into an error's
+text.
+"""
+
+import base64
+import contextlib
+import json
+import math
+import re
+import ssl
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, final, get_args
+from urllib.parse import urlencode
+
+import aiohttp
+
+from bits_auth_proxy import __version__
+from bits_auth_proxy.auth.tokens import AccessToken
+from bits_auth_proxy.clock import Clock
+from bits_auth_proxy.errors import TokenEndpointError, reason_of
+
+ASSUMED_LIFETIME: Final = 3600.0
+"""Seconds a token lives when the answer does not say; what Bits documents."""
+MIN_LIFETIME: Final = 1.0
+"""Shorter-lived tokens can't be replaced in time at any pace that the endpoint would like."""
+MAX_LIFETIME: Final = 366 * 24 * 3600.0
+MAX_ANSWER: Final = 64 * 1024
+TOTAL_TIMEOUT: Final = 10.0
+
+FailureKind: TypeAlias = Literal[
+    "dns",
+    "connect",
+    "proxy",
+    "tls",
+    "timeout",
+    "disconnected",
+    "throttled",
+    "server_error",
+    "refused",
+    "redirect",
+    "scope",
+    "malformed",
+    "status",
+    "internal",
+]
+FAILURE_KINDS: Final[tuple[FailureKind, ...]] = get_args(FailureKind)
+_DENIED_KINDS: Final[frozenset[FailureKind]] = frozenset(("refused", "scope"))
+_PAIRS_KINDS: Final = _DENIED_KINDS | {"status", "malformed"}
+
+_OK: Final = 200
+_REDIRECTS: Final = range(300, 400)
+_DENIAL_STATUSES: Final = (400, 401)
+_THROTTLED: Final = 429
+_SERVER_ERRORS: Final = range(500, 600)
+_TRANSIENT_ERRORS: Final = frozenset(("temporarily_unavailable", "server_error"))
+_ERROR_CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
+
+
+@final
+class ClientCredentials:
+    """A client's id and secret (RFC 6749 section 2.3), as the header field value that carries them."""
+
+    __slots__ = ("authorization", "client_id")
+
+    def __init__(self, client_id: str, client_secret: str) -> None:
+        pair = f"{client_id}:{client_secret}".encode()
+        self.client_id: Final = client_id
+        self.authorization: Final = "Basic " + base64.b64encode(pair).decode("ascii")
+
+    def __repr__(self) -> str:
+        return f"ClientCredentials(client_id={self.client_id!r})"
+
+
+class TokenRequestError(TokenEndpointError):
+    """No token was obtained. The text is safe to show.
+
+    `kind` is stable, for metrics. `retry_after` is in seconds.
+    """
+
+    def __init__(self, kind: FailureKind, detail: str, *, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.kind: Final = kind
+        self.detail: Final = detail
+        self.retry_after: Final = retry_after
+
+    @property
+    def denied(self) -> bool:
+        """Whether the endpoint said no to our credentials, scope or request: trying again hardly helps."""
+        return self.kind in _DENIED_KINDS
+
+    @property
+    def may_concern_the_pair(self) -> bool:
+        """Whether the endpoint answered what it might not answer to another pair."""
+        return self.kind in _PAIRS_KINDS
+
+
+class TokenGrant(NamedTuple):
+    """A parsed answer. `lifetime` in seconds; `date` is the server's clock, seconds since the Unix epoch."""
+
+    value: str
+    lifetime: float
+    lifetime_assumed: bool
+    scope: str | None
+    date: float | None
+
+    def __repr__(self) -> str:
+        return f"TokenGrant(lifetime={self.lifetime:g}, scope={self.scope!r})"
+
+
+class EndpointAnswer(NamedTuple):
+    """What the parsers need of an HTTP response; field names in lower case."""
+
+    status: int
+    fields: Mapping[str, str]
+    content: bytes
+
+
+def token_request_body(scope: str | None) -> bytes:
+    """Return the form that asks for a token."""
+    form = {"grant_type": "client_credentials"}
+    if scope:
+        form["scope"] = scope
+    return urlencode(form).encode("ascii")
+
+
+def parse_token_answer(answer: EndpointAnswer, *, asked_scope: str | None, wall: float) -> TokenGrant:
+    """Return the token of a token endpoint's answer. Raises TokenRequestError.
+
+    `asked_scope` must have been granted whole; `wall` is now, for a Retry-After that is a date.
+    """
+    _check_status(answer, wall)
+    members = _json_object(answer)
+    error = members.get("error")
+    if error is not None:
+        code = _error_code(members)
+        kind: FailureKind = "server_error" if code in _TRANSIENT_ERRORS else "refused"
+        raise TokenRequestError(kind, f"the answer is 200 but says error {code or '(unreadable)'}")
+    token_type = members.get("token_type", members.get("type"))
+    if not isinstance(token_type, str) or token_type.lower() != "bearer":
+        raise TokenRequestError("malformed", "the answer's token type is not Bearer")
+    value = members.get("access_token")
+    if not isinstance(value, str) or not value or not all("!" <= character <= "~" for character in value):
+        raise TokenRequestError("malformed", "the answer holds no usable access_token")
+    lifetime = _lifetime(members)
+    scope = members.get("scope")
+    if scope is not None and not isinstance(scope, str):
+        raise TokenRequestError("malformed", "the answer's scope is not a string")
+    # Left out, it is the one that was asked for (RFC 6749 section 5.1).
+    granted = scope if scope is not None else asked_scope
+    missing = sorted(set((asked_scope or "").split()) - set((granted or "").split()))
+    if missing:
+        raise TokenRequestError(
+            "scope", f"asked for scope {asked_scope!r}, granted {granted!r}: {' '.join(missing)!r} is missing"
+        )
+    return TokenGrant(
+        value=value,
+        lifetime=ASSUMED_LIFETIME if lifetime is None else lifetime,
+        lifetime_assumed=lifetime is None,
+        scope=granted,
+        date=_date(answer.fields.get("date")),
+    )
+
+
+def parse_userinfo_answer(answer: EndpointAnswer, *, wall: float) -> str:
+    """Return the customer id of a userinfo answer. Raises TokenRequestError."""
+    _check_status(answer, wall)
+    customer = _json_object(answer).get("customerId")
+    if not isinstance(customer, str) or not customer.isprintable():
+        raise TokenRequestError("malformed", "the answer holds no customerId")
+    return customer
+
+
+def parse_retry_after(value: str | None, *, wall: float) -> float | None:
+    """Return the seconds a Retry-After field asks for (RFC 9110 section 10.2.3), None if it is no use."""
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    date = _date(value)
+    return None if date is None else max(0.0, date - wall)
+
+
+def _check_status(answer: EndpointAnswer, wall: float) -> None:
+    status = answer.status
+    if status == _OK:
+        return
+    retry_after = parse_retry_after(answer.fields.get("retry-after"), wall=wall)
+    if status in _REDIRECTS:
+        raise TokenRequestError("redirect", f"the answer is a redirect ({status}), which is not followed")
+    if status == _THROTTLED:
+        raise TokenRequestError("throttled", "too many requests (429)", retry_after=retry_after)
+    if status in _SERVER_ERRORS:
+        raise TokenRequestError("server_error", f"the answer is {status}", retry_after=retry_after)
+    try:
+        code = _error_code(_json_object(answer))
+    except TokenRequestError:
+        code = ""
+    text = f"the answer is {status}" + (f" {code}" if code else "")
+    raise TokenRequestError(
+        "refused" if status in _DENIAL_STATUSES else "status", text, retry_after=retry_after
+    )
+
+
+def _json_object(answer: EndpointAnswer) -> dict[str, Any]:
+    try:
+        members = json.loads(answer.content)
+    except (ValueError, RecursionError):
+        # Not `from error`: its text and document are the answer itself.
+        members = None
+    if not isinstance(members, dict):
+        what = "empty" if not answer.content.strip() else "not a JSON object"
+        raise TokenRequestError("malformed", f"the answer is {what}")
+    return members
+
+
+def _error_code(members: Mapping[str, Any]) -> str:
+    """Return the OAuth error code (RFC 6749 section 5.2) if it looks like one: it gets shown."""
+    code = members.get("error")
+    return code if isinstance(code, str) and _ERROR_CODE.match(code) else ""
+
+
+def _lifetime(members: Mapping[str, Any]) -> float | None:
+    value = members.get("expires_in")
+    if value is None:
+        return None
+    seconds = math.nan
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            seconds = float(value)
+    if not MIN_LIFETIME <= seconds <= MAX_LIFETIME:
+        raise TokenRequestError("malformed", "the answer's expires_in is not a sensible number of seconds")
+    return seconds
+
+
+def _date(value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+class BitsOAuthClient:
+    """Talks to the token and userinfo endpoints."""
+
+    __slots__ = (
+        "_clock",
+        "_proxy_for",
+        "_scope",
+        "_session",
+        "_ssl",
+        "_timeout",
+        "_token_url",
+        "_userinfo_url",
+    )
+
+    def __init__(
+        self,
+        *,
+        token_url: str,
+        userinfo_url: str,
+        scope: str | None,
+        context: ssl.SSLContext | None,
+        proxy_for: Callable[[str], str | None] = lambda _: None,
+        clock: Clock,
+        timeout: float = TOTAL_TIMEOUT,
+    ) -> None:
+        """Set the endpoints, the scope to ask for, TLS settings (None: plain http), and s for an answer.
+
+        `proxy_for` maps a URL to that of the http proxy that leads there, None for none.
+        """
+        self._token_url = token_url
+        self._userinfo_url = userinfo_url
+        self._scope = scope
+        self._ssl: ssl.SSLContext | bool = True if context is None else context
+        self._proxy_for = proxy_for
+        self._clock = clock
+        self._timeout = timeout
+        self._session: aiohttp.ClientSession | None = None
+
+    async def fetch_token(self, credentials: ClientCredentials) -> TokenGrant:
+        """Ask for a token. Raises TokenRequestError."""
+        answer = await self._ask(
+            "POST",
+            self._token_url,
+            {"Authorization": credentials.authorization, "Content-Type": "application/x-www-form-urlencoded"},
+            token_request_body(self._scope),
+        )
+        return parse_token_answer(answer, asked_scope=self._scope, wall=self._clock.wall())
+
+    async def fetch_customer_id(self, token: AccessToken) -> str:
+        """Return whom `token` belongs to. Raises TokenRequestError."""
+        answer = await self._ask(
+            "GET", self._userinfo_url, {"Authorization": f"bearer {token.reveal()}"}, None
+        )
+        return parse_userinfo_answer(answer, wall=self._clock.wall())
+
+    async def close(self) -> None:
+        """Close connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _ask(
+        self, method: str, url: str, fields: Mapping[str, str], body: bytes | None
+    ) -> EndpointAnswer:
+        # No `from error` below: aiohttp's exceptions carry the request, and so our credentials.
+        try:
+            return await self._exchange(method, url, fields, body)
+        except aiohttp.ClientProxyConnectionError as error:
+            failure = TokenRequestError(
+                "proxy", f"no connection to the egress proxy: {reason_of(error.os_error)}"
+            )
+        except aiohttp.ClientConnectorDNSError as error:
+            failure = TokenRequestError("dns", f"DNS: {reason_of(error.os_error)}")
+        except aiohttp.ClientConnectorCertificateError as error:
+            inner = error.certificate_error
+            text = inner.verify_message if isinstance(inner, ssl.SSLCertVerificationError) else "not valid"
+            failure = TokenRequestError("tls", f"TLS certificate: {text}")
+        except aiohttp.ClientSSLError as error:
+            failure = TokenRequestError("tls", f"TLS: {reason_of(error.os_error)}")
+        except aiohttp.ClientConnectorError as error:
+            failure = TokenRequestError("connect", f"no connection: {reason_of(error.os_error)}")
+        except (TimeoutError, aiohttp.ServerTimeoutError):
+            failure = TokenRequestError("timeout", f"no whole answer within {self._timeout:g} s")
+        except aiohttp.ClientHttpProxyError as error:
+            failure = TokenRequestError("proxy", f"the egress proxy answered {error.status}")
+        except aiohttp.ClientResponseError:
+            failure = TokenRequestError("malformed", "the answer is not valid HTTP")
+        except (aiohttp.ClientError, OSError):
+            failure = TokenRequestError("disconnected", "the connection was lost before the whole answer")
+        raise failure
+
+    async def _exchange(
+        self, method: str, url: str, fields: Mapping[str, str], body: bytes | None
+    ) -> EndpointAnswer:
+        if self._session is None:
+            # One request in three quarters of an hour: no connection is worth keeping.
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=self._ssl, force_close=True, use_dns_cache=False),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"Accept": "application/json", "User-Agent": f"bits-auth-proxy/{__version__}"},
+                timeout=aiohttp.ClientTimeout(total=self._timeout),
+                trust_env=False,
+            )
+        async with self._session.request(
+            method, url, headers=fields, data=body, allow_redirects=False, proxy=self._proxy_for(url)
+        ) as response:
+            content = bytearray()
+            async for piece in response.content.iter_chunked(16 * 1024):
+                content += piece
+                if len(content) > MAX_ANSWER:
+                    raise TokenRequestError("malformed", f"the answer is larger than {MAX_ANSWER} bytes")
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return EndpointAnswer(response.status, headers, bytes(content))

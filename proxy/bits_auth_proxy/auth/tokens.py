@@ -1,0 +1,131 @@
+"""The access token as a value, its states, and the port through which requests get it.
+
+Nothing here does I/O or knows where tokens come from.
+"""
+
+import hashlib
+from enum import Enum
+from typing import Final, Protocol, final
+
+
+class TokenState(Enum):
+    """Health of the token in hand. FRESH, STALE and SUSPECT serve requests; the others can't."""
+
+    ABSENT = "absent"
+    """No token has been obtained yet."""
+    FRESH = "fresh"
+    """Valid, and not yet due for refresh."""
+    STALE = "stale"
+    """Due for refresh, still valid."""
+    SUSPECT = "suspect"
+    """Refused once by the API with 401, still valid by the clock."""
+    EXPIRED = "expired"
+    """Past its end; never sent."""
+
+
+@final
+class AccessToken:
+    """A Bearer token (RFC 6750) with its life span. Never shows its value: see `fingerprint`.
+
+    All instants are seconds of `Clock.now()` but for `issued_wall`, seconds since the Unix epoch.
+    """
+
+    __slots__ = (
+        "_value",
+        "expires_at",
+        "fingerprint",
+        "header_line",
+        "issued_at",
+        "issued_wall",
+        "lifetime",
+        "scope",
+    )
+
+    def __init__(
+        self,
+        value: str,
+        *,
+        issued_at: float,
+        issued_wall: float,
+        lifetime: float,
+        margin: float = 0.0,
+        scope: str | None = None,
+    ) -> None:
+        """Take a token whose request was sent at `issued_at` and that the server says lives `lifetime` s.
+
+        `margin` seconds are taken off the end, so that no token dies on its way to the API.
+        Raises ValueError, without the value, when it can't stand in a header field.
+        """
+        if not value or not all("!" <= character <= "~" for character in value):
+            raise ValueError("the access token holds characters that can't stand in a header field")
+        self._value: Final = value
+        self.header_line: Final = b"Authorization: Bearer " + value.encode("ascii") + b"\r\n"
+        self.fingerprint: Final = hashlib.sha256(value.encode("ascii")).hexdigest()[:8]
+        self.issued_at: Final = issued_at
+        self.issued_wall: Final = issued_wall
+        self.lifetime: Final = lifetime
+        self.expires_at: Final = issued_at + lifetime - margin
+        self.scope: Final = scope
+
+    def __repr__(self) -> str:
+        return (
+            f"AccessToken(fingerprint={self.fingerprint!r}, scope={self.scope!r}, lifetime={self.lifetime:g})"
+        )
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        raise TypeError("an access token is not pickled")
+
+    def reveal(self) -> str:
+        """Return the token itself. For building requests and feeding the log redactor, nothing else."""
+        return self._value
+
+
+@final
+class TokenUnavailable:
+    """Why no token can be had now. `detail` is safe to show; `retry_after` is in seconds."""
+
+    __slots__ = ("detail", "permanent", "retry_after")
+
+    def __init__(self, detail: str, *, retry_after: float, permanent: bool = False) -> None:
+        self.detail: Final = detail
+        self.retry_after: Final = retry_after
+        self.permanent: Final = permanent
+
+
+class TokenWaiter(Protocol):
+    """One who asked for a token that was not at hand. Hears exactly one of the two, once."""
+
+    def token_ready(self, token: AccessToken) -> None:
+        """Take the token; it is valid now."""
+        ...
+
+    def token_unavailable(self, reason: TokenUnavailable) -> None:
+        """Learn that waiting longer is of no use."""
+        ...
+
+
+class TokenSource(Protocol):
+    """Where the data path gets its token. All calls are synchronous and cheap."""
+
+    def current(self, now: float) -> AccessToken | None:
+        """Return the token to send at `now`, or None when there is none that is valid."""
+        ...
+
+    def acquire(self, waiter: TokenWaiter) -> None:
+        """Tell `waiter` as soon as a valid token is there, or that none will come; maybe before returning.
+
+        How long to wait is the caller's to bound: it ends the wait with `forget`.
+        """
+        ...
+
+    def unauthorized(self, token: AccessToken, waiter: TokenWaiter) -> None:
+        """Report that the API answered 401 to `token`.
+
+        `waiter` gets a valid token other than `token`, at once or after the refresh this may start, or
+        hears that none is to be had.
+        """
+        ...
+
+    def forget(self, waiter: TokenWaiter) -> None:
+        """End the wait of `waiter`, who has gone away or waited long enough. Unknown waiters are fine."""
+        ...

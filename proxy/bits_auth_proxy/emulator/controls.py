@@ -1,0 +1,71 @@
+"""The controls under /_emulator/: seeing what happened, setting what goes wrong."""
+
+from collections import Counter
+from typing import Any
+
+from aiohttp import web
+
+from bits_auth_proxy.emulator.faults import Faults
+from bits_auth_proxy.emulator.oauth import OAuth
+from bits_auth_proxy.emulator.tokens import Tokens
+
+
+class Controls:
+    """Handlers for whoever tests against the emulator. No token and no secret is told but a rotated one."""
+
+    def __init__(self, *, oauth: OAuth, tokens: Tokens, faults: Faults, counters: Counter[str]) -> None:
+        """Take what is to be controlled; the faults of now are what `reset` goes back to."""
+        self._oauth = oauth
+        self._tokens = tokens
+        self._faults = faults
+        self._counters = counters
+        self._initial = faults.as_dict()
+
+    async def state(self, _: web.Request) -> web.Response:
+        """Tell counters and faults."""
+        return self._state()
+
+    async def change_faults(self, request: web.Request) -> web.Response:
+        """Set the faults that a JSON object names."""
+        try:
+            self._faults.change(await _json_object(request))
+        except ValueError as error:
+            return web.json_response({"error": f"{error} is not a fault, or its value is wrong"}, status=400)
+        return self._state()
+
+    async def revoke(self, _: web.Request) -> web.Response:
+        """Make all tokens invalid."""
+        return web.json_response({"revoked": self._tokens.revoke_all()})
+
+    async def rotate(self, request: web.Request) -> web.Response:
+        """Change the client's secret, to `client_secret` of a JSON object or to a random one."""
+        secret = None
+        if request.can_read_body:
+            try:
+                secret = (await _json_object(request)).get("client_secret")
+            except ValueError as error:
+                return web.json_response({"error": str(error)}, status=400)
+            if secret is not None and not (isinstance(secret, str) and secret and secret.isprintable()):
+                return web.json_response({"error": "client_secret must be a printable text"}, status=400)
+        return web.json_response({"client_secret": self._oauth.rotate(secret)})
+
+    async def reset(self, _: web.Request) -> web.Response:
+        """Set all faults and counters back."""
+        self._faults.change(self._initial)
+        self._counters.clear()
+        self._tokens.issued = 0
+        return self._state()
+
+    def _state(self) -> web.Response:
+        counters = {**self._counters, "tokens_issued": self._tokens.issued}
+        return web.json_response({"counters": counters, "faults": self._faults.as_dict()})
+
+
+async def _json_object(request: web.Request) -> dict[str, Any]:
+    try:
+        members = await request.json()
+    except (ValueError, LookupError, RecursionError):  # LookupError: an unknown charset
+        members = None
+    if not isinstance(members, dict):
+        raise ValueError("a JSON object")  # noqa: TRY004 - of the request, not of the code
+    return members

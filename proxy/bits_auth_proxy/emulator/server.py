@@ -1,0 +1,129 @@
+"""The emulator as a server: one web application on one socket."""
+
+import asyncio
+import ipaddress
+import socket
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+
+from bits_auth_proxy.clock import Clock
+from bits_auth_proxy.emulator.api import Api
+from bits_auth_proxy.emulator.applications import Applications
+from bits_auth_proxy.emulator.controls import Controls
+from bits_auth_proxy.emulator.faults import Faults
+from bits_auth_proxy.emulator.oauth import OAuth
+from bits_auth_proxy.emulator.tokens import Tokens
+
+CONTROLS: Final = "/_emulator/"
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Emulator:
+    """The Bits API emulator. `app` is the web application, for servers of one's own."""
+
+    def __init__(
+        self,
+        *,
+        client_id: str,
+        client_secret: str,
+        token_lifetime: float = 3600.0,
+        token_delay: float = 0.0,
+        latency: float = 0.0,
+        clock: Clock,
+    ) -> None:
+        """Know one client; durations in seconds."""
+        self._closing = asyncio.Event()
+        self._runner: web.AppRunner | None = None
+        self._loopback_only = True
+        faults = Faults(token_lifetime=token_lifetime, token_delay=token_delay, latency=latency)
+        counters: Counter[str] = Counter()
+        tokens = Tokens(lifetime=token_lifetime, clock=clock)
+        customer = f"bits:customer::{uuid.uuid4()}"
+        oauth = OAuth(
+            client_id=client_id,
+            client_secret=client_secret,
+            tokens=tokens,
+            faults=faults,
+            counters=counters,
+            pause=self._pause,
+        )
+        api = Api(
+            customer=customer,
+            tokens=tokens,
+            applications=Applications(),
+            faults=faults,
+            counters=counters,
+            pause=self._pause,
+        )
+        controls = Controls(oauth=oauth, tokens=tokens, faults=faults, counters=counters)
+        self.app = web.Application(middlewares=[self._guard], client_max_size=64 * 2**20)
+        self.app.router.add_post("/v1/oauth2/token", oauth.token)
+        self.app.router.add_get("/oauth2/userinfo", api.userinfo)
+        self.app.router.add_post("/v1/applications.create", api.create)
+        self.app.router.add_post("/v1/applications.get", api.get)
+        self.app.router.add_post("/v1/applications.organization.get", api.organization)
+        self.app.router.add_get(CONTROLS + "state", controls.state)
+        self.app.router.add_post(CONTROLS + "faults", controls.change_faults)
+        self.app.router.add_post(CONTROLS + "revoke", controls.revoke)
+        self.app.router.add_post(CONTROLS + "rotate", controls.rotate)
+        self.app.router.add_post(CONTROLS + "reset", controls.reset)
+
+    async def start(self, sock: socket.socket) -> None:
+        """Serve on a listening socket."""
+        self._loopback_only = ipaddress.ip_address(sock.getsockname()[0]).is_loopback
+        self._runner = web.AppRunner(self.app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
+        await self._runner.setup()
+        await web.SockSite(self._runner, sock).start()
+
+    async def close(self) -> None:
+        """Stop serving; what hangs is let go."""
+        self._closing.set()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _pause(self, seconds: float | None) -> None:
+        """Wait that long (None: until the emulator is closed)."""
+        if seconds == 0:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+        except TimeoutError:
+            pass
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Keep web pages out, and everybody but this machine from the controls."""
+        control = request.path.startswith("/_emulator")
+        if control and (not _is_loopback(request.remote or "") or "Via" in request.headers):
+            return _refusal(403, "The controls answer to this machine only, and not through a proxy.")
+        if (control or self._loopback_only) and not _is_loopback(_host(request)):
+            return _refusal(421, "This Host is not served here.")
+        origin = request.headers.get("Origin")
+        foreign = origin is not None and origin != f"{request.scheme}://{request.host}"
+        if foreign or request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
+            return _refusal(403, "Web pages of other sites are refused.")
+        return await handler(request)
+
+
+def _host(request: web.Request) -> str:
+    try:
+        return request.url.host or ""
+    except ValueError:  # a Host that is no authority
+        return ""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _refusal(status: int, text: str) -> web.Response:
+    return web.json_response({"error": text}, status=status)

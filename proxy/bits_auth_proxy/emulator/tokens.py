@@ -1,0 +1,65 @@
+"""Tokens as the API issues and judges them. Pure but for the randomness of their values."""
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Final
+
+from bits_auth_proxy.clock import Clock
+
+APPLICATION: Final = "application"
+APPLICATION_READ: Final = "application.read"
+APPLICATION_SESSION: Final = "application.session"
+SESSION_LIFETIME: Final = 3600.0
+_MAX_TOKENS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a token allows; `application_id` is the one application of an application.session."""
+
+    scope: str
+    expires_at: float = field(repr=False)
+    application_id: str | None = None
+
+
+class Tokens:
+    """The tokens that are valid now."""
+
+    def __init__(self, *, lifetime: float, clock: Clock) -> None:
+        """Set how many seconds tokens live."""
+        self.lifetime = lifetime
+        self.issued = 0
+        self._clock = clock
+        # Apart, so that many sessions don't push a client's token out.
+        self._clients: dict[str, Grant] = {}
+        self._sessions: dict[str, Grant] = {}
+
+    def issue(self, scope: str) -> str:
+        """Return a new token for a client."""
+        self.issued += 1
+        return _keep(self._clients, Grant(scope, self._clock.now() + self.lifetime))
+
+    def issue_session(self, application_id: str) -> str:
+        """Return a new sessionToken, for one application."""
+        end = self._clock.now() + SESSION_LIFETIME
+        return _keep(self._sessions, Grant(APPLICATION_SESSION, end, application_id))
+
+    def look_up(self, value: str) -> Grant | None:
+        """Return what `value` allows, None for what is no token, expired or revoked."""
+        grant = self._clients.get(value) or self._sessions.get(value)
+        return grant if grant is not None and self._clock.now() < grant.expires_at else None
+
+    def revoke_all(self) -> int:
+        """Make all tokens invalid; return how many there were."""
+        count = len(self._clients) + len(self._sessions)
+        self._clients.clear()
+        self._sessions.clear()
+        return count
+
+
+def _keep(grants: dict[str, Grant], grant: Grant) -> str:
+    if len(grants) >= _MAX_TOKENS:
+        del grants[next(iter(grants))]
+    value = secrets.token_urlsafe(32)
+    grants[value] = grant
+    return value

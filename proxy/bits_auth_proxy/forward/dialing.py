@@ -1,0 +1,177 @@
+"""Making connections to the Bits API: DNS, happy eyeballs (RFC 8305), TLS.
+
+DNS is asked at every connect, so that a moved API is found. An attempt that times out is made once more
+with the other addresses; a refusal is final, happy eyeballs has tried them all.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+import aiohappyeyeballs
+
+from bits_auth_proxy.clock import Clock
+from bits_auth_proxy.errors import UpstreamError, reason_of
+from bits_auth_proxy.forward import problems
+from bits_auth_proxy.forward.egress import MAX_REPLY, EgressProxy, TunnelError, tunnel_is_open
+from bits_auth_proxy.forward.problems import Problem
+from bits_auth_proxy.forward.tls import TlsChannel, no_password, restrict
+from bits_auth_proxy.forward.upstream import ConnectionKeeper, UpstreamConnection
+from bits_auth_proxy.forward.write_batcher import WriteBatcher
+
+READ_SIZE: Final = 64 * 1024
+_HAPPY_EYEBALLS_DELAY: Final = 0.25
+
+AddressInfo: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
+
+
+class DialError(UpstreamError):
+    """No connection could be made; `problem` says how that is told to clients."""
+
+    def __init__(self, problem: Problem, detail: str) -> None:
+        super().__init__(f"{problem.title}: {detail}")
+        self.problem: Final = problem
+        self.detail: Final = detail
+
+
+def client_context(*, ca_file: str | None, client_cert: str | None, client_key: str | None) -> ssl.SSLContext:
+    """Return TLS settings for clients: system trust or only `ca_file`, TLS 1.2 at least.
+
+    Raises OSError, or ssl.SSLError, for files that can't be read or are not what they should be.
+    """
+    context = ssl.create_default_context(cafile=ca_file)
+    restrict(context)
+    if client_cert is not None:
+        context.load_cert_chain(client_cert, client_key, password=no_password)
+    return context
+
+
+class Dialer:
+    """Connects to one origin."""
+
+    __slots__ = (
+        "_batcher",
+        "_clock",
+        "_context",
+        "_host",
+        "_port",
+        "_proxy",
+        "_read_buffer",
+        "_resolve",
+        "_timeout",
+    )
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        context: ssl.SSLContext | None,
+        timeout: float,
+        clock: Clock,
+        batcher: WriteBatcher,
+        proxy: EgressProxy | None = None,
+        resolve: Callable[[str, int], Any] | None = None,
+    ) -> None:
+        """Set the origin, TLS (`context`, None: plain http) and `timeout`, seconds for TCP and TLS together.
+
+        With `proxy`, connections go through a tunnel that it opens.
+        `resolve` stands in for DNS: an async callable from host and port to address infos.
+        """
+        self._host = host
+        self._port = port
+        self._context = context
+        self._timeout = timeout
+        self._clock = clock
+        self._batcher = batcher
+        self._proxy = proxy
+        self._resolve = resolve
+        self._read_buffer = memoryview(bytearray(READ_SIZE))
+
+    async def connect(self, keeper: ConnectionKeeper) -> UpstreamConnection:
+        """Return a connection that is ready for a request. Raises DialError."""
+        tried: list[Any] = []
+        try:
+            return await self._attempt(keeper, await self._addresses(), tried)
+        except TimeoutError:
+            pass
+        try:
+            others = [info for info in await self._addresses() if info[4] not in tried]
+            if tried and others:
+                return await self._attempt(keeper, others, tried)
+        except TimeoutError:
+            pass
+        raise DialError(problems.CONNECTION_TIMEOUT, f"no answer within {self._timeout:g} s")
+
+    async def _addresses(self) -> Sequence[AddressInfo]:
+        loop = asyncio.get_running_loop()
+        proxy = self._proxy
+        host, port = (self._host, self._port) if proxy is None else (proxy.host, proxy.port)
+        try:
+            async with asyncio.timeout(self._timeout):
+                if self._resolve is not None:
+                    return await self._resolve(host, port)  # type: ignore[no-any-return]  # see __init__
+                return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            raise DialError(problems.DNS_ERROR, reason_of(error)) from None
+
+    async def _attempt(
+        self, keeper: ConnectionKeeper, addresses: Sequence[AddressInfo], tried: list[Any]
+    ) -> UpstreamConnection:
+        """Try `addresses`; note in `tried` the one that took the TCP connection."""
+        connection = None
+        try:
+            async with asyncio.timeout(self._timeout):
+                loop = asyncio.get_running_loop()
+                sock = await aiohappyeyeballs.start_connection(
+                    addresses, happy_eyeballs_delay=_HAPPY_EYEBALLS_DELAY, interleave=1, loop=loop
+                )
+                tried.append(sock.getpeername())
+                if self._proxy is not None:
+                    await self._open_tunnel(loop, sock, self._proxy)
+                connection = UpstreamConnection(
+                    loop=loop,
+                    keeper=keeper,
+                    tls=None if self._context is None else TlsChannel(self._context, self._host),
+                    batcher=self._batcher,
+                    read_buffer=self._read_buffer,
+                    now=self._clock.now(),
+                )
+                made = connection
+                await loop.create_connection(lambda: made, sock=sock)
+                await connection.ready()
+                return connection
+        except TunnelError as error:
+            raise DialError(problems.EGRESS_PROXY_REFUSED, str(error)) from None
+        except ssl.SSLCertVerificationError as error:
+            raise DialError(problems.TLS_CERTIFICATE, reason_of(error)) from None
+        except ssl.SSLError as error:
+            raise DialError(problems.TLS_ERROR, reason_of(error)) from None
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise DialError(problems.CONNECTION_REFUSED, reason_of(error)) from None
+        finally:
+            if connection is not None and not connection.is_ready:
+                connection.abandon()
+
+    async def _open_tunnel(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, proxy: EgressProxy
+    ) -> None:
+        try:
+            await loop.sock_sendall(sock, proxy.connect_request(self._host, self._port))
+            await _read_reply(loop, sock)
+        except BaseException:
+            sock.close()
+            raise
+
+
+async def _read_reply(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    reply = b""
+    while not tunnel_is_open(reply):
+        piece = await loop.sock_recv(sock, MAX_REPLY)
+        if not piece:
+            raise TunnelError("the egress proxy closed the connection")
+        reply += piece

@@ -1,0 +1,449 @@
+"""A client's connection: requests in, one at a time, responses out.
+
+    IDLE ──bytes──▶ READING_HEAD ──head──▶ EXCHANGE ──over──▶ IDLE
+                         │                    │
+                         └──refused──┐   close│
+                                     ▼        ▼
+                                   LINGERING / CLOSING ──▶ gone
+
+An exchange may become a tunnel: then what the client sends is the tunnel's, and a FIN ends its half.
+
+Requests that arrive while an exchange runs stay unparsed, up to a bound; past it the client has to wait.
+Until then we keep reading, because a transport that is paused reports neither FIN nor RST, and a client
+that leaves should not keep the API busy. A FIN outside a tunnel means that the client has left. A client
+that does not take its responses gets no further request served until it does.
+"""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Final, cast
+
+from bits_auth_proxy.forward import problems
+from bits_auth_proxy.forward.access import split_target
+from bits_auth_proxy.forward.exchange import Exchange
+from bits_auth_proxy.forward.headers import request_id_of
+from bits_auth_proxy.forward.listener_context import ListenerContext
+from bits_auth_proxy.forward.problems import Problem
+from bits_auth_proxy.http1.bodies import BodyReader, CloseReader, open_body
+from bits_auth_proxy.http1.messages import NO_BODY, MalformedMessage, RequestHead
+from bits_auth_proxy.http1.parsing import RequestParser
+
+READ_SIZE: Final = 16 * 1024
+_READ_AHEAD: Final = 64 * 1024
+_WRITE_HIGH_WATER: Final = 64 * 1024
+_LINGER_BYTES: Final = 64 * 1024
+_TELLING: Final = frozenset((b"authorization", b"origin", b"sec-fetch-site", b"via"))
+_LINGER_TIME: Final = 2.0
+
+
+class Phase(Enum):
+    """What the connection is about; see the module's docstring."""
+
+    IDLE = auto()
+    READING_HEAD = auto()
+    EXCHANGE = auto()
+    LINGERING = auto()
+    CLOSING = auto()
+
+
+# A member looked up in its class costs a call of Python code, several times in every request.
+_IDLE: Final = Phase.IDLE
+_READING_HEAD: Final = Phase.READING_HEAD
+_EXCHANGE: Final = Phase.EXCHANGE
+_LINGERING: Final = Phase.LINGERING
+_CLOSING: Final = Phase.CLOSING
+
+
+class ClientConnection(asyncio.BufferedProtocol):
+    """A protocol for the event loop; implements `exchange.Client`."""
+
+    __slots__ = (
+        "_ahead",
+        "_batcher",
+        "_body",
+        "_deadline",
+        "_ended",
+        "_exchange",
+        "_lingered",
+        "_listener",
+        "_make_exchange",
+        "_parser",
+        "_paused",
+        "_phase",
+        "_receiving",
+        "_request_done",
+        "_transport",
+        "_tunnel",
+        "blocked",
+        "peer",
+    )
+
+    def __init__(
+        self, listener_context: ListenerContext, make_exchange: Callable[..., Exchange] = Exchange
+    ) -> None:
+        self._listener = listener_context
+        self._make_exchange = make_exchange
+        self._batcher = listener_context.context.batcher
+        self._parser = RequestParser(
+            max_line=listener_context.max_line,
+            max_head=listener_context.max_head,
+            max_fields=listener_context.max_fields,
+        )
+        self._phase = _IDLE
+        self._deadline = listener_context.context.now + listener_context.keepalive_timeout
+        self._transport: asyncio.Transport | None = None
+        self._exchange: Exchange | None = None
+        self._body: BodyReader | None = None
+        self._request_done = False
+        self._ahead = b""
+        self._receiving = self._paused = False
+        self._tunnel = self._ended = False
+        self._lingered = 0
+        self.blocked = False
+        self.peer = "unix"
+
+    # The event loop's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
+        self._transport = transport = cast("asyncio.Transport", transport)
+        transport.set_write_buffer_limits(high=_WRITE_HIGH_WATER)
+        peername = transport.get_extra_info("peername")
+        if isinstance(peername, tuple):
+            self.peer = peername[0]
+        self._listener.clients.opened(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002, D102
+        return self._listener.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:  # noqa: D102
+        phase = self._phase
+        if phase is _LINGERING or phase is _CLOSING:
+            self._lingered += nbytes
+            if self._lingered > _LINGER_BYTES:
+                self.abort()
+            return
+        data = self._listener.read_buffer[:nbytes].tobytes()
+        exchange = self._exchange
+        if self.blocked if exchange is None else self._ahead or self._request_done or not exchange.wants_more:
+            self._keep(data)
+        else:
+            self._receive(data)
+
+    def eof_received(self) -> bool:  # noqa: D102
+        if self._tunnel and self._exchange is not None:
+            self._ended = True
+            self._pass_end(self._exchange)
+            return True
+        self._leave()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002, D102
+        self._leave()
+        self._transport = None
+        self._listener.clients.closed(self)
+
+    def pause_writing(self) -> None:  # noqa: D102
+        self.blocked = True
+        if self._exchange is not None:
+            self._exchange.client_blocked()
+
+    def resume_writing(self) -> None:  # noqa: D102
+        self.blocked = False
+        if self._exchange is not None:
+            self._exchange.client_writable()
+        elif self._phase is not _LINGERING and self._phase is not _CLOSING:
+            self._go_on()
+
+    # The exchange's side.
+
+    @property
+    def draining(self) -> bool:
+        """Whether the proxy is shutting down."""
+        return self._listener.draining
+
+    @property
+    def scheme(self) -> bytes:
+        """The scheme of its requests."""
+        return self._listener.scheme
+
+    def send(self, data: bytes) -> None:
+        """Write bytes of the response."""
+        if self._transport is not None:
+            self._batcher.write(self._transport, data)
+
+    def unsent(self) -> int:
+        """Return how many bytes wait to be taken by the client."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def resume_request(self) -> None:
+        """Go on with the request's body."""
+        if self._ahead and not self._receiving and not self._request_done:
+            data, self._ahead = self._ahead, b""
+            self._receive(data)
+        self._resume_reading()
+        if self._ended and self._exchange is not None:
+            self._pass_end(self._exchange)
+
+    def open_tunnel(self) -> None:
+        """Take everything from here on for the tunnel's, what has arrived already included."""
+        self._tunnel = True
+        self._request_done = False
+        self._body = CloseReader()
+        self.resume_request()
+
+    def send_eof(self) -> None:
+        """End our half of the tunnel."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        self._batcher.flush()
+        if transport.can_write_eof():
+            transport.write_eof()
+        else:
+            self._close(unread=False)
+
+    def exchange_over(self, *, keep_alive: bool) -> None:
+        """Close, or go on with the next request, which may have arrived already."""
+        self._exchange = None
+        self._body = None
+        if not keep_alive:
+            # A client that pipelines may be sending still.
+            self._close(unread=not self._request_done or bool(self._ahead))
+            return
+        self._phase = _IDLE
+        listener_context = self._listener
+        self._deadline = listener_context.context.now + listener_context.keepalive_timeout
+        if (self._ahead or self._paused) and not self._receiving and not self.blocked:
+            self._go_on()
+
+    def abort(self) -> None:
+        """Cut the connection with a reset, which no client takes for the end of a response."""
+        self._phase = _CLOSING
+        transport = self._transport
+        if transport is not None:
+            self._batcher.flush()
+            _reset_on_close(transport)
+            transport.abort()
+
+    # The ticker's and the listener's side.
+
+    def check(self, now: float) -> None:
+        """End what has taken too long."""
+        if self._exchange is not None:
+            self._exchange.check(now)
+        elif now >= self._deadline:
+            if self._phase is _READING_HEAD:
+                self._reject(problems.REQUEST_TIMEOUT)
+            elif self._phase is _IDLE:
+                self._close(unread=False)
+            else:
+                self.abort()
+
+    def close_if_idle(self) -> None:
+        """Close the connection unless a request is under way. For shutdown."""
+        if self._phase is _IDLE:
+            self._close(unread=False)
+
+    # Within.
+
+    def _go_on(self) -> None:
+        """Take up the next request, which may have arrived already."""
+        data, self._ahead = self._ahead, b""
+        if data:
+            self._receive(data)
+        if self._paused:
+            self._resume_reading()
+
+    def _receive(self, data: bytes) -> None:
+        """Read requests and their bodies until the bytes are used up or an exchange must run first."""
+        self._receiving = True
+        try:
+            while data and self._phase is not _LINGERING and self._phase is not _CLOSING:
+                exchange = self._exchange
+                if exchange is None:
+                    if self.blocked:
+                        break
+                    data = self._receive_head(data)
+                elif self._request_done or not exchange.wants_more:
+                    break
+                else:
+                    data = self._receive_body(exchange, data)
+        except MalformedMessage as error:
+            self._reject(problems.for_malformed_request(error.reason), detail=error.detail)
+        finally:
+            self._receiving = False
+        if data and (self._exchange is not None or self.blocked):
+            self._keep(data)
+
+    def _receive_head(self, data: bytes) -> bytes:
+        listener_context = self._listener
+        head = self._parser.feed(data)
+        if head is None:
+            if self._phase is _IDLE and self._parser.started:
+                self._phase = _READING_HEAD
+                self._deadline = listener_context.context.now + listener_context.head_timeout
+            return b""
+        data = self._parser.rest
+        exchange = self._admit(head)
+        if exchange is None:
+            return b""
+        self._phase = _EXCHANGE
+        self._exchange = exchange
+        length = head.length
+        if NO_BODY <= length <= len(data):
+            # All of it has come with the head: the common case needs no reader.
+            self._request_done = True
+            exchange.request_data(data[:length], done=True)
+            data = data[length:]
+        else:
+            self._request_done = False
+            self._body = open_body(
+                length, max_overhead=listener_context.max_head, max_fields=listener_context.max_fields
+            )
+            if data:
+                data = self._receive_body(exchange, data)
+        # A body that broke its rules has ended the exchange already.
+        if self._exchange is exchange:
+            exchange.start()
+        return data
+
+    def _receive_body(self, exchange: Exchange, data: bytes) -> bytes:
+        body = self._body
+        if body is None:
+            return data
+        content = body.feed(data)
+        self._request_done = done = body.done
+        limit = self._listener.max_body
+        if limit is not None and not self._tunnel and exchange.request_bytes + len(content) > limit:
+            exchange.fail(problems.BODY_TOO_LARGE)
+            return b""
+        exchange.request_data(content, done=done)
+        return body.rest if done else b""
+
+    def _admit(self, head: RequestHead) -> Exchange | None:
+        """Return the exchange for a request that may be forwarded, None when it was refused."""
+        listener_context = self._listener
+        context = listener_context.context
+        authority, path = None, head.path
+        if path is None:
+            try:
+                authority, head.target = split_target(head)
+            except ValueError as error:
+                self._reject(problems.BAD_TARGET, head, detail=str(error))
+                return None
+            path = head.target.partition(b"?")[0]
+        decision = listener_context.access.decide(head.method, path)
+        if problem := self._objection(head, authority) or decision.rejection:
+            self._reject(problem, head)
+            return None
+        context.observer.exchange_started()
+        given = request_id_of(head) if b"x-request-id" in head.by_name else None
+        request_id = given or next(listener_context.request_ids)
+        return self._make_exchange(context, self, head, decision, request_id, context.clock.now())
+
+    def _objection(self, head: RequestHead, authority: bytes | None) -> Problem | None:
+        """Return what speaks against a request, its method and path aside."""
+        listener_context = self._listener
+        if not listener_context.host_rule.accepts(head.host):
+            return problems.MISDIRECTED
+        if authority is not None and not listener_context.host_rule.accepts_authority(authority):
+            return problems.MISDIRECTED
+        # Most requests bring none of the fields that these look at.
+        if not _TELLING.isdisjoint(head.by_name):
+            rules = listener_context.context.request_rules
+            if not listener_context.site_rule.accepts(head):
+                return problems.CROSS_SITE
+            if rules.rejects(head):
+                return problems.OWN_CREDENTIALS
+            if rules.is_loop(head):
+                return problems.LOOP
+        if listener_context.max_body is not None and head.length > listener_context.max_body:
+            return problems.BODY_TOO_LARGE
+        return None
+
+    def _reject(
+        self, problem: Problem, head: RequestHead | None = None, *, detail: str | None = None
+    ) -> None:
+        """Answer a request that is not forwarded, and close. Earlier requests have had their answers."""
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.fail(problem, detail=detail)
+            return
+        listener_context = self._listener
+        request_id = (head and request_id_of(head)) or next(listener_context.request_ids)
+        listener_context.context.observer.request_rejected(problem.code, self.peer, request_id)
+        self.send(
+            problem.response(
+                request_id=request_id,
+                detail=detail,
+                head_only=head is not None and head.method == b"HEAD",
+                keep_alive=False,
+            )
+        )
+        self._close(unread=True)
+
+    def _pass_end(self, exchange: Exchange) -> None:
+        """End the client's half of the tunnel, once all that came before has been passed on."""
+        if not self._ahead and not self._request_done:
+            self._request_done = True
+            exchange.request_data(b"", done=True)
+
+    def _keep(self, data: bytes) -> None:
+        """Hold bytes that can't be used yet; past the bound, let the client wait."""
+        self._ahead += data
+        transport = self._transport
+        if len(self._ahead) >= _READ_AHEAD and transport is not None and transport.is_reading():
+            self._paused = True
+            transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        transport = self._transport
+        if (
+            transport is not None
+            and len(self._ahead) < _READ_AHEAD
+            and not self._ended
+            and not transport.is_closing()
+            and not transport.is_reading()
+        ):
+            self._paused = False
+            transport.resume_reading()
+
+    def _close(self, *, unread: bool) -> None:
+        """Close once everything is written.
+
+        With bytes of the client's still on their way, closing at once would reset the connection and
+        could destroy the response (RFC 9112 section 9.6): half-close, discard for a while, then close.
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        self._batcher.flush()
+        listener_context = self._listener
+        if unread and transport.can_write_eof():
+            self._phase = _LINGERING
+            self._deadline = listener_context.context.now + _LINGER_TIME
+            self._ahead = b""
+            transport.write_eof()
+            self._resume_reading()
+        else:
+            self._phase = _CLOSING
+            self._deadline = listener_context.context.now + listener_context.context.idle_stream_timeout
+            transport.close()
+
+    def _leave(self) -> None:
+        """The client has gone."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+        if self._phase is not _LINGERING:
+            self._phase = _CLOSING
+
+
+def _reset_on_close(transport: asyncio.Transport) -> None:
+    """Make closing send a RST instead of a FIN (SO_LINGER with a time of zero)."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

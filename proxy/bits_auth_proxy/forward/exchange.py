@@ -1,0 +1,653 @@
+"""One request and its response: the state machine between a client's connection and one to the API.
+
+    in                    on                                   goes to
+
+    AWAITING_TOKEN        a token, an idle connection          AWAITING_RESPONSE
+    AWAITING_TOKEN        a token, no idle connection          AWAITING_CONNECTION
+    AWAITING_TOKEN        no token to be had                   OVER
+    AWAITING_CONNECTION   a connection                         AWAITING_RESPONSE
+    AWAITING_CONNECTION   a connection, the token expired      AWAITING_TOKEN
+    AWAITING_CONNECTION   no connection to be had              OVER
+    AWAITING_CONNECTION   the queue full                       OVER
+    AWAITING_RESPONSE     a final head                         RELAYING
+    AWAITING_RESPONSE     101, asked for                       TUNNEL
+    AWAITING_RESPONSE     401 to our token, the body held      UNAUTHORIZED
+    AWAITING_RESPONSE     connection lost, repeatable          AWAITING_CONNECTION
+    AWAITING_RESPONSE     connection lost                      OVER
+    UNAUTHORIZED               another token, an idle connection    AWAITING_RESPONSE
+    UNAUTHORIZED               another token, no idle connection    AWAITING_CONNECTION
+    UNAUTHORIZED               another token, the body not held     RELAYING
+    UNAUTHORIZED               the same token                       RELAYING
+    UNAUTHORIZED               no other token to be had             RELAYING
+    UNAUTHORIZED               connection lost, the 401 whole       UNAUTHORIZED
+    UNAUTHORIZED               connection lost                      OVER
+    UNAUTHORIZED               deadline                             RELAYING
+    RELAYING              end of the response                  OVER
+    RELAYING              connection lost                      OVER
+    TUNNEL                end of both halves                   OVER
+    TUNNEL                connection lost                      OVER
+    all others            deadline                             OVER
+    all                   the client leaves                    OVER
+    all                   a body that is not acceptable        OVER
+
+An exchange begins in AWAITING_TOKEN and passes through it at once when the token is at hand, or the client
+brings its own. A 401 that was whole when it was held back goes through RELAYING to OVER at once. The
+request's body streams through all of these; `_request_done` tells when it has ended. Rules:
+
+- With a token and an idle connection at hand, everything up to AWAITING_RESPONSE happens in one call,
+  without a task, a future or a timer.
+- A request is sent again in two cases only. The connection it was sent on, which had served before, died
+  without a byte of an answer, and the request may be repeated. Or the API answered 401 to our token and
+  another one is at hand now. Each happens once, and only while the body so far is still held.
+- In a TUNNEL bytes pass both ways, and either side may end first.
+- Nothing but interim heads is sent to the client before the API's final head is accepted, so a failure
+  until then is answered with a problem. After that, a failure cuts the client's connection: never a clean
+  end.
+"""
+
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Final, Protocol
+
+from bits_auth_proxy.auth.tokens import AccessToken, TokenUnavailable
+from bits_auth_proxy.forward import problems
+from bits_auth_proxy.forward.access import Decision
+from bits_auth_proxy.forward.context import ForwardContext
+from bits_auth_proxy.forward.headers import Sender, forwardable_trailers
+from bits_auth_proxy.forward.problems import Problem
+from bits_auth_proxy.forward.upstream import UpstreamConnection
+from bits_auth_proxy.http1.messages import CHUNKED, NO_BODY, Field, RequestHead, ResponseHead
+from bits_auth_proxy.http1.serializing import LAST_CHUNK, encode_chunk, encode_last_chunk
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+CLIENT_CLOSED_REQUEST: Final = 499
+"""The status in logs and metrics of a request whose client left before there was one."""
+
+
+class State(Enum):
+    """Where an exchange stands; see the module's docstring."""
+
+    AWAITING_TOKEN = auto()
+    AWAITING_CONNECTION = auto()
+    AWAITING_RESPONSE = auto()
+    UNAUTHORIZED = auto()
+    RELAYING = auto()
+    TUNNEL = auto()
+    OVER = auto()
+
+
+# A member looked up in its class costs a call of Python code, several times in every request.
+_AWAITING_TOKEN: Final = State.AWAITING_TOKEN
+_AWAITING_CONNECTION: Final = State.AWAITING_CONNECTION
+_AWAITING_RESPONSE: Final = State.AWAITING_RESPONSE
+_UNAUTHORIZED: Final = State.UNAUTHORIZED
+_RELAYING: Final = State.RELAYING
+_TUNNEL: Final = State.TUNNEL
+_OVER: Final = State.OVER
+_UNAUTHORIZED_STATUS: Final = int(HTTPStatus.UNAUTHORIZED)
+_CONTINUE_STATUS: Final = int(HTTPStatus.CONTINUE)
+_SWITCHING_PROTOCOLS: Final = int(HTTPStatus.SWITCHING_PROTOCOLS)
+
+
+class Client(Sender, Protocol):
+    """The client's connection, as its current exchange sees it."""
+
+    blocked: bool
+    """Whether the client does not take bytes fast enough."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether the proxy is shutting down, so that no connection should be kept."""
+        ...
+
+    def send(self, data: bytes) -> None:
+        """Write bytes of the response."""
+        ...
+
+    def unsent(self) -> int:
+        """Return how many bytes wait to be taken by the client."""
+        ...
+
+    def resume_request(self) -> None:
+        """The exchange takes more of the request's body again."""
+        ...
+
+    def open_tunnel(self) -> None:
+        """From now on all bytes are the tunnel's: the request goes on until the client ends its half."""
+        ...
+
+    def send_eof(self) -> None:
+        """The API has ended its half of the tunnel."""
+        ...
+
+    def exchange_over(self, *, keep_alive: bool) -> None:
+        """The response has been sent; with `keep_alive` the connection is free for the next request."""
+        ...
+
+    def abort(self) -> None:
+        """Cut the connection so that it can't be taken for a clean end."""
+        ...
+
+
+class Exchange:
+    """One request and its response. See the module's docstring."""
+
+    __slots__ = (
+        "_answering",
+        "_body",
+        "_chunked",
+        "_client",
+        "_context",
+        "_continued",
+        "_deadline",
+        "_holding",
+        "_keep_alive",
+        "_out",
+        "_patient",
+        "_request_done",
+        "_reserved",
+        "_response",
+        "_response_done",
+        "_response_length",
+        "_retried",
+        "_token",
+        "_token_replaced",
+        "_trailers",
+        "_unsent",
+        "_upstream",
+        "answered",
+        "ended",
+        "head",
+        "method",
+        "operation",
+        "problem",
+        "repeatable",
+        "request_bytes",
+        "request_id",
+        "response_bytes",
+        "sent",
+        "started",
+        "state",
+        "status",
+        "token_at",
+    )
+
+    # Set by what leads to the states that read them, and not before: an exchange should cost little.
+    _deadline: float
+    _patient: bool
+    _response_length: int
+    _trailers: list[Field]
+    _unsent: int
+
+    def __init__(
+        self,
+        context: ForwardContext,
+        client: Client,
+        head: RequestHead,
+        decision: Decision,
+        request_id: bytes,
+        now: float,
+    ) -> None:
+        """Prepare the exchange for `head`, which has passed all checks; the API is asked for its target."""
+        self._context = context
+        self._client = client
+        self.head = head
+        self.method = head.method
+        self.operation = decision.operation
+        self.repeatable = decision.repeatable
+        self.request_id = request_id
+        self.state = _AWAITING_TOKEN
+        self.started = self.token_at = now
+        self.sent = self.answered = self.ended = 0.0
+        self.status = 0
+        self.problem = ""
+        self.request_bytes = self.response_bytes = 0
+        self._token: AccessToken | None = None
+        self._upstream: UpstreamConnection | None = None
+        # The request's body: all of it so far while `_holding`, to be sent, or sent again.
+        self._body: list[bytes] = []
+        self._reserved = 0
+        self._holding = True
+        self._request_done = self._continued = False
+        self._retried = self._token_replaced = False
+        self._response: ResponseHead | None = None
+        # What one read of the response adds to the client's, written at once at its end.
+        self._out: list[bytes] = []
+        self._answering = self._chunked = self._keep_alive = self._response_done = False
+
+    # The client's side.
+
+    def start(self) -> None:
+        """Go: what of the body has arrived was handed over with `request_data`."""
+        context = self._context
+        if not context.request_rules.injects(self.head):
+            self._connect(self.started)
+            return
+        token = self._token = context.tokens.current(self.started)
+        if token is not None:
+            self._connect(self.started)
+        else:
+            self._await_token(self.started)
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether the next piece of the request's body may be handed over."""
+        if self._upstream is None:
+            return not self._holding or self.request_bytes < self._context.max_replay_body
+        return not self._upstream.blocked
+
+    def request_data(self, content: bytes, *, done: bool) -> None:
+        """Take the next piece of the request's body, perhaps empty, and whether it was the last."""
+        self._request_done = done
+        upstream = self._upstream
+        if content:
+            self.request_bytes += len(content)
+            if self._holding:
+                self._body.append(content)
+                if upstream is not None:
+                    self._reserve()
+        if upstream is None:
+            return
+        # Even behind a whole 401: only a request sent whole leaves a connection that can serve again.
+        if self.head.length == CHUNKED:
+            content = _as_chunks(content, done=done)
+        if content:
+            upstream.send(content)
+        context = self._context
+        if self.state is _TUNNEL:
+            self._deadline = context.now + context.idle_stream_timeout
+            if done:
+                self._end_our_half(upstream)
+        elif self.state is not _UNAUTHORIZED:
+            self._deadline = context.now + (context.response_timeout if done else context.idle_stream_timeout)
+
+    def client_blocked(self) -> None:
+        """The client does not keep up: let the API wait."""
+        self._unsent = self._client.unsent()
+        if self._upstream is not None:
+            self._upstream.pause_reading()
+
+    def client_writable(self) -> None:
+        """The client keeps up again."""
+        if self.state is _RELAYING or self.state is _TUNNEL:
+            self._deadline = self._context.now + self._context.idle_stream_timeout
+        if self._upstream is not None and self.state is not _UNAUTHORIZED:
+            self._upstream.resume_reading()
+
+    def client_gone(self) -> None:
+        """The client has left: so ends what was done for it."""
+        if self.state is _OVER:
+            return
+        if not self.status:
+            self.status = CLIENT_CLOSED_REQUEST
+        self.problem = "client_gone"
+        self._end()
+
+    def check(self, now: float) -> None:
+        """End what has taken too long."""
+        if now < self._deadline:
+            return
+        state = self.state
+        if state is _AWAITING_TOKEN:
+            self.fail(problems.TOKEN_UNAVAILABLE, detail="none came in time", retry_after=1.0)
+        elif state is _AWAITING_CONNECTION:
+            self._check_queue(now)
+        elif state is _UNAUTHORIZED:
+            self._context.tokens.forget(self)
+            self._relay_unauthorized()
+        elif state is _AWAITING_RESPONSE:
+            api_stalls = self._request_done or self._upstream is None or self._upstream.blocked
+            self.fail(problems.RESPONSE_TIMEOUT if api_stalls else problems.REQUEST_TIMEOUT)
+        elif state is _RELAYING or state is _TUNNEL:
+            self._check_relay(now)
+
+    def fail(self, problem: Problem, *, detail: str | None = None, retry_after: float | None = None) -> None:
+        """Answer with `problem`, or cut the client's connection when an answer is under way already."""
+        self.problem = problem.code
+        client = self._client
+        if self._answering:
+            self._end()
+            client.abort()
+            return
+        self.status = problem.status
+        keep_alive = (
+            self._request_done and self.head.keep_alive and not problem.rejection and not client.draining
+        )
+        if problem.rejection:
+            self._context.observer.request_rejected(problem.code, client.peer, self.request_id)
+        self._end()
+        client.send(
+            problem.response(
+                request_id=self.request_id,
+                detail=detail,
+                retry_after=retry_after,
+                head_only=self.method == b"HEAD",
+                keep_alive=keep_alive,
+            )
+        )
+        client.exchange_over(keep_alive=keep_alive)
+
+    # The token's side.
+
+    def token_ready(self, token: AccessToken) -> None:
+        """Take a token: the awaited one, or another than the API refused."""
+        now = self._context.clock.now()
+        if self.state is _AWAITING_TOKEN:
+            self.token_at = now
+            self._token = token
+            self._connect(now)
+        elif self.state is _UNAUTHORIZED:
+            # A token endpoint may give the very token again that was refused.
+            if not self._holding or self._token is None or token.header_line == self._token.header_line:
+                self._relay_unauthorized()
+                return
+            self._token_replaced = True
+            self._context.observer.retried("token_refused")
+            self._drop_response()
+            self._token = token
+            self._connect(now)
+
+    def token_unavailable(self, reason: TokenUnavailable) -> None:
+        """Learn that there is no token, or none but the one that the API refused."""
+        if self.state is _AWAITING_TOKEN:
+            problem = problems.CREDENTIALS_DENIED if reason.permanent else problems.TOKEN_UNAVAILABLE
+            self.fail(problem, detail=reason.detail, retry_after=reason.retry_after)
+        elif self.state is _UNAUTHORIZED:
+            self._relay_unauthorized()
+
+    # The pool's side.
+
+    def connection_ready(self, connection: UpstreamConnection) -> None:
+        """Take the connection that was waited for."""
+        now = self._context.clock.now()
+        token = self._token
+        if token is not None and now >= token.expires_at:
+            # It was good when the wait for a connection began. Rare: the connection is not worth keeping.
+            connection.close()
+            self._await_token(now)
+        else:
+            self._send(connection, now)
+
+    def connection_failed(self, problem: Problem) -> None:
+        """Learn that no connection could be made."""
+        self.fail(problem, retry_after=1.0)
+
+    # The API's side.
+
+    def response_interim(self, head: ResponseHead) -> None:
+        """Pass a 1xx response on, if the client can read it. 100 was answered here, if it was asked for."""
+        if self.head.minor_version == 1 and head.status != _CONTINUE_STATUS:
+            self._out.append(self._context.response_rules.interim(head))
+
+    def response_head(self, head: ResponseHead, length: int) -> None:
+        """Take the final head: relay it, or hold it back when it refuses our token and that may be mended."""
+        self.answered = self._context.clock.now()
+        self._response, self._response_length = head, length
+        token = self._token
+        if head.status == _SWITCHING_PROTOCOLS:
+            self._switch(head)
+        elif head.status != _UNAUTHORIZED_STATUS or token is None:
+            self._relay(head)
+        elif self._holding and not self._token_replaced:
+            self.state = _UNAUTHORIZED
+            # What is held back from here on is the refusal's content.
+            if self._out:
+                self._client.send(b"".join(self._out))
+                self._out.clear()
+        else:
+            self._relay(head)
+            self._context.tokens.unauthorized(token, self)
+            self._context.tokens.forget(self)
+
+    def response_body(self, content: bytes) -> None:
+        """Take content."""
+        self.response_bytes += len(content)
+        self._out.append(encode_chunk(content) if self._chunked else content)
+
+    def response_end(self, trailers: list[Field]) -> None:
+        """Take the end."""
+        self._response_done = True
+        self._trailers = trailers
+        if self._chunked:
+            self._end_chunks()
+
+    def response_flush(self) -> None:
+        """Write what one read has brought."""
+        state = self.state
+        if state is _UNAUTHORIZED:
+            self._ask_for_another_token()
+            return
+        out = self._out
+        relaying = state is _RELAYING or state is _TUNNEL
+        if out:
+            self._answering = relaying
+            self._client.send(b"".join(out))
+            out.clear()
+        if self._response_done:
+            if state is _TUNNEL and not self._request_done:
+                self._client.send_eof()
+            else:
+                self._complete()
+        elif relaying:
+            self._deadline = self._context.now + self._context.idle_stream_timeout
+
+    def upstream_lost(self, problem: Problem, *, answered: bool) -> None:
+        """Learn that the connection has gone: send the request again where nothing can happen twice."""
+        connection, self._upstream = self._upstream, None
+        if self.state is _UNAUTHORIZED:
+            if self._response_done:
+                return
+            self._context.tokens.forget(self)
+        elif (
+            not answered
+            and connection is not None
+            and connection.served > 1
+            and self.repeatable
+            and self._holding
+            and not self._retried
+        ):
+            self._retried = True
+            self._context.observer.retried("connection_lost")
+            self._queue(self._context.clock.now())
+            return
+        self.fail(problem)
+
+    def upstream_blocked(self) -> None:
+        """The API takes no more for now: `wants_more` says so."""
+
+    def upstream_writable(self) -> None:
+        """The API takes more of the body again."""
+        self._client.resume_request()
+
+    # Within: forward.
+
+    def _await_token(self, now: float) -> None:
+        self.state = _AWAITING_TOKEN
+        self._deadline = now + self._context.token_wait
+        self._context.tokens.acquire(self)
+
+    def _connect(self, now: float) -> None:
+        if self.head.expects_continue and not (self._continued or self.request_bytes or self._request_done):
+            self._continued = True
+            self._client.send(CONTINUE)
+        connection = self._context.pool.take(now)
+        if connection is not None:
+            self._send(connection, now)
+        else:
+            self._queue(now)
+
+    def _send(self, connection: UpstreamConnection, now: float) -> None:
+        """Send the request with what has arrived of its body."""
+        context, client, head, token = self._context, self._client, self.head, self._token
+        self._upstream = connection
+        self.state = _AWAITING_RESPONSE
+        authorization_line = b"" if token is None else token.header_line
+        pieces = context.request_rules.rewrite(head, authorization_line, self.request_id, client)
+        if head.length == CHUNKED:
+            pieces.append(_as_chunks(b"".join(self._body), done=self._request_done))
+        else:
+            pieces += self._body
+        connection.begin(self, self.method, b"".join(pieces), upgrading=head.websocket)
+        self.sent = now
+        if self._holding and self.request_bytes:
+            self._reserve()
+        if client.blocked:
+            connection.pause_reading()
+        if self._request_done:
+            self._deadline = now + context.response_timeout
+        else:
+            self._deadline = now + context.idle_stream_timeout
+            client.resume_request()
+
+    def _queue(self, now: float) -> None:
+        self.state = _AWAITING_CONNECTION
+        self._deadline = now + self._context.queue_timeout
+        self._patient = False
+        if not self._context.pool.wait(self):
+            self.fail(problems.OVERLOADED, retry_after=1.0)
+
+    def _check_queue(self, now: float) -> None:
+        if not self._patient and self._context.pool.is_connecting:
+            # A connection attempt reports its own end, and has a second try.
+            self._patient = True
+            self._deadline = now + self._context.connect_patience
+        else:
+            self.fail(problems.CONNECTION_TIMEOUT if self._patient else problems.OVERLOADED, retry_after=1.0)
+
+    # Within: back.
+
+    def _relay(self, head: ResponseHead) -> None:
+        if self._holding:
+            self._release_body()
+        self.state = _RELAYING
+        self.status = head.status
+        request = self.head
+        modern = request.minor_version == 1
+        unmeasured = self._response_length < NO_BODY
+        chunked = self._chunked = unmeasured and modern
+        keep_alive = self._keep_alive = (
+            request.keep_alive
+            and self._request_done
+            and not self._client.draining
+            and (modern or not unmeasured)
+        )
+        connection = b"close" if not keep_alive else b"" if modern else b"keep-alive"
+        self._out += self._context.response_rules.rewrite(
+            head, chunked=chunked, connection=connection, request_id=self.request_id
+        )
+
+    def _switch(self, head: ResponseHead) -> None:
+        self._release_body()
+        self.state = _TUNNEL
+        self.status = head.status
+        self._request_done = False
+        self._out.append(self._context.response_rules.interim(head))
+        self._client.open_tunnel()
+
+    def _end_our_half(self, upstream: UpstreamConnection) -> None:
+        if self._response_done:
+            self._complete()
+        else:
+            upstream.send_eof()
+
+    def _ask_for_another_token(self) -> None:
+        context = self._context
+        self._deadline = context.clock.now() + context.token_wait
+        if not self._response_done and self._upstream is not None:
+            self._upstream.pause_reading()
+        if self._token is not None:
+            context.tokens.unauthorized(self._token, self)
+
+    def _relay_unauthorized(self) -> None:
+        """Let the client have the 401 that was held back."""
+        if self._response is None:
+            return
+        contents, self._out = self._out, []
+        self._relay(self._response)
+        self._out.extend(encode_chunk(content) if self._chunked else content for content in contents)
+        if self._response_done and self._chunked:
+            self._end_chunks()
+        upstream = self._upstream
+        if upstream is not None and not self._client.blocked:
+            upstream.resume_reading()
+        self.response_flush()
+
+    def _drop_response(self) -> None:
+        """Forget the 401; its connection goes on only if nothing of it is still to come."""
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            if self._response_done and self._request_done:
+                upstream.finish()
+            else:
+                upstream.abandon()
+        self._response = None
+        self._response_done = False
+        self.answered = 0.0
+        self.response_bytes = 0
+        self._out.clear()
+
+    def _end_chunks(self) -> None:
+        connection_options = self._response.connection_options if self._response is not None else ()
+        self._out.append(encode_last_chunk(forwardable_trailers(self._trailers, connection_options)))
+
+    def _check_relay(self, now: float) -> None:
+        client = self._client
+        if client.blocked and client.unsent() < self._unsent:
+            self._unsent = client.unsent()
+            self._deadline = now + self._context.idle_stream_timeout
+        else:
+            self.fail(problems.REQUEST_TIMEOUT if client.blocked else problems.RESPONSE_TIMEOUT)
+
+    # Within: the body held for sending, or sending again.
+
+    def _reserve(self) -> None:
+        """Keep what has been sent for a replay, if that is within bounds."""
+        context, size = self._context, self.request_bytes
+        if size <= context.max_replay_body and context.replay_budget.take(size - self._reserved):
+            self._reserved = size
+        else:
+            self._release_body()
+
+    def _release_body(self) -> None:
+        self._holding = False
+        self._body.clear()
+        if self._reserved:
+            self._context.replay_budget.give(self._reserved)
+            self._reserved = 0
+
+    # Within: the end.
+
+    def _complete(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        self.state = _OVER
+        self._close_books()
+        if upstream is not None:
+            if self._request_done:
+                upstream.finish()
+            else:
+                upstream.abandon()
+        self._client.exchange_over(keep_alive=self._keep_alive)
+
+    def _end(self) -> None:
+        """End before the response was complete."""
+        state, self.state = self.state, _OVER
+        if state is _AWAITING_TOKEN:
+            self.token_at = self._context.clock.now()
+        if state in (_AWAITING_TOKEN, _UNAUTHORIZED):
+            self._context.tokens.forget(self)
+        elif state is _AWAITING_CONNECTION:
+            self._context.pool.cancel(self)
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abandon()
+        self._close_books()
+
+    def _close_books(self) -> None:
+        if self._holding:
+            self._release_body()
+        self.ended = self._context.clock.now()
+        self._context.observer.exchange_ended(self)
+
+
+def _as_chunks(content: bytes, *, done: bool) -> bytes:
+    return (encode_chunk(content) if content else b"") + (LAST_CHUNK if done else b"")

@@ -1,0 +1,259 @@
+"""Header rules: which fields pass, which go, which are added (RFC 9110 section 7.6, design of the proxy).
+
+Pure functions from heads to the bytes that are sent on. Fields keep their order, case, repetitions and
+bytes; only what is named here changes.
+"""
+
+import functools
+import operator
+import re
+from collections.abc import Container
+from enum import Enum
+from http import HTTPStatus
+from typing import Final, Protocol
+
+from bits_auth_proxy.http1.hops import HOP_BY_HOP
+from bits_auth_proxy.http1.lines import make_field
+from bits_auth_proxy.http1.messages import CHUNKED, Field, RequestHead, ResponseHead
+
+
+class ClientAuthorization(Enum):
+    """What becomes of an Authorization field that the client itself brings."""
+
+    REPLACE = "replace"
+    KEEP = "keep"
+    REJECT = "reject"
+
+
+class Sender(Protocol):
+    """Who sent a request."""
+
+    peer: str
+    """The client's address without a port, or `unix`."""
+
+    @property
+    def scheme(self) -> bytes:
+        """What it speaks: http or https."""
+        ...
+
+
+# What must not come late (RFC 9110 section 6.5.1): framing, routing, authentication, control.
+_TRAILERS_DROPPED: Final = HOP_BY_HOP | frozenset(
+    (
+        b"age",
+        b"alt-svc",
+        b"authorization",
+        b"cache-control",
+        b"content-encoding",
+        b"content-length",
+        b"content-range",
+        b"content-type",
+        b"date",
+        b"expires",
+        b"host",
+        b"location",
+        b"max-forwards",
+        b"retry-after",
+        b"set-cookie",
+        b"strict-transport-security",
+        b"vary",
+        b"www-authenticate",
+    )
+)
+_UPGRADE_LINES: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+_MAX_REQUEST_ID: Final = 200
+_AUTHORIZATION: Final = frozenset((b"authorization",))
+_LENGTH: Final = frozenset((b"content-length",))
+_IN_REQUEST: Final = operator.itemgetter(4)
+_IN_RESPONSE: Final = operator.itemgetter(5)
+# Version ff and ids of zeros alone are invalid; only versions after 00 may bring more.
+_TRACEPARENT: Final = re.compile(
+    rb"(?P<version>(?!ff)[0-9a-f]{2})-(?P<trace>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.*)?"
+)
+
+
+def request_id_of(head: RequestHead) -> bytes | None:
+    """Return the client's X-Request-ID when it sent one that can be passed on and logged, else None."""
+    value = head.by_name.get(b"x-request-id", b"")
+    return value if 0 < len(value) <= _MAX_REQUEST_ID and value.isascii() else None
+
+
+def trace_id_of(head: RequestHead) -> str | None:
+    """Return the trace id of a valid traceparent field (W3C Trace Context section 3.2), else None."""
+    match = _TRACEPARENT.fullmatch(head.by_name.get(b"traceparent", b""))
+    if match is None or (match["version"] == b"00" and match["more"]):
+        return None
+    return match["trace"].decode("ascii")
+
+
+_NO_CONTENT: Final = int(HTTPStatus.NO_CONTENT)
+_SWITCHING_PROTOCOLS: Final = int(HTTPStatus.SWITCHING_PROTOCOLS)
+
+
+class RequestRules:
+    """Builds the head that goes to the API. One instance serves all requests."""
+
+    __slots__ = ("_ends", "_forwarded", "_keeps", "_loop_mark", "_rejects", "_start")
+
+    def __init__(
+        self, *, authority: bytes, pseudonym: bytes, authorization: ClientAuthorization, forwarded: bool
+    ) -> None:
+        """Set the API's `authority`, this instance's `pseudonym` in Via, and the operator's choices."""
+        self._start = b" HTTP/1.1\r\nHost: %b\r\n" % authority
+        # Via, as a client of HTTP/1.0 or 1.1 gets it, and the field that ends every head.
+        self._ends = tuple(b"Via: 1.%d %b\r\nX-Request-ID: " % (minor, pseudonym) for minor in (0, 1))
+        self._loop_mark = pseudonym
+        self._keeps = authorization is ClientAuthorization.KEEP
+        self._rejects = authorization is ClientAuthorization.REJECT
+        self._forwarded = forwarded
+
+    def is_loop(self, head: RequestHead) -> bool:
+        """Tell whether the request has been through this very instance."""
+        return self._loop_mark in head.by_name.get(b"via", b"")
+
+    def rejects(self, head: RequestHead) -> bool:
+        """Tell whether the client's own Authorization makes the request unacceptable."""
+        return self._rejects and b"authorization" in head.by_name
+
+    def injects(self, head: RequestHead) -> bool:
+        """Tell whether the proxy's token goes on this request."""
+        return (
+            not self._keeps
+            or b"authorization" not in head.by_name
+            or b"authorization" in head.connection_options
+        )
+
+    def rewrite(
+        self,
+        head: RequestHead,
+        authorization_line: bytes,
+        request_id: bytes,
+        sender: Sender,
+    ) -> list[bytes]:
+        """Return the head to send, in pieces: its target is in origin or asterisk form.
+
+        An empty `authorization_line` lets the client's own Authorization pass.
+        """
+        # A format costs more than all pieces.
+        lines = [head.method, b" ", head.target, self._start]
+        if head.connection_options or (authorization_line and b"authorization" in head.by_name):
+            dropped = (
+                head.connection_options | _AUTHORIZATION if authorization_line else head.connection_options
+            )
+            lines += [onward for key, _, _, _, onward, _ in head.fields if key not in dropped]
+        else:
+            lines += map(_IN_REQUEST, head.fields)
+        length = head.length
+        if length == CHUNKED:
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+        elif length or b"content-length" in head.by_name:
+            lines += (b"Content-Length: ", str(length).encode(), b"\r\n")
+        if head.websocket:
+            lines.append(_UPGRADE_LINES)
+        if self._forwarded:
+            lines.append(
+                b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (sender.peer.encode(), sender.scheme)
+            )
+            if head.host is not None:
+                lines.append(b"X-Forwarded-Host: %b\r\n" % head.host)
+        lines += (authorization_line, self._ends[head.minor_version], request_id, b"\r\n\r\n")
+        return lines
+
+
+class ResponseRules:
+    """Builds the head that goes to the client. One instance serves all responses."""
+
+    __slots__ = ("_origin",)
+
+    def __init__(self, *, origin: bytes) -> None:
+        """Set the API's origin, scheme://host[:port] in lower case, default port left out."""
+        self._origin = origin
+
+    def rewrite(
+        self, head: ResponseHead, *, chunked: bool, connection: bytes, request_id: bytes
+    ) -> list[bytes]:
+        """Return the head to send, in pieces.
+
+        `chunked` asks for Transfer-Encoding; `connection` is the value of the Connection field, empty
+        for none; `request_id` is echoed unless the API set one.
+        """
+        fields, by_name = head.fields, head.by_name
+        if b"location" in by_name:
+            fields = [
+                make_field(field[1], self._localise(field[2])) if field[0] == b"location" else field
+                for field in fields
+            ]
+        # The length can't be nominated away: it tells where the message ends (but see RFC 9110 section 8.6).
+        dropped = head.connection_options - _LENGTH
+        if head.status == _NO_CONTENT:
+            dropped |= _LENGTH
+        lines = [_status_line(head.status, head.reason)]
+        if dropped:
+            lines += [onward for key, _, _, _, _, onward in fields if key not in dropped]
+        else:
+            lines += map(_IN_RESPONSE, fields)
+        if b"x-request-id" in by_name and b"x-request-id" not in dropped:
+            request_id = b""
+        if chunked:
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+        if connection:
+            lines.append(b"Connection: %b\r\n" % connection)
+        if request_id:
+            lines += (b"X-Request-ID: ", request_id, b"\r\n")
+        lines.append(b"\r\n")
+        return lines
+
+    def interim(self, head: ResponseHead) -> bytes:
+        """Return a 1xx response to pass on (RFC 9110 section 15.2); a 101 switches to WebSocket."""
+        lines = [_status_line(head.status, head.reason)]
+        if head.status == _SWITCHING_PROTOCOLS:
+            lines.append(_UPGRADE_LINES)
+        dropped = head.connection_options | _LENGTH
+        lines += [onward for key, _, _, _, _, onward in head.fields if key not in dropped]
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
+    def _localise(self, location: bytes) -> bytes:
+        """Return a reference into the API's origin as path-absolute, so that the client comes back here."""
+        if location.startswith(b"//"):
+            # A network-path reference has the scheme of the API, not of this proxy (RFC 3986 section 4.2).
+            scheme, rest = self._origin.partition(b":")[0], location[2:]
+        else:
+            scheme, separator, rest = location.partition(b"://")
+            if not separator:
+                return location
+        end = min(
+            (i for i in (rest.find(b"/"), rest.find(b"?"), rest.find(b"#")) if i >= 0), default=len(rest)
+        )
+        if canonical_origin(scheme, rest[:end]) != self._origin:
+            return location
+        reference = rest[end:]
+        # `//x` would be read as an authority (RFC 3986 section 4.2).
+        return (
+            b"/." + reference
+            if reference.startswith(b"//")
+            else reference
+            if reference[:1] == b"/"
+            else b"/" + reference
+        )
+
+
+@functools.lru_cache(maxsize=256)
+def _status_line(status: int, reason: bytes) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n" % (status, reason)
+
+
+def canonical_origin(scheme: bytes, authority: bytes) -> bytes:
+    """Return scheme://host[:port] in lower case without a default port (RFC 6454 section 4)."""
+    scheme, authority = scheme.lower(), authority.lower()
+    default = b":443" if scheme == b"https" else b":80"
+    return b"%b://%b" % (scheme, authority.removesuffix(default))
+
+
+def forwardable_trailers(trailers: list[Field], connection_options: Container[bytes]) -> list[Field]:
+    """Return the trailers that may follow a response's body."""
+    return [
+        field
+        for field in trailers
+        if field[0] not in _TRAILERS_DROPPED and field[0] not in connection_options
+    ]

@@ -1,0 +1,115 @@
+"""What the connections of clients share: their listener's rules and limits, and the list of them."""
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from typing import Final, Protocol, final
+
+from bits_auth_proxy.forward.access import AccessRules, HostRule, SiteRule
+from bits_auth_proxy.forward.context import ForwardContext
+from bits_auth_proxy.forward.limits import ConnectionLimit
+
+
+class Connection(Protocol):
+    """A client's connection, as the gateway's ticker and shutdown see it."""
+
+    def check(self, now: float) -> None:
+        """End what has taken too long."""
+        ...
+
+    def close_if_idle(self) -> None:
+        """Close unless a request is under way."""
+        ...
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        ...
+
+
+def request_ids(prefix: str) -> Iterator[bytes]:
+    """Return request ids without end: a prefix that is this process's, and a count."""
+    return map((prefix.encode("ascii") + b"-%08x").__mod__, itertools.count(1))
+
+
+@final
+class Clients:
+    """The client connections that are open, over all listeners."""
+
+    __slots__ = ("gone", "limit", "open")
+
+    def __init__(self, limit: ConnectionLimit) -> None:
+        """Take the limit, of which every connection that opens holds a place."""
+        self.limit: Final = limit
+        self.open: Final[set[Connection]] = set()
+        self.gone: Final = asyncio.Event()
+        """Set while there are none."""
+        self.gone.set()
+
+    def opened(self, connection: Connection) -> None:
+        """Take note of a connection."""
+        self.open.add(connection)
+        self.gone.clear()
+
+    def closed(self, connection: Connection) -> None:
+        """Forget a connection and free its place."""
+        self.open.discard(connection)
+        self.limit.give()
+        if not self.open:
+            self.gone.set()
+
+
+@final
+class ListenerContext:
+    """What all client connections of a listener share. Sizes in bytes, durations in seconds."""
+
+    __slots__ = (
+        "access",
+        "clients",
+        "context",
+        "draining",
+        "head_timeout",
+        "host_rule",
+        "keepalive_timeout",
+        "max_body",
+        "max_fields",
+        "max_head",
+        "max_line",
+        "read_buffer",
+        "request_ids",
+        "scheme",
+        "site_rule",
+    )
+
+    def __init__(
+        self,
+        *,
+        context: ForwardContext,
+        scheme: bytes,
+        access: AccessRules,
+        host_rule: HostRule,
+        site_rule: SiteRule,
+        request_ids: Iterator[bytes],
+        clients: Clients,
+        read_buffer: memoryview,
+        max_line: int,
+        max_head: int,
+        max_fields: int,
+        max_body: int | None,
+        head_timeout: float,
+        keepalive_timeout: float,
+    ) -> None:
+        self.context: Final = context
+        self.scheme: Final = scheme
+        self.access: Final = access
+        self.host_rule: Final = host_rule
+        self.site_rule: Final = site_rule
+        self.request_ids: Final = request_ids
+        self.clients: Final = clients
+        self.read_buffer: Final = read_buffer
+        self.max_line: Final = max_line
+        self.max_head: Final = max_head
+        self.max_fields: Final = max_fields
+        self.max_body: Final = max_body
+        self.head_timeout: Final = head_timeout
+        self.keepalive_timeout: Final = keepalive_timeout
+        self.draining = False

@@ -1,0 +1,169 @@
+"""One table: what went wrong → status, Proxy-Status error (RFC 9209), problem+json (RFC 9457).
+
+A response made here always carries Proxy-Status, so a caller can tell the sidecar's 502 from Bits' own.
+"""
+
+import json
+from http import HTTPStatus
+from typing import Final, final
+
+
+@final
+class Problem:
+    """One kind of failure that the proxy answers itself.
+
+    `code` is stable: metrics, logs and callers may depend on it. `error` is a type of the IANA registry
+    of HTTP Proxy Error Types. `rejection` tells whether the client is at fault; then its connection ends.
+    """
+
+    __slots__ = ("code", "error", "fields", "rejection", "status", "title")
+
+    def __init__(
+        self, code: str, status: int, error: str, title: str, *, rejection: bool = False, fields: bytes = b""
+    ) -> None:
+        self.code: Final = code
+        self.status: Final = status
+        self.error: Final = error
+        self.title: Final = title
+        self.rejection: Final = rejection
+        self.fields: Final = fields
+
+    def __repr__(self) -> str:
+        return f"Problem({self.code})"
+
+    def response(
+        self,
+        *,
+        request_id: bytes,
+        detail: str | None = None,
+        retry_after: float | None = None,
+        head_only: bool = False,
+        keep_alive: bool,
+    ) -> bytes:
+        """Return the whole response. `detail` must be safe to show; `retry_after` is in seconds."""
+        body = {"type": "about:blank", "title": self.title, "status": self.status, "code": self.code}
+        if detail:
+            body["detail"] = detail
+        if request_id:
+            body["request_id"] = request_id.decode("latin-1")
+        content = json.dumps(body, separators=(",", ":")).encode()
+        lines = [
+            b"HTTP/1.1 %d %b\r\n" % (self.status, HTTPStatus(self.status).phrase.encode()),
+            b"Content-Type: application/problem+json\r\nContent-Length: %d\r\n" % len(content),
+            b"Proxy-Status: bits-auth-proxy; error=%b\r\nCache-Control: no-store\r\n" % self.error.encode(),
+            self.fields,
+        ]
+        if request_id:
+            lines.append(b"X-Request-ID: %b\r\n" % request_id)
+        if retry_after is not None:
+            lines.append(b"Retry-After: %d\r\n" % max(1, round(retry_after + 0.5)))
+        if not keep_alive:
+            lines.append(b"Connection: close\r\n")
+        lines.append(b"\r\n")
+        if not head_only:
+            lines.append(content)
+        return b"".join(lines)
+
+
+def _rejection(
+    code: str, status: int, title: str, error: str = "http_request_error", fields: bytes = b""
+) -> Problem:
+    return Problem(code, status, error, title, rejection=True, fields=fields)
+
+
+# The client sent something that is not forwarded.
+BAD_SYNTAX: Final = _rejection("bad_syntax", 400, "The request is not valid HTTP")
+BAD_FRAMING: Final = _rejection("bad_framing", 400, "The length of the request's body is not clear")
+BAD_CHUNK: Final = _rejection("bad_chunk", 400, "The chunked body is not valid")
+BAD_HOST: Final = _rejection("bad_host", 400, "The request needs exactly one valid Host field")
+BAD_FIELD: Final = _rejection("bad_field", 400, "A header field is not acceptable")
+BAD_TARGET: Final = _rejection("bad_target", 400, "The request target is not acceptable")
+AMBIGUOUS_PATH: Final = _rejection("ambiguous_path", 400, "The path could be read in more than one way")
+OWN_CREDENTIALS: Final = _rejection("own_credentials", 400, "The request brings an Authorization of its own")
+NOT_ALLOWED: Final = _rejection(
+    "denied", 403, "This call is not allowed through the proxy", "http_request_denied"
+)
+CROSS_SITE: Final = _rejection(
+    "cross_site", 403, "Requests from web pages of other sites are refused", "http_request_denied"
+)
+METHOD_NOT_ALLOWED: Final = _rejection(
+    "method_not_allowed",
+    405,
+    "The method is not forwarded",
+    fields=b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n",
+)
+REQUEST_TIMEOUT: Final = _rejection("request_timeout", 408, "The request did not arrive in time")
+BODY_TOO_LARGE: Final = _rejection("body_too_large", 413, "The request's body is too large")
+TARGET_TOO_LONG: Final = _rejection("target_too_long", 414, "The request line is too long")
+UNKNOWN_EXPECTATION: Final = _rejection("unknown_expectation", 417, "Only 100-continue can be expected")
+MISDIRECTED: Final = _rejection(
+    "misdirected", 421, "The Host is not one this proxy answers for", "http_request_denied"
+)
+HEAD_TOO_LARGE: Final = _rejection("head_too_large", 431, "The request's header section is too large")
+UNKNOWN_METHOD: Final = _rejection("unknown_method", 501, "The method is not known")
+UNKNOWN_VERSION: Final = _rejection("unknown_version", 505, "Only HTTP/1.1 and HTTP/1.0 are spoken here")
+LOOP: Final = _rejection("loop", 502, "The request has been through this proxy before", "proxy_loop_detected")
+
+# The token.
+TOKEN_UNAVAILABLE: Final = Problem(
+    "token_unavailable", 503, "destination_unavailable", "There is no valid access token at the moment"
+)
+CREDENTIALS_DENIED: Final = Problem(
+    "credentials_refused",
+    503,
+    "proxy_configuration_error",
+    "The token endpoint refuses the proxy's credentials",
+)
+
+# The way to the Bits API.
+DNS_ERROR: Final = Problem("dns_error", 502, "dns_error", "The API's host name does not resolve")
+CONNECTION_REFUSED: Final = Problem(
+    "connection_refused", 502, "connection_refused", "The API can't be connected to"
+)
+EGRESS_PROXY_REFUSED: Final = Problem(
+    "egress_proxy_refused", 502, "destination_unavailable", "The egress proxy opens no way to the API"
+)
+CONNECTION_TIMEOUT: Final = Problem(
+    "connection_timeout", 504, "connection_timeout", "Connecting to the API took too long"
+)
+TLS_ERROR: Final = Problem("tls_error", 502, "tls_protocol_error", "TLS with the API could not be set up")
+TLS_CERTIFICATE: Final = Problem(
+    "tls_certificate", 502, "tls_certificate_error", "The API's certificate is not trusted"
+)
+OVERLOADED: Final = Problem(
+    "overloaded", 503, "connection_limit_reached", "All connections to the API are busy and the queue is full"
+)
+CONNECTION_LOST: Final = Problem(
+    "connection_lost", 502, "connection_terminated", "The API closed the connection before it answered"
+)
+BAD_RESPONSE: Final = Problem(
+    "bad_response", 502, "http_protocol_error", "The API's answer is not valid HTTP"
+)
+UPGRADE_FAILED: Final = Problem(
+    "upgrade_failed", 502, "http_upgrade_failed", "The API switched to a protocol nobody asked for"
+)
+RESPONSE_TIMEOUT: Final = Problem(
+    "response_timeout", 504, "http_response_timeout", "The API did not answer in time"
+)
+INTERNAL: Final = Problem("internal", 500, "proxy_internal_error", "The proxy failed")
+
+ALL: Final = tuple(each for each in list(globals().values()) if isinstance(each, Problem))
+
+_BY_REASON: Final = {
+    "bad_chunk": BAD_CHUNK,
+    "bad_field": BAD_FIELD,
+    "bad_framing": BAD_FRAMING,
+    "bad_host": BAD_HOST,
+    "bad_syntax": BAD_SYNTAX,
+    "bad_target": BAD_TARGET,
+    "head_too_large": HEAD_TOO_LARGE,
+    "line_too_long": TARGET_TOO_LONG,
+    "unknown_expectation": UNKNOWN_EXPECTATION,
+    "unknown_method": UNKNOWN_METHOD,
+    "unknown_version": UNKNOWN_VERSION,
+}
+
+
+def for_malformed_request(reason: str) -> Problem:
+    """Return the problem for `MalformedMessage.reason` of a request."""
+    return _BY_REASON[reason]

@@ -1,0 +1,404 @@
+"""One connection to the Bits API: requests out, responses in, one exchange at a time.
+
+    connecting ──ready──▶ idle ──begin──▶ busy ──finish──▶ idle
+                           │                ├──101──▶ tunnel ──both ends──▶ closed
+                           └── any byte, EOF, reset, bad response ──▶ closed
+
+Bytes that arrive on an idle connection, or behind a complete response, belong to no request: they end
+the connection and reach nobody.
+"""
+
+import asyncio
+import ssl
+from typing import Final, Protocol, cast
+
+from bits_auth_proxy.forward import problems
+from bits_auth_proxy.forward.problems import Problem
+from bits_auth_proxy.forward.tls import TlsChannel
+from bits_auth_proxy.forward.write_batcher import WriteBatcher
+from bits_auth_proxy.http1.bodies import BodyReader, CloseReader, open_body
+from bits_auth_proxy.http1.messages import NO_BODY, UNTIL_CLOSE, Field, MalformedMessage, ResponseHead
+from bits_auth_proxy.http1.parsing import ResponseParser
+
+MAX_STATUS_LINE: Final = 8 * 1024
+MAX_HEAD: Final = 64 * 1024
+MAX_FIELDS: Final = 200
+_MAX_INTERIM: Final = 32
+_WRITE_HIGH_WATER: Final = 64 * 1024
+_SWITCHING_PROTOCOLS: Final = 101
+_FIRST_FINAL_STATUS: Final = 200
+
+
+class ResponseSink(Protocol):
+    """The exchange that a connection serves. `response_flush` ends what one read has brought."""
+
+    def response_interim(self, head: ResponseHead) -> None:
+        """Take a 1xx response."""
+        ...
+
+    def response_head(self, head: ResponseHead, length: int) -> None:
+        """Take the final head; `length` is the body's, as `ResponseHead.length` but for an answer to HEAD."""
+        ...
+
+    def response_body(self, content: bytes) -> None:
+        """Take content, freed of its framing."""
+        ...
+
+    def response_end(self, trailers: list[Field]) -> None:
+        """Take the end of the response."""
+        ...
+
+    def response_flush(self) -> None:
+        """All that one read from the network held has been told."""
+        ...
+
+    def upstream_lost(self, problem: Problem, *, answered: bool) -> None:
+        """The connection is of no use any more; `answered` tells whether any byte of a response came."""
+        ...
+
+    def upstream_blocked(self) -> None:
+        """The API takes no more bytes for now."""
+        ...
+
+    def upstream_writable(self) -> None:
+        """The API takes bytes again."""
+        ...
+
+
+class ConnectionKeeper(Protocol):
+    """The pool, as a connection sees it."""
+
+    def release(self, connection: "UpstreamConnection") -> None:
+        """Take back a connection that can serve again."""
+        ...
+
+    def lost(self, connection: "UpstreamConnection") -> None:
+        """Forget a connection that has closed."""
+        ...
+
+
+class UpstreamConnection(asyncio.BufferedProtocol):
+    """A protocol for the event loop; `sink` decides what becomes of what it reads."""
+
+    __slots__ = (
+        "_answered",
+        "_batcher",
+        "_body",
+        "_complete",
+        "_interims",
+        "_keep_alive",
+        "_keeper",
+        "_loop",
+        "_method",
+        "_parser",
+        "_read_buffer",
+        "_ready",
+        "_sink",
+        "_tls",
+        "_transport",
+        "_tunnel",
+        "_upgrading",
+        "blocked",
+        "created",
+        "idle_until",
+        "keep_alive_timeout",
+        "renew_at",
+        "served",
+    )
+
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        keeper: ConnectionKeeper,
+        tls: TlsChannel | None,
+        batcher: WriteBatcher,
+        read_buffer: memoryview,
+        now: float,
+    ) -> None:
+        """Prepare a connection made at `now`. `read_buffer` is scratch space that connections may share."""
+        self._loop = loop
+        self._keeper = keeper
+        self._tls = tls
+        self._batcher = batcher
+        self._read_buffer = read_buffer
+        self._ready: asyncio.Future[None] = loop.create_future()
+        self._parser = ResponseParser(max_line=MAX_STATUS_LINE, max_head=MAX_HEAD, max_fields=MAX_FIELDS)
+        self._transport: asyncio.Transport | None = None
+        self._sink: ResponseSink | None = None
+        self._method = b""
+        self._body: BodyReader | None = None
+        self._answered = False
+        self._complete = False
+        self._keep_alive = True
+        self._interims = 0
+        self._upgrading = self._tunnel = False
+        self.blocked = False
+        self.created = now
+        self.served = 0
+        """How many exchanges the connection has begun."""
+        self.keep_alive_timeout: int | None = None
+        """Seconds of idleness the API grants, when it said so (`Keep-Alive: timeout=`)."""
+        self.idle_until = 0.0
+        self.renew_at = 0.0
+        """Instants the pool keeps here: when to drop the idle connection, when to have a successor."""
+
+    # The dialler's side.
+
+    async def ready(self) -> None:
+        """Wait until requests can be sent. Raises ssl.SSLError or OSError."""
+        await self._ready
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether TCP and TLS have been set up."""
+        return self._ready.done() and not self._ready.cancelled() and self._ready.exception() is None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection can still be used."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    # The exchange's side.
+
+    def begin(self, sink: ResponseSink, method: bytes, data: bytes, *, upgrading: bool = False) -> None:
+        """Serve `sink`'s request, made with `method`, of which `data` is what there is so far.
+
+        `upgrading`: it may be answered by a 101.
+        """
+        self._sink = sink
+        self._upgrading = upgrading
+        self._method = method
+        self._body = None
+        self._answered = self._complete = False
+        self._interims = 0
+        self.served += 1
+        self.send(data)
+
+    def send(self, data: bytes) -> None:
+        """Write bytes of the request."""
+        transport = self._transport
+        if transport is not None:
+            self._batcher.write(transport, data if self._tls is None else self._tls.send(data))
+
+    def send_eof(self) -> None:
+        """End our half of a tunnel."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if self._tls is not None:
+            self._batcher.write(transport, self._tls.close())
+        self._batcher.flush()
+        transport.write_eof()
+
+    def pause_reading(self) -> None:
+        """Let the API wait: the client does not keep up."""
+        if self._transport is not None and self._transport.is_reading():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        at_end = self._tunnel and self._complete
+        if self.is_open and self._transport is not None and not self._transport.is_reading() and not at_end:
+            self._transport.resume_reading()
+
+    def finish(self) -> None:
+        """End the exchange after the request was sent whole and the response is complete."""
+        self._sink = None
+        transport, tls = self._transport, self._tls
+        if (
+            self._keep_alive
+            and self._complete
+            and not (tls is not None and tls.closed_cleanly)
+            and not self.blocked
+            and transport is not None
+            and not transport.is_closing()
+        ):
+            if not transport.is_reading():
+                transport.resume_reading()
+            self._keeper.release(self)
+        else:
+            self.close()
+
+    def abandon(self) -> None:
+        """End the exchange in the middle: the connection can't be used again."""
+        self._sink = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Close an idle connection in good order."""
+        if self._transport is not None and not self._transport.is_closing():
+            # Nothing comes of it, and nothing may be written any more, where our half has ended already.
+            if self._tls is not None and self._tls.established and (notice := self._tls.close()):
+                self._batcher.write(self._transport, notice)
+            self._batcher.flush()
+            self._transport.close()
+
+    # The event loop's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
+        self._transport = transport = cast("asyncio.Transport", transport)
+        transport.set_write_buffer_limits(high=_WRITE_HIGH_WATER)
+        if self._tls is None:
+            self._ready.set_result(None)
+        else:
+            self._batcher.write(transport, self._tls.handshake())
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002, D102
+        return self._read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:  # noqa: D102
+        received = self._read_buffer[:nbytes]
+        tls = self._tls
+        if tls is None:
+            self._receive(received.tobytes())
+            return
+        try:
+            data = tls.receive(received) if tls.established else self._continue_handshake(tls, received)
+        except ssl.SSLError as error:
+            if self._transport is not None:
+                # The alert, so that the peer can log why.
+                self._batcher.write(self._transport, tls.pending_output())
+                self._batcher.flush()
+            self._fail(error, problems.TLS_ERROR)
+            return
+        if data:
+            self._receive(data)
+        if tls.closed_cleanly:
+            self._end_of_stream()
+
+    def eof_received(self) -> bool:  # noqa: D102
+        # Without close_notify an attacker may have cut the stream: then it is lost, not ended.
+        if self._tls is None or self._tls.closed_cleanly:
+            self._end_of_stream()
+            return self._tunnel
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
+        self._fail(exc or ConnectionResetError("closed by the peer"), problems.CONNECTION_LOST)
+        self._transport = None
+        self._keeper.lost(self)
+
+    def pause_writing(self) -> None:  # noqa: D102
+        self.blocked = True
+        if self._sink is not None:
+            self._sink.upstream_blocked()
+
+    def resume_writing(self) -> None:  # noqa: D102
+        self.blocked = False
+        if self._sink is not None:
+            self._sink.upstream_writable()
+
+    # Within.
+
+    def _continue_handshake(self, tls: TlsChannel, data: memoryview) -> bytes:
+        output = tls.handshake(data)
+        if output and self._transport is not None:
+            self._batcher.write(self._transport, output)
+        if not tls.established:
+            return b""
+        if not self._ready.done():
+            self._ready.set_result(None)
+        return tls.receive(b"")
+
+    def _receive(self, data: bytes) -> None:
+        sink = self._sink
+        if sink is None or self._complete:
+            self._keep_alive = False
+            if sink is None:
+                self.abandon()
+            return
+        try:
+            if self._body is None:
+                data = self._receive_head(sink, data)
+                if self._sink is not sink:
+                    return
+            body = self._body
+            if body is not None and data:
+                content = body.feed(data)
+                if content:
+                    sink.response_body(content)
+                if body.done:
+                    self._end(sink, body.rest, body.trailers)
+        except MalformedMessage as error:
+            self._fail(error, problems.BAD_RESPONSE)
+            return
+        if self._sink is sink:
+            sink.response_flush()
+
+    def _receive_head(self, sink: ResponseSink, data: bytes) -> bytes:
+        """Read up to the final head; return what follows it."""
+        self._answered = True
+        while True:
+            head = self._parser.feed(data)
+            if head is None:
+                return b""
+            data = self._parser.rest
+            if head.status >= _FIRST_FINAL_STATUS:
+                break
+            if head.status == _SWITCHING_PROTOCOLS:
+                return self._switch(sink, head, data)
+            if not self._pass_interim(sink, head) or not data:
+                return b""
+        length = NO_BODY if self._method == b"HEAD" else head.length
+        self._keep_alive = head.keep_alive
+        self.keep_alive_timeout = head.keep_alive_timeout
+        sink.response_head(head, length)
+        if self._sink is not sink:
+            return b""
+        if NO_BODY <= length <= len(data):
+            # All of it has come with the head: the common case needs no reader.
+            self._complete = True
+            if length:
+                sink.response_body(data[:length])
+            if length < len(data):
+                self._keep_alive = False
+            sink.response_end([])
+            return b""
+        self._body = open_body(length, max_overhead=MAX_HEAD, max_fields=MAX_FIELDS)
+        return data
+
+    def _pass_interim(self, sink: ResponseSink, head: ResponseHead) -> bool:
+        self._interims += 1
+        if self._interims > _MAX_INTERIM:
+            self._fail(None, problems.BAD_RESPONSE)
+            return False
+        sink.response_interim(head)
+        return True
+
+    def _switch(self, sink: ResponseSink, head: ResponseHead, data: bytes) -> bytes:
+        """Become a tunnel, if that was asked for; return `data`, which follows the head."""
+        if not self._upgrading:
+            self._fail(None, problems.UPGRADE_FAILED)
+            return b""
+        self._tunnel = True
+        self._keep_alive = False
+        self._body = CloseReader()
+        sink.response_head(head, UNTIL_CLOSE)
+        return data
+
+    def _end(self, sink: ResponseSink, rest: bytes, trailers: list[Field]) -> None:
+        self._complete = True
+        if rest:
+            self._keep_alive = False
+        sink.response_end(trailers)
+
+    def _end_of_stream(self) -> None:
+        """The peer has ended the stream, provably on purpose."""
+        sink = self._sink
+        if sink is not None and isinstance(self._body, CloseReader) and not self._complete:
+            self._keep_alive = False
+            self._end(sink, b"", [])
+            sink.response_flush()
+        if self._transport is not None and not self._tunnel:
+            self._transport.close()
+
+    def _fail(self, error: BaseException | None, problem: Problem) -> None:
+        if not self._ready.done():
+            self._ready.set_exception(error or ConnectionResetError("closed by the peer"))
+        sink, self._sink = self._sink, None
+        if self._transport is not None:
+            self._transport.abort()
+        if sink is not None:
+            sink.upstream_lost(problem, answered=self._answered)

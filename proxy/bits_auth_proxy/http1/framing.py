@@ -1,0 +1,157 @@
+"""Control data: what the fields say about the message itself (RFC 9110 section 7.6, RFC 9112 section 6).
+
+Pure functions from fields to the attributes of a head. A request whose framing two parsers could read
+differently is refused, never repaired: that is what request smuggling lives on.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Final, TypeAlias
+
+from bits_auth_proxy.http1.hops import HOP_BY_HOP
+from bits_auth_proxy.http1.messages import (
+    CHUNKED,
+    NO_BODY,
+    Field,
+    MalformedMessage,
+    RequestHead,
+    ResponseHead,
+)
+from bits_auth_proxy.http1.parse_cache import ParseCache
+
+RESPONSE_SINGLES: Final = {b"content-length": "bad_framing", b"transfer-encoding": "bad_framing"}
+REQUEST_SINGLES: Final = RESPONSE_SINGLES | {
+    b"expect": "unknown_expectation",
+    b"host": "bad_host",
+    b"origin": "bad_field",
+    b"sec-fetch-site": "bad_field",
+}
+"""What must not stand twice, and as what it counts then. Transfer-Encoding is a list, but not here."""
+
+# uri-host [ ":" port ] (RFC 9110 section 7.2): a registered name, an IPv4 or a bracketed IPv6 address;
+# the port may be empty (RFC 3986 section 3.2.3).
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?\Z")
+_HOSTS: Final = ParseCache(lambda host: _HOST.match(host) is not None)
+_KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:\A|[,;\s])timeout\s*=\s*\"?([0-9]{1,9})", re.IGNORECASE)
+_MAX_LENGTH_DIGITS: Final = 18
+# Trailer is left: a response's goes on where Connection does not name it.
+_NO_NAMES: Final = (HOP_BY_HOP - {b"trailer"}) | {b"close"}
+"""What Connection says beside the names of fields that would go on."""
+_Connection: TypeAlias = tuple[frozenset[bytes], bool, tuple[bool, bool]]
+"""What a Connection field says: names of fields that end here (but for those that always do), whether it asks
+for an upgrade, and by the minor version of the sender's HTTP whether it agrees to persist (RFC 9112 9.3)."""
+_SWITCHING_PROTOCOLS: Final = int(HTTPStatus.SWITCHING_PROTOCOLS)
+_OK: Final = int(HTTPStatus.OK)
+_BODILESS: Final = frozenset((int(HTTPStatus.NO_CONTENT), int(HTTPStatus.NOT_MODIFIED)))
+
+
+def apply_request_control(head: RequestHead) -> None:
+    """Set the control attributes of `head` from its fields.
+
+    Raises MalformedMessage for anything but one valid Host, at most one plain Content-Length, and at
+    most a lone `chunked`, the latter two not together (RFC 9112 sections 3.2, 6.1, 6.3).
+    """
+    by_name = head.by_name
+    host = by_name.get(b"host")
+    if host is not None:
+        if not _HOSTS[host]:
+            raise MalformedMessage("bad_host", "the Host field is not a host and port")
+        head.host = host
+    elif head.minor_version == 1:
+        raise MalformedMessage("bad_host", "the Host field is missing")
+    length = by_name.get(b"content-length")
+    if length is not None:
+        head.length = _content_length(length)
+    if b"transfer-encoding" in by_name:
+        _check_chunked(head, length)
+        head.length = CHUNKED
+    connection = by_name.get(b"connection")
+    if connection is not None:
+        head.connection_options, upgrade, persists = _CONNECTIONS[connection]
+        head.keep_alive = persists[head.minor_version]
+        head.websocket = (
+            upgrade
+            and by_name.get(b"upgrade", b"").lower() == b"websocket"
+            and head.method == b"GET"
+            and head.minor_version == 1
+            and head.length == NO_BODY
+        )
+    if b"expect" in by_name:
+        if by_name[b"expect"].lower() != b"100-continue":
+            raise MalformedMessage("unknown_expectation", "only 100-continue can be expected")
+        # An HTTP/1.0 client can't read an interim response (RFC 9110 section 10.1.1).
+        head.expects_continue = head.minor_version == 1
+
+
+def joined(fields: Iterable[Field], singles: Mapping[bytes, str]) -> dict[bytes, bytes]:
+    """Return lower-case name → value, the lines of a list field joined (RFC 9110 section 5.3).
+
+    Raises MalformedMessage where one of `singles` stands more than once.
+    """
+    values: dict[bytes, bytes] = {}
+    for key, name, value, *_ in fields:
+        if key not in values:
+            values[key] = value
+        elif key in singles:
+            raise MalformedMessage(singles[key], f"more than one {name.decode('latin-1')} field")
+        else:
+            values[key] += b", " + value
+    return values
+
+
+def apply_response_control(head: ResponseHead) -> None:
+    """Set the control attributes of `head` from its fields.
+
+    Raises MalformedMessage where the length of the body could be read in two ways, and for a 101 without
+    Upgrade (RFC 9110 section 15.2.2).
+    """
+    by_name = head.by_name
+    length = by_name.get(b"content-length")
+    if length is not None:
+        head.length = _content_length(length)
+    if b"transfer-encoding" in by_name:
+        _check_chunked(head, length)
+        head.length = CHUNKED
+    upgrade = False
+    connection = by_name.get(b"connection")
+    if connection is not None:
+        head.connection_options, upgrade, persists = _CONNECTIONS[connection]
+        head.keep_alive = persists[head.minor_version]
+    if head.status == _SWITCHING_PROTOCOLS and not (b"upgrade" in by_name and upgrade):
+        raise MalformedMessage("bad_syntax", "a 101 that does not say to what it switches")
+    if head.status < _OK or head.status in _BODILESS:
+        head.length = NO_BODY
+    if b"keep-alive" in by_name and (match := _KEEP_ALIVE_TIMEOUT.search(by_name[b"keep-alive"])):
+        head.keep_alive_timeout = int(match[1])
+
+
+def _check_chunked(head: RequestHead | ResponseHead, length: bytes | None) -> None:
+    """Accept a Transfer-Encoding that is `chunked`, in HTTP/1.1, without a Content-Length."""
+    if length is not None:
+        raise MalformedMessage("bad_framing", "Content-Length together with Transfer-Encoding")
+    if head.by_name[b"transfer-encoding"].lower() != b"chunked":
+        raise MalformedMessage("bad_framing", "a Transfer-Encoding other than chunked")
+    if head.minor_version == 0:
+        raise MalformedMessage("bad_framing", "Transfer-Encoding in HTTP/1.0")
+
+
+def _read_number(value: bytes) -> int | None:
+    return int(value) if value.isdigit() and len(value) <= _MAX_LENGTH_DIGITS else None
+
+
+def _content_length(value: bytes) -> int:
+    length = _NUMBERS[value]
+    if length is None:
+        raise MalformedMessage("bad_framing", "Content-Length is not a plain number")
+    return length
+
+
+def _read_connection(value: bytes) -> _Connection:
+    options = frozenset(token for part in value.lower().split(b",") if (token := part.strip(b" \t")))
+    closes = b"close" in options
+    return options - _NO_NAMES, b"upgrade" in options, (not closes and b"keep-alive" in options, not closes)
+
+
+_CONNECTIONS: Final = ParseCache(_read_connection)
+_NUMBERS: Final = ParseCache(_read_number)

@@ -1,0 +1,110 @@
+"""The heads of messages as values, and the one exception for those that are not acceptable."""
+
+from typing import Final, TypeAlias
+
+Field: TypeAlias = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
+"""A header or trailer field: name in lower case, name as received, value without outer whitespace, and the
+line to send on, in the canonical form `name: value` with its CRLF; then what goes on of it in a request and
+in a response: the line, or nothing where a field of that name ends here (see `hops`)."""
+
+NO_BODY: Final = 0
+CHUNKED: Final = -1
+UNTIL_CLOSE: Final = -2
+"""Body lengths that are not a number of bytes; see `RequestHead.length` and `ResponseHead.length`."""
+
+_NONE: Final[frozenset[bytes]] = frozenset()
+
+
+class MalformedMessage(Exception):  # noqa: N818 - says what the message is
+    """A message that must not be forwarded. `reason` is one of a fixed set, safe for logs and metrics."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason: Final = reason
+        self.detail: Final = detail
+
+
+class RequestHead:
+    """A request line and header section that passed all checks of RFC 9112.
+
+    `target` is as received; `path` is that of a good target in origin form, without its query, and None for
+    all others. `length` is the size of the content in bytes, or CHUNKED. `connection_options` are the options
+    that Connection lists (RFC 9110 section 7.6.1), in lower case. `websocket` tells whether the request opens
+    a WebSocket (RFC 6455 section 4.1); no other upgrade is known. `by_name` holds the values of `fields` by
+    lower-case name, with the lines of a list joined, so that no rule needs to walk them all.
+    """
+
+    __slots__ = (
+        "by_name",
+        "connection_options",
+        "expects_continue",
+        "fields",
+        "host",
+        "keep_alive",
+        "length",
+        "method",
+        "minor_version",
+        "path",
+        "target",
+        "websocket",
+    )
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        minor_version: int,
+        fields: list[Field],
+        by_name: dict[bytes, bytes],
+        path: bytes | None = None,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.minor_version = minor_version
+        self.fields = fields
+        self.by_name = by_name
+        self.path = path
+        self.host: bytes | None = None
+        self.length = NO_BODY
+        self.keep_alive = minor_version == 1
+        self.connection_options: frozenset[bytes] = _NONE
+        self.expects_continue = False
+        self.websocket = False
+
+
+class ResponseHead:
+    """A status line and header section; `by_name` and `connection_options` are as in `RequestHead`.
+
+    `length` is the body's, unless it answers HEAD (RFC 9112 section 6.3): a number of bytes, CHUNKED or
+    UNTIL_CLOSE.
+    """
+
+    __slots__ = (
+        "by_name",
+        "connection_options",
+        "fields",
+        "keep_alive",
+        "keep_alive_timeout",
+        "length",
+        "minor_version",
+        "reason",
+        "status",
+    )
+
+    def __init__(
+        self,
+        status: int,
+        reason: bytes,
+        minor_version: int,
+        fields: list[Field],
+        by_name: dict[bytes, bytes],
+    ) -> None:
+        self.status = status
+        self.reason = reason
+        self.minor_version = minor_version
+        self.fields = fields
+        self.by_name = by_name
+        self.length = UNTIL_CLOSE
+        self.connection_options: frozenset[bytes] = _NONE
+        self.keep_alive = minor_version == 1
+        self.keep_alive_timeout: int | None = None

@@ -1,0 +1,145 @@
+"""The settings as reference: flags, a commented .env, a JSON schema, a table, and what is in effect."""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
+
+from pydantic import SecretStr
+
+from bits_auth_proxy.settings.loading import Loaded, flag_of
+from bits_auth_proxy.settings.model import FieldInfo, Settings
+from bits_auth_proxy.settings.model import fields as setting_fields
+
+MASK: Final = "********"
+_KINDS: Final = (
+    ("bool", "true|false"),
+    ("Address", "address"),
+    ("Literal", "word"),
+    ("tuple", "list"),
+    ("Path", "file"),
+    ("int", "number"),
+    ("float", "seconds"),
+)
+
+
+class FieldReference(NamedTuple):
+    """A setting for people: `flag` is None for secrets, which have no place in a process's title."""
+
+    name: str
+    variable: str
+    flag: str | None
+    kind: str
+    default: str
+    description: str
+
+
+def fields() -> list[FieldReference]:
+    """Return all settings in the order of their definition."""
+    return [
+        FieldReference(
+            name=field.name,
+            variable=field.variable,
+            flag=None if field.secret else flag_of(field.name),
+            kind=_kind(field),
+            default=_default(field),
+            description=_description(field),
+        )
+        for field in setting_fields()
+    ]
+
+
+def effective(loaded: Loaded, *, only: Collection[str] | None = None) -> list[tuple[str, str, str]]:
+    """Return variable, value and origin of every setting, or of those in `only`; secrets are masked."""
+    rows = []
+    for field in setting_fields():
+        if only is not None and field.name not in only:
+            continue
+        value: Any = loaded.settings
+        for part in field.name.split("."):
+            value = getattr(value, part)
+        rows.append((field.variable, _text(value, field.name), loaded.origins.get(field.name, "default")))
+    return rows
+
+
+def as_env() -> str:
+    """Return a .env that names every setting, commented out, with its default."""
+    text = "# Settings of bits-auth-proxy. Take the # before a variable away to set it.\n"
+    group = ""
+    for field in fields():
+        own = field.name.rpartition(".")[0]
+        if own != group:
+            group = own
+            text += f"\n\n# {_group(own).__doc__}\n"
+        text += f"\n# {field.description}.\n#{field.variable}={field.default}\n"
+    return text.rstrip("\n")
+
+
+def as_json_schema() -> str:
+    """Return the JSON schema of the TOML file, for editors."""
+    schema = Settings.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "bits-auth-proxy settings"
+    for field in setting_fields():
+        group, _, name = field.name.rpartition(".")
+        member = (schema["$defs"][_group(group).__name__] if group else schema)["properties"][name]
+        # Editors show it beside the description: more than the name, which they know.
+        member["title"] = field.variable
+        if isinstance(field.info.default, SecretStr):
+            del member["default"]
+        elif isinstance(field.info.default, tuple):  # lists and addresses, as people write them
+            member["default"] = _text(field.info.default, field.name)
+    return json.dumps(schema, indent=2)
+
+
+def _group(name: str) -> Any:
+    """Return the model of a group of settings."""
+    return Settings.model_fields[name].annotation
+
+
+def as_markdown_table() -> str:
+    """Return a table for the documentation."""
+    rows = ["| variable | default | what |", "| --- | --- | --- |"]
+    rows += [
+        f"| `{field.variable}` | {f'`{field.default}`' if field.default else ''} | {field.description} |"
+        for field in fields()
+    ]
+    return "\n".join(rows)
+
+
+def _default(field: FieldInfo) -> str:
+    default = field.info.default
+    # What stands in the public source is no secret.
+    return default.get_secret_value() if isinstance(default, SecretStr) else _text(default, field.name)
+
+
+def _description(field: FieldInfo) -> str:
+    words = [each for part in _parts(field.info.annotation) for each in get_args(part)]
+    choices = ", ".join(each for each in words if isinstance(each, str))
+    return f"{field.info.description}: {choices}" if choices else str(field.info.description)
+
+
+def _parts(annotation: Any) -> list[Any]:
+    """Return the Literals of a type, be it one or a union with one."""
+    return [each for each in (annotation, *get_args(annotation)) if get_origin(each) is Literal]
+
+
+def _kind(field: FieldInfo) -> str:
+    annotation = str(field.info.annotation) + str(field.info.metadata)
+    return next((kind for sign, kind in _KINDS if sign in annotation), "text")
+
+
+def _text(value: Any, name: str) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, SecretStr):
+        return MASK
+    if isinstance(value, bool):
+        return str(value).lower()
+    if name == "socket_mode":
+        return f"{value:o}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple) and not hasattr(value, "_fields"):
+        return ",".join(map(str, value))
+    return str(value) if isinstance(value, str | int | Path | tuple) else repr(value)

@@ -1,0 +1,1 @@
+"""What the proxy reports of itself: metrics, the log, the journal."""

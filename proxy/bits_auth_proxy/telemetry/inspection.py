@@ -1,0 +1,144 @@
+"""What `BITS_INSPECT` keeps: headers and bodies of the last exchanges, masked before they are kept.
+
+This is data of people and their papers, so what can't be masked isn't kept: of a body that is not JSON, or is
+too large, only size and type. A name (of a header, a JSON member, a query parameter) that contains one of
+the words to mask hides all that belongs to it, at any depth.
+"""
+
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+from urllib.parse import unquote_plus
+
+from bits_auth_proxy.forward.inspecting import MAX_COPY, BodyCopy, InspectedExchange
+from bits_auth_proxy.http1.messages import Field
+from bits_auth_proxy.telemetry.journal import exchange_id
+
+MAX_EXCHANGES: Final = 50
+MASK: Final = "[masked]"
+_ALWAYS: Final = (
+    "apikey",
+    "auth",
+    "cookie",
+    "credential",
+    "passphrase",
+    "password",
+    "privatekey",
+    "secret",
+    "session",
+    "signature",
+    "token",
+)
+"""Words of names that are masked whatever the settings say."""
+_MAX_TEXT: Final = 1024
+"""Characters of a JSON string; longer ones are files in disguise."""
+_SCHEME: Final = re.compile(r"\b(bearer|basic|digest)\s+\S+", re.IGNORECASE)
+_JWT: Final = re.compile(r"\beyJ[\w-]{8,}(\.[\w-]*)*")
+_PARAMETER: Final = re.compile(r"([?&#;])([^=&#?;\s]+)=([^&#;\s]*)")
+_GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
+
+
+class Inspection:
+    """The last exchanges, masked."""
+
+    __slots__ = ("_kept", "_redact", "_words")
+
+    def __init__(self, *, mask: Iterable[str], redact: Callable[[str], str]) -> None:
+        """Mask what is named by words of `mask`; `redact` replaces the secrets that the proxy knows."""
+        self._words: Final = tuple({word for word in map(_plain, (*_ALWAYS, *mask)) if word})
+        self._redact: Final = redact
+        self._kept: Final[dict[str, dict[str, Any]]] = {}
+
+    def keep(self, exchange: InspectedExchange) -> None:
+        """Keep an exchange that has ended; the oldest goes."""
+        head, response = exchange.head, exchange.response
+        start = b"%b %b HTTP/1.%d" % (head.method, head.target, head.minor_version)
+        kept = {"request": self._message(start, head.fields, exchange.request_copy), "response": None}
+        if response is not None:
+            start = b"HTTP/1.%d %d %b" % (response.minor_version, response.status, response.reason)
+            kept["response"] = self._message(start, response.fields, exchange.response_copy)
+        self._kept[exchange_id(exchange.ended)] = kept
+        if len(self._kept) > MAX_EXCHANGES:
+            del self._kept[next(iter(self._kept))]
+
+    def find(self, identity: str) -> dict[str, Any] | None:
+        """Return the exchange of that id (see `telemetry.journal`), ready for JSON, while it is kept.
+
+        `request` and `response` (None if none came) have `start`, `fields` and `body`.
+        """
+        return self._kept.get(identity)
+
+    def _message(self, start: bytes, fields: list[Field], copy: BodyCopy) -> dict[str, Any]:
+        return {
+            "start": self._text(start.decode("latin-1")),
+            "fields": [
+                self._field(name.decode("latin-1"), value.decode("latin-1")) for _, name, value, *_ in fields
+            ],
+            "body": self._body(fields, copy),
+        }
+
+    def _field(self, name: str, value: str) -> list[str]:
+        return [name, MASK if self._hides(name) else self._text(value)]
+
+    def _body(self, fields: list[Field], copy: BodyCopy) -> str:
+        if not copy.size:
+            return ""
+        by_name = {lower: value for lower, _, value, *_ in fields}
+        content = _decoded(copy.content, by_name.get(b"content-encoding", b"").strip().lower())
+        if content is not None:
+            try:
+                value = json.loads(content)
+                if isinstance(value, dict | list):
+                    return json.dumps(self._masked(value), indent=2, ensure_ascii=False)
+            except (ValueError, RecursionError):
+                pass
+        media_type = by_name.get(b"content-type", b"no type").partition(b";")[0].decode("latin-1")
+        return f"({copy.size} bytes, {self._text(media_type)}: not shown)"
+
+    def _masked(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                self._text(name): MASK if self._hides(name) else self._masked(member)
+                for name, member in value.items()
+            }
+        if isinstance(value, list):
+            return [self._masked(member) for member in value]
+        if isinstance(value, str):
+            return self._text(value) if len(value) <= _MAX_TEXT else f"({len(value)} characters: not shown)"
+        return value
+
+    def _text(self, text: str) -> str:
+        """Return `text` without what looks like a credential, or is one of ours."""
+        text = _SCHEME.sub(rf"\1 {MASK}", text)
+        text = _JWT.sub(MASK, text)
+        text = _PARAMETER.sub(self._parameter, text)
+        return self._redact(text)
+
+    def _parameter(self, match: re.Match[str]) -> str:
+        separator, name, _ = match.groups()
+        return f"{separator}{name}={MASK}" if self._hides(unquote_plus(name)) else match[0]
+
+    def _hides(self, name: str) -> bool:
+        plain = _plain(name)
+        return any(word in plain for word in self._words)
+
+
+def _plain(name: str) -> str:
+    """Return a name as it is compared: `Personal-Number`, `personal_number`, `personalNumber` are one."""
+    return "".join(filter(str.isalnum, name.casefold()))
+
+
+def _decoded(content: bytes | None, coding: bytes) -> bytes | None:
+    """Return content without its content coding; None if it is cut, too large, or in an unknown coding."""
+    if content is None or coding in (b"", b"identity"):
+        return content
+    if coding not in (b"gzip", b"x-gzip", b"deflate"):
+        return None
+    inflater = zlib.decompressobj(_GZIP_OR_ZLIB)
+    try:
+        decoded = inflater.decompress(content, MAX_COPY)
+    except zlib.error:
+        return None
+    return decoded if inflater.eof else None

@@ -1,0 +1,280 @@
+"""Every metric: name, type, meaning and labels; and how numbers become families, JSON and documentation.
+
+Labels are bounded. Where all values are known, counters begin at 0: so the first event is an increase.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import product
+from typing import Any, Final, NamedTuple
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from bits_auth_proxy.auth.bits_oauth import FAILURE_KINDS
+from bits_auth_proxy.auth.lifecycle import Reason
+from bits_auth_proxy.auth.tokens import TokenState
+from bits_auth_proxy.forward import problems
+
+MAX_OPERATIONS: Final = 100
+OTHER: Final = "other"
+TLS_HANDSHAKE: Final = "tls_handshake"
+"""The reason under which a client's failed handshake is counted among the refused requests."""
+METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", OTHER)
+_PREFIX: Final = "bits_proxy_"
+_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Histogram:
+    """Counts by bucket, of durations in seconds."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(_BUCKETS) + 1)
+        self.total = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one."""
+        self.counts[bisect_left(_BUCKETS, seconds)] += 1
+        self.total += seconds
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """Return upper bound and count up to it, for each bucket."""
+        running = 0
+        rows = []
+        for bound, count in zip((*map(str, _BUCKETS), "+Inf"), self.counts, strict=True):
+            running += count
+            rows.append((bound, float(running)))
+        return rows
+
+
+class Family(NamedTuple):
+    """A metric. `name` lacks the prefix, and a counter's `_total`.
+
+    `labels` maps names to all the values there are, or to none where they can't be listed.
+    """
+
+    kind: str
+    name: str
+    meaning: str
+    labels: Mapping[str, tuple[str, ...]] = {}
+
+    def zeros(self) -> Counter[Any]:
+        """Return a count of 0 for each combination of the labels' values."""
+        combinations = product(*self.labels.values())
+        return Counter(dict.fromkeys((each if len(each) > 1 else each[0] for each in combinations), 0))
+
+    def of(self, value: float | Histogram) -> Metric:
+        """Return the family of a single value."""
+        return self.by({(): value})
+
+    def by(self, values: Mapping[Any, float | Histogram]) -> Metric:
+        """Return the family of values by label values: a string, or a tuple of several."""
+        family = _KINDS[self.kind](_PREFIX + self.name, self.meaning, labels=self.labels)
+        for key, value in values.items():
+            labels = (key,) if isinstance(key, str) else key
+            if isinstance(value, Histogram):
+                family.add_metric(labels, value.cumulative(), value.total)
+            else:
+                family.add_metric(labels, value)
+        return family  # type: ignore[no-any-return]  # one of _KINDS
+
+
+_KINDS: Final[Mapping[str, Any]] = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
+
+
+# The token.
+TOKEN_STATE: Final = Family(
+    "gauge",
+    "token_state",
+    "1 for the state that the token is in, 0 for the others.",
+    {"state": tuple(each.value for each in TokenState)},
+)
+TOKEN_EXPIRES: Final = Family(
+    "gauge",
+    "token_expires_timestamp_seconds",
+    "When the token in hand stops being used, safety margin off; absent before the first token.",
+)
+TOKEN_ISSUED: Final = Family(
+    "gauge",
+    "token_issued_timestamp_seconds",
+    "When the token in hand was asked for; absent before the first token.",
+)
+TOKEN_NEXT_REFRESH: Final = Family(
+    "gauge", "token_next_refresh_timestamp_seconds", "When the next token request is due."
+)
+TOKEN_REFRESHES: Final = Family(
+    "counter",
+    "token_refreshes",
+    "Token requests, by how they ended and why they were made.",
+    {"outcome": ("success", "failure"), "reason": tuple(each.value for each in Reason)},
+)
+TOKEN_REFRESH_FAILURES: Final = Family(
+    "counter",
+    "token_refresh_failures",
+    "Token requests that failed, by what failed.",
+    {"kind": FAILURE_KINDS},
+)
+TOKEN_REFRESH_DURATION: Final = Family(
+    "histogram", "token_refresh_duration_seconds", "How long token requests took, failed ones too."
+)
+CONSECUTIVE_FAILURES: Final = Family(
+    "gauge",
+    "token_refresh_consecutive_failures",
+    "Token requests that failed since the last one that did not.",
+)
+CREDENTIALS_DENIED: Final = Family(
+    "gauge",
+    "token_credentials_refused",
+    "1 while the token endpoint refuses the credentials, three times in a row or more.",
+)
+CREDENTIALS_CHANGES: Final = Family(
+    "counter", "credentials_changes", "Times that the credential files held another pair."
+)
+CREDENTIALS_READ_FAILURES: Final = Family(
+    "counter",
+    "credentials_read_failures",
+    "Looks at the credential files, one in 5 s, that found a file missing, empty or not readable.",
+)
+TOKEN_UNAUTHORIZED: Final = Family(
+    "counter", "token_refused", "Tokens in hand that the API answered with 401 before their time."
+)
+TOKEN_WAIT: Final = Family(
+    "histogram",
+    "token_wait_duration_seconds",
+    "How long requests waited for a token, of those that had to; some of them got none.",
+)
+
+# Requests.
+REQUESTS: Final = Family(
+    "counter",
+    "requests",
+    "Requests that were accepted for forwarding and have ended, by the status sent to the client.",
+    {"operation": (), "method": METHODS, "status": ()},
+)
+REQUEST_DURATION: Final = Family(
+    "histogram",
+    "request_duration_seconds",
+    "From a request's head to the end of its response, or of its tunnel.",
+    {"operation": ()},
+)
+UPSTREAM_DURATION: Final = Family(
+    "histogram",
+    "upstream_duration_seconds",
+    "From sending a request's head to the API's final head.",
+    {"operation": ()},
+)
+IN_FLIGHT: Final = Family("gauge", "requests_in_flight", "Requests that are being forwarded.")
+REQUEST_PROBLEMS: Final = Family(
+    "counter",
+    "request_problems",
+    "Requests accepted for forwarding whose end was not the API's answer, by problem.",
+    {"problem": (*(each.code for each in problems.ALL if not each.rejection), "client_gone")},
+)
+REJECTED: Final = Family(
+    "counter",
+    "rejected_requests",
+    "Requests that the proxy refused as the client's fault, by problem.",
+    {"reason": (*(each.code for each in problems.ALL if each.rejection), TLS_HANDSHAKE)},
+)
+RETRIES: Final = Family(
+    "counter", "retries", "Requests sent again.", {"reason": ("token_refused", "connection_lost")}
+)
+REQUEST_BYTES: Final = Family("counter", "request_bytes", "Content of requests, in bytes.")
+RESPONSE_BYTES: Final = Family("counter", "response_bytes", "Content of responses, in bytes.")
+
+# Connections.
+CLIENT_CONNECTIONS: Final = Family("gauge", "client_connections", "Clients that are connected.")
+CLIENT_LIMIT: Final = Family(
+    "gauge", "client_connections_limit", "Clients that may be connected; more wait to be accepted."
+)
+CERTIFICATE_RELOADS: Final = Family(
+    "counter",
+    "listen_certificate_reloads",
+    "Changes of the listener's certificate files, by whether the new ones could be used.",
+    {"outcome": ("success", "failure")},
+)
+UPSTREAM_CONNECTIONS: Final = Family(
+    "gauge", "upstream_connections", "Connections to the API.", {"state": ("active", "idle", "connecting")}
+)
+UPSTREAM_LIMIT: Final = Family("gauge", "upstream_connections_limit", "Connections to the API at most.")
+QUEUE_LENGTH: Final = Family("gauge", "upstream_queue_length", "Requests that wait for a connection.")
+QUEUE_LIMIT: Final = Family(
+    "gauge", "upstream_queue_limit", "Requests that may wait for a connection; more get 503."
+)
+CONNECTS: Final = Family(
+    "counter",
+    "upstream_connects",
+    "Attempts to connect to the API, by how they ended.",
+    {
+        "outcome": (
+            "ok",
+            *(
+                each.code
+                for each in (
+                    problems.DNS_ERROR,
+                    problems.CONNECTION_REFUSED,
+                    problems.EGRESS_PROXY_REFUSED,
+                    problems.CONNECTION_TIMEOUT,
+                    problems.TLS_ERROR,
+                    problems.TLS_CERTIFICATE,
+                )
+            ),
+        )
+    },
+)
+CONNECT_DURATION: Final = Family(
+    "histogram",
+    "upstream_connect_duration_seconds",
+    "How long it took to connect to the API: DNS, TCP, egress proxy and TLS; failed attempts too.",
+)
+
+# The proxy itself.
+INTERNAL_ERRORS: Final = Family(
+    "counter", "internal_errors", "Exceptions where none should be; each is in the log."
+)
+LOG_SUPPRESSED: Final = Family(
+    "counter", "log_lines_suppressed", "Log lines left out because many like them had come.", {"event": ()}
+)
+BUILD_INFO: Final = Family(
+    "gauge", "build_info", "Always 1; the versions are the labels.", {"version": (), "python": ()}
+)
+
+
+FAMILIES: Final = tuple(each for each in list(globals().values()) if isinstance(each, Family))
+
+
+def as_json(families: Iterable[Metric]) -> dict[str, Any]:
+    """Return all numbers by name without prefix: a number, or a list of objects with labels and `value`.
+
+    Of histograms there are count and sum.
+    """
+    found: dict[str, Any] = {}
+    for family in families:
+        for sample in family.samples:
+            name = sample.name.removeprefix(_PREFIX)
+            if name.endswith("_bucket"):
+                continue
+            if sample.labels:
+                found.setdefault(name, []).append({**sample.labels, "value": sample.value})
+            else:
+                found[name] = sample.value
+    return found
+
+
+def as_markdown_table() -> str:
+    """Return a table of all metrics, for the documentation."""
+    rows = ["| metric | type | what | labels |", "| --- | --- | --- | --- |"]
+    for family in FAMILIES:
+        name = _PREFIX + family.name + ("_total" if family.kind == "counter" else "")
+        labels = "; ".join(
+            f"`{label}`: {', '.join(values)}" if values else f"`{label}`"
+            for label, values in family.labels.items()
+        )
+        rows.append(f"| `{name}` | {family.kind} | {family.meaning} | {labels} |")
+    return "\n".join(rows)

@@ -1,0 +1,62 @@
+"""The emulator over https, with an authority of its own."""
+
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import NamedTuple
+
+import aiohttp
+import trustme
+from aiohttp import web
+
+from bits_auth_proxy.clock import SystemClock
+from bits_auth_proxy.emulator.server import Emulator
+from bits_auth_proxy.sidecar import Sidecar
+from tests.support.commands import CLIENT_ID, CLIENT_SECRET
+from tests.support.stand import APPLICATION, CREATE
+
+
+class SecureApi(NamedTuple):
+    """Its origin, and the settings that lead to it."""
+
+    origin: str
+    env: dict[str, str]
+
+
+@contextlib.asynccontextmanager
+async def secure_api(directory: Path, *, demanding: bool = False) -> AsyncIterator[SecureApi]:
+    """Serve it; the authority's file goes to `directory`.
+
+    `demanding`: clients must have a certificate of the authority, too; one is in `client.pem` there.
+    """
+    authority = trustme.CA()
+    ca_file = directory / "ca.pem"
+    authority.cert_pem.write_to_path(ca_file)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+    if demanding:
+        authority.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
+        authority.issue_cert("the-proxy").private_key_and_cert_chain_pem.write_to_path(
+            directory / "client.pem"
+        )
+    emulator = Emulator(client_id=CLIENT_ID, client_secret=CLIENT_SECRET, clock=SystemClock())
+    runner = web.AppRunner(emulator.app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    try:
+        yield SecureApi(
+            f"https://localhost:{runner.addresses[0][1]}", {"BITS_UPSTREAM__CA_FILE": str(ca_file)}
+        )
+    finally:
+        await runner.cleanup()
+
+
+async def create(sidecar: Sidecar) -> tuple[int, str]:
+    """Create an application; return the status and Proxy-Status."""
+    async with (
+        aiohttp.ClientSession(f"http://{sidecar.addresses[0]}") as session,
+        session.post(CREATE, json=APPLICATION) as answer,
+    ):
+        return answer.status, answer.headers.get("Proxy-Status", "")

@@ -1,0 +1,88 @@
+"""A token endpoint under the test's control, and a waiter and an observer that remember."""
+
+import asyncio
+
+from bits_auth_proxy.auth.bits_oauth import ClientCredentials, FailureKind, TokenGrant, TokenRequestError
+from bits_auth_proxy.auth.tokens import AccessToken, TokenUnavailable
+
+
+class FakeEndpoint:
+    """Implements `bits_auth_proxy.auth.refresher.TokenEndpoint`: every request waits to be answered."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        """The client ids of all requests."""
+        self.pending: list[asyncio.Future[TokenGrant]] = []
+        self.automatic: float | None = None
+        """A lifetime with which to answer at once, instead of waiting."""
+        self.issued = 0
+
+    async def fetch_token(self, credentials: ClientCredentials) -> TokenGrant:
+        self.asked.append(credentials.client_id)
+        if self.automatic is not None:
+            return self._grant(self.automatic)
+        future: asyncio.Future[TokenGrant] = asyncio.get_running_loop().create_future()
+        self.pending.append(future)
+        return await future
+
+    def grant(self, lifetime: float = 3600.0) -> None:
+        """Answer the oldest request with a token."""
+        self.pending.pop(0).set_result(self._grant(lifetime))
+
+    def fail(self, kind: FailureKind = "server_error", *, retry_after: float | None = None) -> None:
+        """Answer the oldest request with a failure."""
+        self.pending.pop(0).set_exception(
+            TokenRequestError(kind, f"emulated: {kind}", retry_after=retry_after)
+        )
+
+    def crash(self, error: Exception) -> None:
+        """Let the oldest request raise what it should not."""
+        self.pending.pop(0).set_exception(error)
+
+    def _grant(self, lifetime: float) -> TokenGrant:
+        self.issued += 1
+        return TokenGrant(
+            f"token-{self.issued}", lifetime, lifetime_assumed=False, scope="application", date=None
+        )
+
+
+class Waiter:
+    """Implements `TokenWaiter`."""
+
+    def __init__(self) -> None:
+        self.token: AccessToken | None = None
+        self.unavailable: TokenUnavailable | None = None
+        self.calls = 0
+
+    def token_ready(self, token: AccessToken) -> None:
+        self.token = token
+        self.calls += 1
+
+    def token_unavailable(self, reason: TokenUnavailable) -> None:
+        self.unavailable = reason
+        self.calls += 1
+
+
+class RefreshLog:
+    """Implements `RefreshObserver`."""
+
+    def __init__(self) -> None:
+        self.obtained: list[str] = []
+        self.failed: list[tuple[str, str]] = []
+        self.durations: list[float] = []
+        self.refused = 0
+        self.crashes: list[BaseException] = []
+
+    def token_obtained(self, token: AccessToken, reason: str, duration: float, *, assumed: bool) -> None:
+        self.obtained.append(reason)
+        self.durations.append(duration)
+
+    def token_failed(self, error: TokenRequestError, reason: str, duration: float) -> None:
+        self.failed.append((error.kind, reason))
+        self.durations.append(duration)
+
+    def token_unauthorized(self, token: AccessToken) -> None:
+        self.refused += 1
+
+    def crashed(self, error: BaseException) -> None:
+        self.crashes.append(error)

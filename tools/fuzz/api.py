@@ -1,0 +1,162 @@
+"""The API of the fuzzer: reads requests as strictly as the RFC allows, and answers with the cases' bytes."""
+
+import asyncio
+import contextlib
+import re
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from tests.support.rawclient import reset_on_close
+from tests.support.recorder import TOKEN
+from tests.unit.forward.test_access import as_a_lenient_server_reads
+from tools.fuzz.cases import MARK, Case, Leaving
+
+_LINE: Final = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) ([!-~\x80-\xff]+) HTTP/1\.1\Z")
+_FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([^\x00-\x08\x0a-\x1f\x7f]*)\Z")
+_SIZE: Final = re.compile(rb"[0-9a-f]{1,8}\r\n\Z")
+_CREDENTIALS: Final = re.compile(rb"Bearer " + TOKEN.encode() + rb"(-[0-9]+)?\Z")
+_OAUTH2: Final = re.compile(rb"(?:\A|/)oauth2/.")
+_SWITCHES: Final = re.compile(rb"\s*(HTTP/1\.[01] 1(?!01)[^\0]*?\r\n\r\n)*HTTP/1\.[01] 101 ")
+_DEFAULT: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Violation(Exception):  # noqa: N818 - of what the API may rely on
+    """Something that must never come up to the API."""
+
+
+class Request:
+    """What the API needs of one request."""
+
+    def __init__(self, head: bytes) -> None:
+        """Take a head with its empty line. Raises Violation."""
+        self.head = head
+        line, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+        match = _LINE.match(line)
+        if not match:
+            raise Violation(f"not a request line: {line!r}")
+        self.method, self.target = match.groups()
+        self.fields: dict[bytes, list[bytes]] = {}
+        for each in lines:
+            field = _FIELD.match(each)
+            if not field:
+                raise Violation(f"not a field: {each!r}")
+            self.fields.setdefault(field[1].lower(), []).append(field[2])
+        self._judge()
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body; None: chunked."""
+        if b"transfer-encoding" in self.fields:
+            return None
+        return int(self.fields.get(b"content-length", [b"0"])[0])
+
+    @property
+    def upgrades(self) -> bool:
+        return b"upgrade" in self.fields
+
+    def _judge(self) -> None:
+        path = self.target.partition(b"?")[0]
+        meant = as_a_lenient_server_reads(path)
+        if _OAUTH2.search(meant) and (self.method, path) != (b"GET", b"/oauth2/userinfo"):
+            raise Violation(f"the token endpoint: {path!r}")
+        credentials = self.fields.get(b"authorization", [])
+        if len(credentials) != 1 or not _CREDENTIALS.match(credentials[0]):
+            raise Violation(f"not the proxy's credentials, once: {credentials}")
+        if len(self.fields.get(b"host", [])) != 1:
+            raise Violation("not one Host")
+        encoding = self.fields.get(b"transfer-encoding")
+        length = self.fields.get(b"content-length")
+        if encoding not in (None, [b"chunked"]) or (encoding and length) or (length and len(length) > 1):
+            raise Violation(f"framing: {encoding} {length}")
+        for name in (b"proxy-authorization", b"te", b"forwarded", b"x-forwarded-for", b"expect"):
+            if name in self.fields:
+                raise Violation(f"{name!r} was not for the API")
+
+
+class Api:
+    """Serves what `cases` say, by the marks in the requests; `report` hears of what is wrong."""
+
+    def __init__(self, cases: Mapping[bytes, Case], report: Callable[[str, bytes], None]) -> None:
+        self._cases = cases
+        self._report = report
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server
+        self.requests = 0
+
+    async def start(self, context: ssl.SSLContext | None) -> int:
+        """Serve, with TLS if there is a context; return the port."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=2**20, ssl=context)
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def close(self) -> None:
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen = b""
+        try:
+            while True:
+                seen = await reader.readuntil(b"\r\n\r\n")
+                request = Request(seen)
+                self.requests += 1
+                case = self._whose(seen)
+                if case is not None and case.early:
+                    writer.write(case.answer)
+                    seen += await self._body(reader, request)
+                    self._whose(seen, case)
+                else:
+                    seen += await self._body(reader, request)
+                    case = self._whose(seen)
+                    writer.write(_DEFAULT if case is None else case.answer)
+                if case is not None and request.upgrades and _SWITCHES.match(case.answer):
+                    # A tunnel: until its end, all is that one client's.
+                    while seen := await reader.read(65_536):
+                        self._whose(seen, case)
+                    break
+                if case is not None and case.api_leaves is not Leaving.STAY:
+                    if case.api_leaves is Leaving.RST:
+                        reset_on_close(writer)
+                    break
+        except Violation as error:
+            self._report(str(error), seen)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # The proxy gave up on a request, as it may.
+        except asyncio.LimitOverrunError:
+            self._report("a head without an end", seen)
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _body(self, reader: asyncio.StreamReader, request: Request) -> bytes:
+        if request.length is not None:
+            return await reader.readexactly(request.length)
+        body = b""
+        while True:
+            size = await reader.readuntil(b"\r\n")
+            if not _SIZE.match(size):
+                raise Violation(f"not a chunk's size: {size!r}")
+            chunk = await reader.readexactly(int(size, 16) + 2)
+            if not chunk.endswith(b"\r\n"):
+                raise Violation("a chunk without an end")
+            body += size + chunk
+            if int(size, 16) == 0:
+                return body
+
+    def _whose(self, data: bytes, case: Case | None = None) -> Case | None:
+        """Return the case that `data` belongs to, if it still can be told. Raises Violation if to two."""
+        for mark in MARK.findall(data):
+            found = self._cases.get(mark[1:])
+            if found is not None and case is not None and found is not case:
+                raise Violation(f"bytes of cases {found.number} and {case.number} in one request")
+            case = found or case
+        return case

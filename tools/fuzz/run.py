@@ -1,0 +1,291 @@
+"""One run of the fuzzer: the stand, the clients, and what is held against what was seen."""
+
+import asyncio
+import contextlib
+import gc
+import io
+import itertools
+import os
+import ssl
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from bits_auth_proxy.settings.addresses import TcpAddress
+from bits_auth_proxy.sidecar import Sidecar
+from tests.support.leftovers import leftovers, open_descriptors
+from tests.support.pki import Pki
+from tests.support.rawclient import reset_on_close
+from tests.support.recorder import TOKEN, recording
+from tests.support.stand import sidecar_for
+from tests.support.waiting import HANGS
+from tools.fuzz.answers import fault_in
+from tools.fuzz.api import Api
+from tools.fuzz.cases import MARK, Case, Leaving, make_case
+
+CLIENTS: Final = 24
+QUIET: Final = 0.03
+"""Seconds without a byte after which a client leaves; a slower machine sees fewer answers."""
+STAYS: Final = 4.0
+"""How long the few stay that wait for the proxy's own deadlines."""
+GROWTH: Final = 24 * 2**20
+"""Bytes that the process, the fuzzer included, may grow by after its warm-up."""
+_ENV: Final = {
+    "BITS_LIMITS__HEAD_TIMEOUT": "1",
+    "BITS_UPSTREAM__RESPONSE_TIMEOUT": "2",
+    "BITS_UPSTREAM__IDLE_STREAM_TIMEOUT": "2",
+    "BITS_ACCESS_LOG": "off",
+}
+_CRASHED: Final = '"internal_error"'
+_STALL: Final = 0.5
+"""Seconds for which all who take part may be held up by the machine before deadlines are missed by that."""
+
+
+class Run:
+    """What was found, and how much was tried."""
+
+    def __init__(self, *, seed: int, failures: Path, secure: bool) -> None:
+        self._seed = seed
+        self._secure = secure
+        self._failures = failures
+        self._cases: dict[bytes, Case] = {}
+        self._log = io.StringIO()
+        self._context: ssl.SSLContext | None = None
+        self.findings: list[str] = []
+        self._outcomes: Counter[str] = Counter()
+        self._growth = 0.0
+        self._requests = 0
+        self._seconds = 0.0
+        self._stalled = 0.0
+        """When all was last held up, on the event loop's clock."""
+
+    async def run(self, *, seconds: float, only: Sequence[int] | None) -> None:
+        """Try cases for `seconds`, or those of the numbers `only`."""
+        began = time.monotonic()
+        async with self._stand() as (sidecar, address), self._watching():
+            before = open_descriptors()
+            warm = 0.0
+            if only is None:
+                numbers = itertools.count()
+                await self._all(_until(began + seconds / 4, numbers), address)
+                gc.collect()
+                warm = _resident()
+                await self._all(_until(began + seconds, numbers), address)
+            else:
+                await self._all(iter(only), address)
+            await self._settle(sidecar, before)
+            gc.collect()
+            self._growth = _resident() - (warm or _resident())
+            if self._growth > GROWTH:
+                self._find(f"memory grew by {self._growth / 2**20:.1f} MiB")
+            await self._normal(address)
+        if self._outcomes["good and lost"] > max(5, sum(self._outcomes.values()) / 200):
+            self._find(f"{self._outcomes['good and lost']} good requests failed")
+        self._seconds = time.monotonic() - began
+
+    def summary(self) -> str:
+        total = sum(self._outcomes.values())
+        outcomes = ", ".join(f"{count} {name}" for name, count in self._outcomes.most_common())
+        lines = [
+            f"{total} cases in {self._seconds:.0f} s: {outcomes}",
+            f"{self._requests} requests reached the API; memory grew by {self._growth / 2**20:.1f} MiB",
+        ]
+        return "\n".join([*lines, *(f"FOUND: {finding}" for finding in self.findings)])
+
+    @contextlib.asynccontextmanager
+    async def _stand(self) -> AsyncIterator[tuple[Sidecar, TcpAddress]]:
+        api = Api(self._cases, self._report)
+        try:
+            async with recording() as tokens, self._secrets(api) as (origin, more):
+                # Short, so that a 401 often meets another token and is mended.
+                tokens.lifetime = 2
+                token_url = f"http://{tokens.authority}/v1/oauth2/token"
+                env = {**_ENV, **more, "BITS_TOKEN_URL": token_url}
+                async with sidecar_for(origin, self._log, **env) as sidecar:
+                    address = sidecar.addresses[0]
+                    assert isinstance(address, TcpAddress)
+                    await self._normal(address)
+                    yield sidecar, address
+        finally:
+            await api.close()
+            self._requests = api.requests
+
+    @contextlib.asynccontextmanager
+    async def _secrets(self, api: Api) -> AsyncIterator[tuple[str, dict[str, str]]]:
+        """Start `api`; yield its origin, and the settings of TLS on both sides if that is wanted."""
+        if not self._secure:
+            yield f"http://127.0.0.1:{await api.start(None)}", {}
+            return
+        with tempfile.TemporaryDirectory() as directory:
+            pki = Pki(Path(directory))
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            pki.authority.issue_cert("localhost").configure_cert(context)
+            self._context = pki.client()
+            settings = {**pki.settings, "BITS_UPSTREAM__CA_FILE": str(pki.ca_file)}
+            yield f"https://localhost:{await api.start(context)}", settings
+
+    @contextlib.asynccontextmanager
+    async def _watching(self) -> AsyncIterator[None]:
+        """Note when the machine holds up this process."""
+        loop = asyncio.get_running_loop()
+
+        async def watch() -> None:
+            while True:
+                before = loop.time()
+                await asyncio.sleep(0.1)
+                if loop.time() - before > _STALL:
+                    self._stalled = loop.time()
+
+        watching = asyncio.ensure_future(watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+
+    async def _connect(self, address: TcpAddress) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(address.host, address.port, ssl=self._context)
+
+    # The clients.
+
+    async def _all(self, numbers: Iterator[int], address: TcpAddress) -> None:
+        async def work() -> None:
+            for number in numbers:
+                case = make_case(self._seed, number)
+                self._cases[case.digits] = case
+                try:
+                    await self._try(case, address)
+                finally:
+                    # Its bytes may be on their way still; a while later they belong to nobody.
+                    asyncio.get_running_loop().call_later(STAYS, self._cases.pop, case.digits, None)
+                self._look_for_crashes()
+                if len(self.findings) >= 5:
+                    return
+
+        await asyncio.gather(*(work() for _ in range(CLIENTS)))
+
+    async def _try(self, case: Case, address: TcpAddress) -> None:
+        received = b""
+        began = asyncio.get_running_loop().time()
+        reader, writer = await self._connect(address)
+        quiet = STAYS if case.client_leaves is Leaving.STAY or case.good else QUIET
+        try:
+            for piece in case.request:
+                writer.write(piece)
+                await asyncio.sleep(0)
+            if case.client_leaves is Leaving.HALF and not case.good and writer.can_write_eof():
+                writer.write_eof()
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    async with asyncio.timeout(quiet):
+                        piece = await reader.read(65_536)
+                    received += piece
+                    if not piece or (case.good and received.endswith(b"A" + case.digits)):
+                        break
+        except (
+            ConnectionError,
+            RuntimeError,
+            ssl.SSLError,
+        ):  # The latter is uvloop's word for writing to what is closed.
+            self._outcomes["reset"] += 1
+        finally:
+            if case.client_leaves is Leaving.RST:
+                reset_on_close(writer)
+            writer.close()
+            with contextlib.suppress(OSError):  # also that it was closed before
+                await writer.wait_closed()
+        # Who watches has a turn, too.
+        await asyncio.sleep(0)
+        self._judge(case, received, stalled=self._stalled >= began)
+
+    def _judge(self, case: Case, received: bytes, *, stalled: bool) -> None:
+        self._outcomes[received[9:12].decode("latin-1") if received else "no answer"] += 1
+        if TOKEN.encode() in received:
+            self._find("the token reached a client", case, received)
+        for mark in MARK.findall(received):
+            other = self._cases.get(mark[1:])
+            if other is not None and other is not case:
+                self._find(f"bytes of case {other.number} reached another client", case, received)
+        # Which answer is one to HEAD can't be told once the bytes of requests have been shuffled.
+        if b"HEAD" not in b"".join(case.request) and (fault := fault_in(received)):
+            self._find(fault, case, received)
+        if not case.good:
+            return
+        if b'"connection_lost"' in received:
+            # Sent again once: that connection may be one that the API is closing, too.
+            self._outcomes["good and lost"] += 1
+        elif not (received.startswith(b"HTTP/1.1 200 ") and received.endswith(b"A" + case.digits)):
+            if stalled:
+                self._outcomes["good and held up"] += 1
+                return
+            self._find("a good request was not answered as it should be", case, received)
+
+    async def _normal(self, address: TcpAddress) -> None:
+        """A request among no others is answered."""
+        reader, writer = await self._connect(address)
+        writer.write(b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        async with asyncio.timeout(HANGS):
+            answer = await reader.read()
+        if not (answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"\r\n\r\nok")):
+            self._find(f"a normal request: {answer!r}")
+        writer.close()
+        await writer.wait_closed()
+
+    # What is left.
+
+    async def _settle(self, sidecar: Sidecar, descriptors: int) -> None:
+        """Wait until nothing of the cases is left; it must come to that by the proxy's deadlines alone."""
+        end = time.monotonic() + HANGS
+        # Nothing tells of the end of this.
+        while any(leftovers(sidecar, descriptors).values()) and time.monotonic() < end:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        for what, count in leftovers(sidecar, descriptors).items():
+            if count:
+                self._find(f"{count} {what} left")
+
+    # Findings.
+
+    def _look_for_crashes(self) -> None:
+        log = self._log.getvalue()
+        if _CRASHED in log:
+            self._find("an exception escaped; in flight were the cases written", written=log)
+            for case in list(self._cases.values()):
+                self._write(case, b"")
+        if log:
+            self._log.seek(0)
+            self._log.truncate()
+
+    def _report(self, what: str, seen: bytes) -> None:
+        marks = [self._cases.get(mark[1:]) for mark in MARK.findall(seen)]
+        self._find(what, next((case for case in marks if case is not None), None), seen)
+
+    def _find(self, what: str, case: Case | None = None, seen: bytes = b"", *, written: str = "") -> None:
+        where = ""
+        if case is not None:
+            where = f" (again: --seed {self._seed} --case {case.number}; bytes: {self._write(case, seen)})"
+        if written:
+            self._failures.mkdir(exist_ok=True)
+            path = self._failures / f"{self._seed}.log"
+            path.write_text(written)
+            where = f" ({path})"
+        self.findings.append(what + where)
+        print(f"FOUND: {what}{where}", flush=True)
+
+    def _write(self, case: Case, seen: bytes) -> Path:
+        self._failures.mkdir(exist_ok=True)
+        path = self._failures / f"{self._seed}-{case.number}"
+        parts = {"request": b"".join(case.request), "answer": case.answer, "seen": seen}
+        for name, data in parts.items():
+            path.with_suffix("." + name).write_bytes(data)
+        return path
+
+
+def _until(end: float, numbers: Iterator[int]) -> Iterator[int]:
+    while time.monotonic() < end:
+        yield next(numbers)
+
+
+def _resident() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
