@@ -21,8 +21,8 @@ class SettingError(OperatorError):
     """A setting, or the file that it names, can't be used; the text names the variable."""
 
 
-class ClientError(ProxyError):
-    """The client that called the proxy sent something that can't be accepted."""
+class PeerError(ProxyError):
+    """The peer that sent an HTTP message, be it a client or the API, broke the protocol."""
 
 
 class UpstreamError(ProxyError):
