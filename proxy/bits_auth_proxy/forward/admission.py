@@ -5,7 +5,6 @@ from typing import Final, final
 from bits_auth_proxy.forward import problems
 from bits_auth_proxy.forward.access import AccessRules, Decision, HostRule, SiteRule, split_target
 from bits_auth_proxy.forward.headers import RequestRules
-from bits_auth_proxy.forward.problems import Problem
 from bits_auth_proxy.http1.messages import RequestHead
 
 _RULED: Final = frozenset((b"authorization", b"origin", b"sec-fetch-site", b"via"))
@@ -43,24 +42,19 @@ class Admission:
                 return Decision(problems.BAD_TARGET, detail=str(error))
             path = head.target.partition(b"?")[0]
         decision = self._access.decide(head.method, path)
-        problem = self._objection(head, authority)
-        return decision if problem is None else Decision(problem)
-
-    def _objection(self, head: RequestHead, authority: bytes | None) -> Problem | None:
-        """Return what speaks against a request apart from its method and path."""
         host_rule = self._host_rule
         if not host_rule.accepts(head.host):
-            return problems.MISDIRECTED
+            return Decision(problems.MISDIRECTED)
         if authority is not None and not host_rule.accepts_authority(authority):
-            return problems.MISDIRECTED
+            return Decision(problems.MISDIRECTED)
         if not _RULED.isdisjoint(head.by_name):
             rules = self._request_rules
             if not self._site_rule.accepts(head):
-                return problems.CROSS_SITE
+                return Decision(problems.CROSS_SITE)
             if rules.rejects(head):
-                return problems.OWN_CREDENTIALS
+                return Decision(problems.OWN_CREDENTIALS)
             if rules.is_loop(head):
-                return problems.LOOP
+                return Decision(problems.LOOP)
         if self.max_body is not None and head.length > self.max_body:
-            return problems.BODY_TOO_LARGE
-        return None
+            return Decision(problems.BODY_TOO_LARGE)
+        return decision

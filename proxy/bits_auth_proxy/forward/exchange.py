@@ -140,16 +140,12 @@ class Exchange:
         self.head = head
         self.repeatable = decision.repeatable
         self.record = RequestRecord(
-            operation=decision.operation,
-            method=head.method,
-            request_id=request_id,
-            traceparent=head.by_name.get(b"traceparent", b""),
-            started=now,
+            decision.operation, head.method, request_id, head.by_name.get(b"traceparent", b""), now
         )
         self.state = _AWAITING_TOKEN
         self._token: AccessToken | None = None
         self._upstream: UpstreamConnection | None = None
-        self._replay = ReplayBuffer(context.replay_budget, limit=context.max_replay_body)
+        self._replay = ReplayBuffer(context.replay_budget, context.max_replay_body)
         self._relay = ResponseRelay(head, context.response_rules, request_id)
         self._request_done = self._continued = False
         self._retried = self._token_replaced = False
@@ -326,16 +322,16 @@ class Exchange:
     def response_head(self, head: ResponseHead, length: int) -> None:
         """Take the final head: relay it, or hold back a 401 to our token that another token may mend."""
         self.record.answered = self._context.clock.now()
-        self._relay.arrive(head, length)
         token = self._token
         if head.status == _SWITCHING_PROTOCOLS:
             self._switch(head)
         elif head.status != _UNAUTHORIZED_STATUS or token is None:
-            self._begin_relay(head)
+            self._begin_relay(head, length)
         elif self._replay.held and not self._token_replaced:
             self.state = _UNAUTHORIZED
+            self._relay.hold(head, length)
         else:
-            self._begin_relay(head)
+            self._begin_relay(head, length)
             self._context.tokens.unauthorized(token, self)
             self._context.tokens.forget(self)
 
@@ -450,11 +446,13 @@ class Exchange:
 
     # Within: back.
 
-    def _begin_relay(self, head: ResponseHead) -> None:
-        self._replay.release()
+    def _begin_relay(self, head: ResponseHead, length: int) -> None:
+        if self._replay.held:
+            self._replay.release()
         self.state = _RELAYING
         self.record.status = head.status
-        self._relay.begin(reusable=self.head.keep_alive and self._request_done and not self._client.draining)
+        reusable = self.head.keep_alive and self._request_done and not self._client.draining
+        self._relay.begin(head, length, reusable=reusable)
 
     def _switch(self, head: ResponseHead) -> None:
         self._replay.release()
@@ -480,10 +478,10 @@ class Exchange:
 
     def _relay_unauthorized(self) -> None:
         """Let the client have the 401 that was held back."""
-        head = self._relay.head
-        if head is None:
+        relay = self._relay
+        if relay.head is None:
             return
-        self._begin_relay(head)
+        self._begin_relay(relay.head, relay.length)
         upstream = self._upstream
         if upstream is not None and not self._client.blocked:
             upstream.resume_reading()

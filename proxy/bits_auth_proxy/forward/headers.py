@@ -7,7 +7,6 @@ decided with the message.
 """
 
 import functools
-import operator
 import re
 from collections.abc import Container, Iterable
 from enum import Enum
@@ -79,8 +78,7 @@ _UPGRADE_LINES: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 _MAX_REQUEST_ID: Final = 200
 _AUTHORIZATION: Final = frozenset((b"authorization",))
 _LENGTH: Final = frozenset((b"content-length",))
-_NOTHING: Final[frozenset[bytes]] = frozenset()
-_ONWARD: Final = operator.itemgetter(Field._fields.index("onward"))
+_NOT_NOMINATIONS_OR_LENGTH: Final = _NOT_NOMINATIONS | _LENGTH
 _NO_CONTENT: Final = int(HTTPStatus.NO_CONTENT)
 _SWITCHING_PROTOCOLS: Final = int(HTTPStatus.SWITCHING_PROTOCOLS)
 # Version ff and ids of zeros alone are invalid; only versions after 00 may bring more.
@@ -157,10 +155,15 @@ class RequestRules:
         """
         # A format costs more than all pieces.
         lines = [head.method, b" ", head.target, self._start]
-        dropped = _nominated(head.connection_options) if head.connection_options else _NOTHING
+        dropped = head.connection_options
+        if dropped:
+            dropped -= _NOT_NOMINATIONS
         if authorization_line and b"authorization" in head.by_name:
             dropped |= _AUTHORIZATION
-        lines += _onward(head.fields, dropped) if dropped else map(_ONWARD, head.fields)
+        if dropped:
+            lines += [field.onward for field in head.fields if field.key not in dropped]
+        else:
+            lines += [field.onward for field in head.fields]
         length = head.length
         if length == CHUNKED:
             lines.append(b"Transfer-Encoding: chunked\r\n")
@@ -202,11 +205,16 @@ class ResponseRules:
                 for field in fields
             ]
         # The length can't be nominated away: it tells where the message ends (but see RFC 9110 section 8.6).
-        dropped = _nominated(head.connection_options) - _LENGTH if head.connection_options else _NOTHING
+        dropped = head.connection_options
+        if dropped:
+            dropped -= _NOT_NOMINATIONS_OR_LENGTH
         if head.status == _NO_CONTENT:
             dropped |= _LENGTH
         lines = [_status_line(head.status, head.reason)]
-        lines += _onward(fields, dropped) if dropped else map(_ONWARD, fields)
+        if dropped:
+            lines += [field.onward for field in fields if field.key not in dropped]
+        else:
+            lines += [field.onward for field in fields]
         if b"x-request-id" in by_name and b"x-request-id" not in dropped:
             request_id = b""
         if chunked:
@@ -223,7 +231,8 @@ class ResponseRules:
         lines = [_status_line(head.status, head.reason)]
         if head.status == _SWITCHING_PROTOCOLS:
             lines.append(_UPGRADE_LINES)
-        lines += _onward(head.fields, _nominated(head.connection_options) | _LENGTH)
+        dropped = (head.connection_options - _NOT_NOMINATIONS) | _LENGTH
+        lines += [field.onward for field in head.fields if field.key not in dropped]
         lines.append(b"\r\n")
         return b"".join(lines)
 
@@ -250,15 +259,6 @@ class ResponseRules:
             if reference[:1] == b"/"
             else b"/" + reference
         )
-
-
-def _nominated(connection_options: frozenset[bytes]) -> frozenset[bytes]:
-    """Return the fields that Connection names, apart from those that end here anyway."""
-    return connection_options - _NOT_NOMINATIONS
-
-
-def _onward(fields: Iterable[Field], dropped: Container[bytes]) -> list[bytes]:
-    return [field.onward for field in fields if field.key not in dropped]
 
 
 @functools.lru_cache(maxsize=256)

@@ -28,7 +28,7 @@ class RequestRecord:
     )
 
     def __init__(
-        self, *, operation: str, method: bytes, request_id: bytes, traceparent: bytes, started: float
+        self, operation: str, method: bytes, request_id: bytes, traceparent: bytes, started: float
     ) -> None:
         """Begin the record of a request that was admitted at `started`.
 

@@ -23,7 +23,7 @@ class ReplayBuffer:
 
     __slots__ = ("_budget", "_limit", "_reserved", "held", "pieces")
 
-    def __init__(self, budget: ReplayBudget, *, limit: int) -> None:
+    def __init__(self, budget: ReplayBudget, limit: int) -> None:
         """Hold at most `limit` bytes, as far as `budget` has them free."""
         self._budget: Final = budget
         self._limit: Final = limit

@@ -92,13 +92,14 @@ def joined(fields: Iterable[Field], singles: Mapping[bytes, str]) -> dict[bytes,
     Raises MalformedMessage where one of `singles` is repeated.
     """
     values: dict[bytes, bytes] = {}
-    for key, name, value, *_ in fields:
+    for field in fields:
+        key = field.key
         if key not in values:
-            values[key] = value
+            values[key] = field.value
         elif key in singles:
-            raise MalformedMessage(singles[key], f"more than one {name.decode('latin-1')} field")
+            raise MalformedMessage(singles[key], f"more than one {field.name.decode('latin-1')} field")
         else:
-            values[key] += b", " + value
+            values[key] += b", " + field.value
     return values
 
 

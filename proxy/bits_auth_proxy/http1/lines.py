@@ -6,7 +6,6 @@ methods and versions. Where a line is not plain the readers return None, and llh
 
 import re
 from collections.abc import Callable
-from functools import partial
 from typing import Final, NamedTuple, final
 
 from bits_auth_proxy.http1.messages import Field
@@ -48,9 +47,6 @@ _NOT_CACHED: Final = frozenset(
 )
 """Fields that hold secrets, or that differ in every message."""
 
-# The class's own constructor goes through a function of Python, which costs as much as reading the field.
-_new_field: Final = partial(tuple.__new__, Field)
-
 
 def make_field(name: bytes, value: bytes, ends: Callable[[bytes], bool] | None = None) -> Field:
     """Return the field of a name as received and a value, which may have whitespace behind it.
@@ -61,7 +57,7 @@ def make_field(name: bytes, value: bytes, ends: Callable[[bytes], bool] | None =
     value = value.rstrip(b" \t")
     key = name.lower()
     line = b"%b: %b\r\n" % (name, value)
-    return _new_field((key, name, value, line, b"" if ends is not None and ends(key) else line))
+    return Field(key, name, value, line, b"" if ends is not None and ends(key) else line)
 
 
 def path_of(target: bytes) -> bytes | None:
@@ -90,8 +86,8 @@ class FieldCache(ParseCache[Field | None]):
         return None if match is None else make_field(match[1], match[2], self._ends)
 
 
-def _may_repeat(field: Field | None) -> bool:
-    return field is not None and field.key not in _NOT_CACHED
+def _may_repeat(field: Field) -> bool:
+    return field.key not in _NOT_CACHED
 
 
 def _read_request_line(line: bytes) -> RequestLine | None:

@@ -9,7 +9,6 @@ A head that arrives whole, of plain lines only, is read line by line (see `lines
 means the same as if llhttp had read it.
 """
 
-import operator
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -43,7 +42,6 @@ _METHODS: Final = frozenset(
 _REASON: Final = re.compile(rb"[\t -~\x80-\xff]*\Z")
 _VERSIONS: Final = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
 
-_name_and_value: Final = operator.itemgetter(0, 2)
 
 HeadT = TypeVar("HeadT", RequestHead, ResponseHead)
 LineT = TypeVar("LineT", RequestLine, StatusLine)
@@ -214,7 +212,7 @@ class RequestParser(_HeadParser[RequestHead, RequestLine]):
 
     def _build(self, start: RequestLine, fields: list[Field]) -> RequestHead:
         method, target, minor_version, path = start
-        by_name = dict(map(_name_and_value, fields))
+        by_name = {field.key: field.value for field in fields}
         if len(by_name) < len(fields):
             by_name = joined(fields, REQUEST_SINGLES)
         head = RequestHead(method, target, minor_version, fields, by_name, path)
@@ -245,7 +243,7 @@ class ResponseParser(_HeadParser[ResponseHead, StatusLine]):
 
     def _build(self, start: StatusLine, fields: list[Field]) -> ResponseHead:
         status, reason, minor_version = start
-        by_name = dict(map(_name_and_value, fields))
+        by_name = {field.key: field.value for field in fields}
         if len(by_name) < len(fields):
             by_name = joined(fields, RESPONSE_SINGLES)
         head = ResponseHead(status, reason, minor_version, fields, by_name)

@@ -16,7 +16,8 @@ from bits_auth_proxy.telemetry.events import Event
 from bits_auth_proxy.telemetry.log import LOGGER
 from bits_auth_proxy.telemetry.repeat_limit import RepeatLimit, Timer
 
-_FIRST_ERROR: Final = 400
+FIRST_ERROR: Final = 400
+"""The lowest status that the access log counts as an error."""
 _SERVER_ERROR: Final = 500
 _USABLE: Final = (TokenState.FRESH, TokenState.STALE, TokenState.SUSPECT)
 
@@ -60,17 +61,13 @@ class EventLog:
     # Of requests.
 
     def exchange_ended(self, record: RequestRecord) -> None:
-        """Log a request that had been admitted, if it is to be logged."""
+        """Log a request that had been admitted; if not all are logged, one with an error or a problem."""
         status, problem = record.status, record.problem
         if self._log_all:
             if not problem and self._access_log is not None:
                 self._access_log.log(record)
                 return
-        elif not (
-            self._log_errors
-            and (problem or status >= _FIRST_ERROR)
-            and self._repeats.admits(events.REQUEST.name, problem or str(status))
-        ):
+        elif not self._log_errors or not self._repeats.admits(events.REQUEST.name, problem or str(status)):
             return
         level = self._log.warning if status >= _SERVER_ERROR or problem else self._log.info
         level(events.REQUEST.name, **_fields_of(record))

@@ -74,7 +74,7 @@ class Inspection:
         return {
             "start": self._text(start.decode("latin-1")),
             "fields": [
-                self._field(name.decode("latin-1"), value.decode("latin-1")) for _, name, value, *_ in fields
+                self._field(field.name.decode("latin-1"), field.value.decode("latin-1")) for field in fields
             ],
             "body": self._body(fields, copy),
         }
@@ -85,7 +85,7 @@ class Inspection:
     def _body(self, fields: list[Field], copy: BodyCopy) -> str:
         if not copy.size:
             return ""
-        by_name = {lower: value for lower, _, value, *_ in fields}
+        by_name = {field.key: field.value for field in fields}
         content = _decoded(copy.content, by_name.get(b"content-encoding", b"").strip().lower())
         if content is not None:
             try:

@@ -18,7 +18,7 @@ from bits_auth_proxy.auth.tokens import AccessToken, TokenState
 from bits_auth_proxy.clock import Clock
 from bits_auth_proxy.forward.record import RequestRecord
 from bits_auth_proxy.telemetry import metrics
-from bits_auth_proxy.telemetry.event_log import EventLog
+from bits_auth_proxy.telemetry.event_log import FIRST_ERROR, EventLog
 from bits_auth_proxy.telemetry.journal import Journal
 from bits_auth_proxy.telemetry.metrics import TLS_HANDSHAKE
 from bits_auth_proxy.telemetry.repeat_limit import Timer
@@ -52,6 +52,8 @@ class Telemetry(Collector):
         self._journal = journal
         self._traffic = TrafficCounters()
         self._token = TokenCounters()
+        # Most requests are not logged, and should not pay for a call that finds that out.
+        self._first_logged = 0 if access_log == "all" else FIRST_ERROR
         self._internal_errors = 0
         self._suppressed: Counter[str] = Counter()
         self._log = EventLog(
@@ -80,7 +82,8 @@ class Telemetry(Collector):
         """Count a request, note it, and log it if it is to be logged."""
         self._traffic.exchange_ended(record)
         self._journal.exchange(record)
-        self._log.exchange_ended(record)
+        if record.problem or record.status >= self._first_logged:
+            self._log.exchange_ended(record)
 
     def request_rejected(self, reason: str, peer: str, request_id: bytes) -> None:
         """Count, note and log a request that was rejected before it was admitted."""

@@ -64,7 +64,7 @@ def test_requests(method: bytes, target: bytes, lines: list[tuple[bytes, bytes]]
     connection = [(b"Connection", b", ".join(named))] if named else []
     raw = make.raw_head(method, target, [*lines, *connection, (b"Content-Length", b"0")])
     seen = rewritten(raw)
-    keys = [key for key, *_ in seen.fields]
+    keys = [each.key for each in seen.fields]
     assert (seen.method, seen.target, seen.host) == (method, target, b"api.bits.bi")
     gone = DROPPED | {name.lower() for name in named}
     assert not (set(keys) & gone) - REWRITTEN
@@ -78,7 +78,7 @@ def test_requests(method: bytes, target: bytes, lines: list[tuple[bytes, bytes]]
         for name, value in lines
         if name.lower() not in gone | REWRITTEN and not name.lower().startswith(b"x-forwarded-")
     ]
-    got = [(name, value) for key, name, value, *_ in seen.fields if key not in REWRITTEN]
+    got = [(each.name, each.value) for each in seen.fields if each.key not in REWRITTEN]
     assert got == expected
 
 
@@ -89,7 +89,7 @@ def test_kept_credentials_go_up_unless_the_client_itself_takes_them_back(
     raw = b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: " + value + b"\r\n" + nominates + b"\r\n"
     seen = rewritten(raw, ClientAuthorization.KEEP)
     expected = b"Bearer ours" if nominates else value
-    assert [v for key, _, v, *_ in seen.fields if key == b"authorization"] == [expected]
+    assert [each.value for each in seen.fields if each.key == b"authorization"] == [expected]
 
 
 def test_without_its_own_the_clients_request_gets_ours_in_every_mode() -> None:
@@ -121,14 +121,14 @@ def test_responses(status: int, lines: list[tuple[bytes, bytes]], named: list[by
     hop = {name.lower() for name in make.HOP_BY_HOP} - {b"trailer"}
     gone = hop | {name.lower() for name in named} - {b"content-length"}
     got = [
-        (name, value)
-        for key, name, value, *_ in seen.fields
-        if key not in (b"content-length", b"x-request-id")
+        (each.name, each.value)
+        for each in seen.fields
+        if each.key not in (b"content-length", b"x-request-id")
     ]
     expected = [
         (name, value) for name, value in lines if value and name.lower() not in gone | {b"x-request-id"}
     ]
     assert got == expected
-    ids = [value for key, _, value, *_ in seen.fields if key == b"x-request-id"]
+    ids = [each.value for each in seen.fields if each.key == b"x-request-id"]
     theirs = [value for name, value in lines if value and name.lower() == b"x-request-id"]
     assert ids == (theirs if theirs and b"x-request-id" not in gone else [b"r-1"])

@@ -271,7 +271,7 @@ NEVER_LATE = (
 def test_trailers_keep_order_and_bytes_but_bring_no_control_late(lines: list[tuple[bytes, bytes]]) -> None:
     fields = [make_field(name, value) for name, value in lines]
     passed = forwardable_trailers(fields, ())
-    assert not {key for key, *_ in passed} & {name.lower() for name in NEVER_LATE}
+    assert not {each.key for each in passed} & {name.lower() for name in NEVER_LATE}
     rest = iter(fields)
     assert all(field in rest for field in passed)
 

@@ -40,7 +40,7 @@ def read(raw: bytes) -> tuple[int, dict[str, str], bytes]:
     parser = ResponseParser(fields=RESPONSE_FIELDS, max_line=8192, max_head=65_536, max_fields=100)
     head = parser.feed(raw)
     assert head is not None
-    fields = {key.decode(): value.decode("latin-1") for key, _, value, *_ in head.fields}
+    fields = {each.key.decode(): each.value.decode("latin-1") for each in head.fields}
     assert len(fields) == len(head.fields)
     return head.status, fields, parser.rest
 

@@ -15,7 +15,7 @@ def test_the_budget_is_never_overdrawn_and_whole_at_the_end(
     budget = ReplayBudget(total)
     buffers = []
     for pieces in requests:
-        buffer = ReplayBuffer(budget, limit=limit)
+        buffer = ReplayBuffer(budget, limit)
         buffers.append(buffer)
         sent = 0
         for piece in pieces:

@@ -55,7 +55,7 @@ def test_a_request(
     head = parser.feed(sent)
     assert head is not None
     assert (head.method, head.target) == (method, b"/v1/x")
-    got = [(name, value) for key, name, value, *_ in head.fields if key not in OURS]
+    got = [(each.name, each.value) for each in head.fields if each.key not in OURS]
     assert got == [field for field in fields if field[0].lower() not in GONE]
     reader = open_body(head.length, max_overhead=10_000, max_fields=10)
     taken = rig.content
@@ -113,7 +113,7 @@ def test_an_answer(
         b"strict-transport-security",
     }
     added = (b"x-request-id", b"content-length", b"transfer-encoding", b"connection")
-    got = [(name, value) for key, name, value, *_ in head.fields if key not in added]
+    got = [(each.name, each.value) for each in head.fields if each.key not in added]
     assert got == [line for line in lines if line[0].lower() not in gone and line[0].lower() not in added]
     length = head.length
     assert (length == UNTIL_CLOSE) == (minor == 0 and framing != b"length")
@@ -123,7 +123,7 @@ def test_an_answer(
         return
     assert reader.feed(parser.rest) == content
     passing = [line for line in trailers if line[0] in (b"X-Sum", b"Server-Timing")]
-    assert [(name, value) for _, name, value, *_ in reader.trailers] == (
+    assert [(each.name, each.value) for each in reader.trailers] == (
         passing if framing == b"chunked" and minor == 1 else []
     )
     assert reader.done or length == UNTIL_CLOSE

@@ -52,7 +52,9 @@ def outcome(parser: Parser, feed: Callable[[bytes], Any], raw: bytes) -> Any:
         return error.reason
     if head is None:
         return None
-    return {name: getattr(head, name) for name in head.__slots__}, parser.rest
+    said = {name: getattr(head, name) for name in head.__slots__}
+    said["fields"] = [tuple(getattr(field, name) for name in field.__slots__) for field in head.fields]
+    return said, parser.rest
 
 
 def both(make_parser: Callable[..., Any], raw: bytes) -> tuple[Any, Any]:

@@ -42,8 +42,8 @@ def test_a_request_parses_back_however_it_is_cut(
     sent = make.raw_head(method, target, fields) + REST
     head, rest = parse_request(data.draw(make.splits(sent)))
     assert (head.method, head.target, head.minor_version, head.host) == (method, target, 1, b"localhost")
-    assert [(name, value) for _, name, value, *_ in head.fields] == [(b"Host", b"localhost"), *fields]
-    assert all(key == name.lower() for key, name, *_ in head.fields)
+    assert [(each.name, each.value) for each in head.fields] == [(b"Host", b"localhost"), *fields]
+    assert all(each.key == each.name.lower() for each in head.fields)
     assert rest == REST
 
 
@@ -61,7 +61,7 @@ def test_a_response_parses_back_however_it_is_cut(
         head = parser.feed(next(reads))
     assert (head.status, head.reason) == (status, b"Some Reason")
     assert head.length == (0 if status in (204, 304) else 5)
-    assert [(name, value) for _, name, value, *_ in head.fields][1:] == fields
+    assert [(each.name, each.value) for each in head.fields][1:] == fields
     assert parser.rest + b"".join(reads) == b"hello"
 
 
@@ -81,7 +81,7 @@ def test_a_chunked_body_reads_back_however_it_is_cut(
     assert content == b"".join(pieces)
     assert reader.done
     assert reader.rest + b"".join(reads) == REST
-    assert [(name, value) for _, name, value, *_ in reader.trailers] == trailers
+    assert [(each.name, each.value) for each in reader.trailers] == trailers
 
 
 @given(st.data(), make.bodies.filter(bool))
