@@ -1,7 +1,8 @@
-"""From settings to parts: what the commands need besides a whole sidecar, too."""
+"""Makes single parts from the settings, for the sidecar and for the commands that need only one of them."""
 
 import socket
 import ssl
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from yarl import URL
@@ -21,7 +22,7 @@ from bits_auth_proxy.telemetry.log import Redactor
 
 
 def concealed(credentials: Credentials, redactor: Redactor) -> ClientCredentials:
-    """Return the credentials as the token endpoint's client needs them; the log will not show them."""
+    """Return the credentials as the token endpoint's client needs them, and keep them out of the log."""
     secret = credentials.client_secret.get_secret_value()
     ready = ClientCredentials(credentials.client_id, secret)
     redactor.add(secret, pinned=True)
@@ -30,7 +31,7 @@ def concealed(credentials: Credentials, redactor: Redactor) -> ClientCredentials
 
 
 def trust(settings: Settings) -> ssl.SSLContext | None:
-    """Return the TLS settings for all that leaves for the API, None where all of it is plain http."""
+    """Return the TLS settings of connections to the API, None if all are plain http. Raises SettingError."""
     upstream = settings.upstream
     if not any(url.startswith("https:") for url in (settings.api_url, settings.effective_token_url)):
         return None
@@ -50,29 +51,37 @@ def trust(settings: Settings) -> ssl.SSLContext | None:
 
 
 def listen_certificate(settings: Settings) -> ServerCertificate | None:
-    """Return the certificate for clients, None where they speak plain http. Raises SettingError."""
+    """Return the listeners' certificate, None if clients speak plain http. Raises SettingError."""
     files = settings.listen_tls
     if files.cert is None or files.key is None:
         return None
     try:
         return ServerCertificate(CertificateFiles(files.cert, files.key, files.client_ca))
     except CertificateError as error:
-        raise SettingError(certificate_fault(error)) from None
+        raise _certificate_fault(error) from None
 
 
-def certificate_fault(error: CertificateError) -> str:
-    """Return what is wrong with a listener's certificate, and whose variable names the file."""
-    return f"BITS_LISTEN_TLS__{error.name.upper()}: {error}"
+def poll_certificate(certificate: ServerCertificate) -> bool:
+    """Load the certificate anew if its files have changed; return whether they had. Raises SettingError."""
+    try:
+        return certificate.poll()
+    except CertificateError as error:
+        raise _certificate_fault(error) from None
+
+
+def _certificate_fault(error: CertificateError) -> SettingError:
+    """Return the error with the variable that names the file at fault."""
+    return SettingError(f"BITS_LISTEN_TLS__{error.name.upper()}: {error}")
 
 
 def egress_proxy(settings: Settings, redactor: Redactor) -> EgressProxy | None:
-    """Return the proxy that leads to the API, if one does; the log will not show its password."""
+    """Return the egress proxy that leads to the API, if one does, and keep its password out of the log."""
     url = settings.proxy_for(settings.api_url)
     if url is None:
         return None
     proxy = EgressProxy.parse(url)
     if proxy.credentials is not None:
-        # As written in the URL, and as it is.
+        # Both as the URL has it and decoded.
         password = urlsplit(url).password or ""
         redactor.add(password, pinned=True)
         redactor.add(unquote(password), pinned=True)
@@ -93,7 +102,7 @@ def build_oauth(settings: Settings, *, context: ssl.SSLContext | None, clock: Cl
 
 
 def allowed_hosts(settings: Settings, address: ListenAddress) -> list[str] | None:
-    """Return what clients may call this listener (None: anything). Loopback is guarded by default."""
+    """Return the host names that a listener serves, None for all. By default, loopback serves its names."""
     if isinstance(address, TcpAddress) and is_loopback(address):
         own = f"[{address.host}]" if ":" in address.host else address.host
         return [*(name.decode() for name in LOOPBACK_HOSTS), own, *(settings.allowed_hosts or ())]
@@ -116,7 +125,14 @@ def bound_address(address: ListenAddress, sock: socket.socket) -> ListenAddress:
     return TcpAddress(address.host, sock.getsockname()[1])
 
 
-def api_origin(settings: Settings) -> tuple[bytes, bytes]:
-    """Return the API's scheme and authority."""
+class Origin(NamedTuple):
+    """Scheme and authority as they stand in a URL."""
+
+    scheme: bytes
+    authority: bytes
+
+
+def api_origin(settings: Settings) -> Origin:
+    """Return the API's origin."""
     api = URL(settings.api_url)
-    return api.scheme.encode(), api.authority.encode()
+    return Origin(api.scheme.encode(), api.authority.encode())

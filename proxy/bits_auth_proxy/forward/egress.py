@@ -4,12 +4,14 @@ import base64
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from bits_auth_proxy.errors import UpstreamError
+
 MAX_REPLY: Final = 16 * 1024
 _END: Final = b"\r\n\r\n"
 _SUCCESS: Final = range(200, 300)
 
 
-class TunnelError(Exception):
+class TunnelError(UpstreamError):
     """The proxy opened no tunnel. The text is safe to show."""
 
 

@@ -2,6 +2,8 @@
 
 from typing import Final, TypeAlias
 
+from bits_auth_proxy.errors import PeerError
+
 Field: TypeAlias = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
 """A header or trailer field: name in lower case, name as received, value without outer whitespace, and the
 line to send on, in the canonical form `name: value` with its CRLF; then what goes on of it in a request and
@@ -15,7 +17,7 @@ UNTIL_CLOSE: Final = -2
 _NONE: Final[frozenset[bytes]] = frozenset()
 
 
-class MalformedMessage(Exception):  # noqa: N818 - says what the message is
+class MalformedMessage(PeerError):  # noqa: N818 - says what the message is
     """A message that must not be forwarded. `reason` is one of a fixed set, safe for logs and metrics."""
 
     def __init__(self, reason: str, detail: str) -> None:
