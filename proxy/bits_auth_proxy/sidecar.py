@@ -53,7 +53,8 @@ from bits_auth_proxy.tasks import TaskOwner
 from bits_auth_proxy.telemetry import events
 from bits_auth_proxy.telemetry.inspection import Inspection
 from bits_auth_proxy.telemetry.journal import Journal
-from bits_auth_proxy.telemetry.log import LEVELS, LOGGER, Redactor, change_level, get_level, json_lines
+from bits_auth_proxy.telemetry.log import LEVELS, LOGGER, Redactor, get_level, json_lines
+from bits_auth_proxy.telemetry.log_level import change_level
 from bits_auth_proxy.telemetry.observers import Limits, Load, Telemetry
 
 

@@ -15,15 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bits_auth_proxy.settings.model import Settings
-from bits_auth_proxy.telemetry.log import (
-    LEVELS,
-    REDACTED,
-    Redactor,
-    change_level,
-    configure,
-    get_level,
-    set_level,
-)
+from bits_auth_proxy.telemetry.log import LEVELS, REDACTED, Redactor, configure, get_level, set_level
+from bits_auth_proxy.telemetry.log_level import change_level
 
 AWKWARD = ["pa\"ss\\wo'rd", "schlüssel-ключ", "back\\slash\\n", "emoji-🔑-key", "tab\there", "plain-secret"]
 BOTH = pytest.mark.parametrize("fmt", ["json", "console"])

@@ -61,7 +61,9 @@ def _contradictions(settings: Settings) -> Iterator[Disagreement]:
             yield Disagreement((one, other), text)
     for one, other in _DEPENDENT:
         if attrgetter(one)(settings) is not None and attrgetter(other)(settings) is None:
-            yield Disagreement((one, other), f"{variable_of(one)}: also set {variable_of(other)}")
+            yield Disagreement(
+                (one, other), f"{variable_of(one)}: has no effect without {variable_of(other)}"
+            )
 
 
 def _exposed_inspection(settings: Settings) -> Iterator[Disagreement]:
@@ -69,9 +71,7 @@ def _exposed_inspection(settings: Settings) -> Iterator[Disagreement]:
         for name in ("listen", "admin_listen"):
             for address in getattr(settings, name) or ():
                 if not is_loopback(address):
-                    text = (
-                        f"other machines can reach {address}; with BITS_INSPECT=true, listen on loopback only"
-                    )
+                    text = f"use loopback: BITS_INSPECT=true keeps requests, and others can reach {address}"
                     yield Disagreement((name, "inspect"), f"{variable_of(name)}: {text}")
 
 
@@ -91,7 +91,7 @@ def _unprintable_credentials(settings: Settings) -> Iterator[Disagreement]:
     }
     for name, value in given.items():
         if value is not None and not value.isprintable():
-            text = f"{variable_of(name)}: holds a line break or another control character"
+            text = f"{variable_of(name)}: contains a line break or another control character"
             yield Disagreement((name,), text)
 
 
@@ -110,6 +110,6 @@ def _readable_secrets(settings: Settings) -> Iterator[Disagreement]:
     for name in ("api_url", "token_url"):
         url = getattr(settings, name) or ""
         if url.startswith("http:") and not is_loopback_url(url) and not settings.allow_insecure_http:
-            text = f"{variable_of(name)}: plain http exposes the secret on the way to another machine"
-            text += "; use https, or set BITS_ALLOW_INSECURE_HTTP=true"
+            text = f"{variable_of(name)}: plain http to another machine exposes the secret; use https"
+            text += ", or set BITS_ALLOW_INSECURE_HTTP=true"
             yield Disagreement((name, "allow_insecure_http"), text)

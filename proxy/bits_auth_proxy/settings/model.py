@@ -246,7 +246,7 @@ class Settings(_Frozen):
 
     @property
     def userinfo_url(self) -> str:
-        """Where the API names the owner of a token; outside of /v1, as documented."""
+        """The endpoint that names a token's owner. It is outside /v1, as documented."""
         return f"{self.api_url}/oauth2/userinfo"
 
     def proxy_for(self, url: str) -> str | None:

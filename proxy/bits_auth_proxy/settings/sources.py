@@ -107,7 +107,7 @@ def from_toml(path: str, faults: list[str]) -> dict[str, Given]:
         if name in known:
             given[name] = Given(value, f"file {place}")
         elif name in groups:
-            faults.append(f"{place}: {name} is a table: write [{name}] and its settings below")
+            faults.append(f"{place}: {name} is a table: write [{name}] with its settings below it")
         else:
             faults.append(f"{place}: there is no setting {name!r}{_nearest(name, known)}")
     return given

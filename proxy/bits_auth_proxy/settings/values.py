@@ -43,7 +43,7 @@ def _mode(value: Any) -> Any:
         except ValueError:
             raise ValueError("write an octal mode like 660") from None
     if isinstance(value, int) and not 0 <= value <= 0o777:  # noqa: PLR2004 - all permission bits
-        raise ValueError("a mode is between 0 and 777")
+        raise ValueError("a mode must be between 0 and 777")
     return value
 
 
@@ -51,7 +51,7 @@ def _origin(value: Any) -> Any:
     if isinstance(value, str):
         parts = _url_parts(value)
         if parts.path not in ("", "/") or parts.query:
-            raise ValueError("write only the scheme and the host; the API defines the paths")
+            raise ValueError("write only the scheme and the host, without a path or a query")
         return f"{parts.scheme}://{parts.netloc.lower()}"
     return value
 
@@ -71,7 +71,7 @@ def _url_parts(value: str) -> SplitResult:
     if not usable:
         raise ValueError("write a URL like https://api.bits.bi")
     if "@" in parts.netloc or parts.fragment or not value.isprintable() or " " in value:
-        raise ValueError("write a URL without user information, fragment and spaces")
+        raise ValueError("a URL must not contain user information, a fragment or spaces")
     return parts
 
 
@@ -92,7 +92,7 @@ def _rules(value: Any) -> Any:
     for rule in rules if isinstance(rules, list) else ():
         method, _, path = str(rule).partition(" ")
         if method not in METHODS or not path.startswith(("/", "*")) or " " in path:
-            raise ValueError(f"{rule!r} is not a rule: write METHOD /path, where * stands for any text")
+            raise ValueError(f"{rule!r} is not a rule: write METHOD /path, where * matches any text")
     return rules
 
 

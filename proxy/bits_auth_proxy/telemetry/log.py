@@ -14,8 +14,6 @@ from typing import Any, Final, TextIO, cast
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from bits_auth_proxy.telemetry import events
-
 REDACTED: Final = "[redacted]"
 LOGGER: Final = "bits_auth_proxy"
 """The name of our own logger; the standard library's logger of that name keeps its level."""
@@ -185,14 +183,6 @@ def set_level(level: str) -> None:
 def get_level() -> str:
     """Return the least level that is logged."""
     return logging.getLevelName(_OWN_LOGGER.level).lower()
-
-
-def change_level(level: str) -> None:
-    """Set the level and log the change, while the lower of the old and the new level applies."""
-    before = get_level()
-    set_level(min(before, level, key=LEVELS.index))
-    structlog.get_logger(LOGGER).warning(events.LOG_LEVEL_CHANGED.name, before=before, now=level)
-    set_level(level)
 
 
 def _filter_by_level(logger: WrappedLogger, name: str, event_dict: EventDict) -> EventDict:  # noqa: ARG001
