@@ -28,7 +28,7 @@ class SettingError(OperatorError):
 
 
 class PeerError(ProxyError):
-    """The peer of a connection, be it a client or the API, broke the rules of HTTP."""
+    """The peer that sent an HTTP message, be it a client or the API, broke the protocol."""
 
 
 class UpstreamError(ProxyError):

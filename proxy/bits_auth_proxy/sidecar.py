@@ -32,6 +32,7 @@ from bits_auth_proxy.assembly import (
 from bits_auth_proxy.auth.refresher import Refresher
 from bits_auth_proxy.clock import Clock, SystemClock
 from bits_auth_proxy.forward.access import AccessRules, HostRule, SiteRule
+from bits_auth_proxy.forward.admission import Admission
 from bits_auth_proxy.forward.context import ForwardContext
 from bits_auth_proxy.forward.dialing import Dialer
 from bits_auth_proxy.forward.downstream import READ_SIZE
@@ -39,9 +40,10 @@ from bits_auth_proxy.forward.exchange import Exchange
 from bits_auth_proxy.forward.gateway import Gateway
 from bits_auth_proxy.forward.headers import ClientAuthorization, RequestRules, ResponseRules, canonical_origin
 from bits_auth_proxy.forward.inspecting import InspectedExchange
-from bits_auth_proxy.forward.limits import ConnectionLimit, ReplayBudget
+from bits_auth_proxy.forward.limits import ConnectionLimit
 from bits_auth_proxy.forward.listener_context import Clients, ListenerContext, request_ids
 from bits_auth_proxy.forward.pool import Pool
+from bits_auth_proxy.forward.replay import ReplayBudget
 from bits_auth_proxy.forward.write_batcher import WriteBatcher
 from bits_auth_proxy.listening import ListeningSockets
 from bits_auth_proxy.process import guard_memory, keep_freed_memory, on_signals, raise_descriptor_limit
@@ -55,7 +57,8 @@ from bits_auth_proxy.telemetry.inspection import Inspection
 from bits_auth_proxy.telemetry.journal import Journal
 from bits_auth_proxy.telemetry.log import LEVELS, LOGGER, Redactor, get_level, json_lines
 from bits_auth_proxy.telemetry.log_level import change_level
-from bits_auth_proxy.telemetry.observers import Limits, Load, Telemetry
+from bits_auth_proxy.telemetry.observers import Telemetry
+from bits_auth_proxy.telemetry.traffic import Limits, Load
 
 
 class Sidecar:
@@ -93,7 +96,6 @@ class Sidecar:
                 settings.upstream.max_connections,
                 settings.upstream.queue_limit,
             ),
-            conceal=redactor.add,
             journal=self._journal,
             call_later=self._loop.call_later,
             write_line=None if self._lines is None else self._lines.write,
@@ -111,6 +113,7 @@ class Sidecar:
             rng=self._rng,
             tasks=self._token_tasks,
             call_later=self._loop.call_later,
+            conceal=redactor.add,
             observer=self._telemetry,
         )
         self._health = Health(
@@ -289,18 +292,21 @@ class Sidecar:
             listener_context = ListenerContext(
                 context=self._context,
                 scheme=b"http" if certificate is None else b"https",
-                access=access,
-                host_rule=HostRule(
-                    allowed=allowed_hosts(settings, address), upstream=api_origin(settings)[1]
+                admission=Admission(
+                    access=access,
+                    host_rule=HostRule(
+                        allowed=allowed_hosts(settings, address), upstream=api_origin(settings)[1]
+                    ),
+                    site_rule=SiteRule(allowed_origins=settings.allowed_origins),
+                    request_rules=self._context.request_rules,
+                    max_body=settings.max_body_bytes,
                 ),
-                site_rule=SiteRule(allowed_origins=settings.allowed_origins),
                 request_ids=ids,
                 clients=self._clients,
                 read_buffer=read_buffer,
                 max_line=limits.request_line,
                 max_head=limits.head,
                 max_fields=limits.fields,
-                max_body=settings.max_body_bytes,
                 head_timeout=limits.head_timeout,
                 keepalive_timeout=limits.keepalive_timeout,
             )

@@ -175,7 +175,7 @@ async def test_an_exception_that_quotes_a_token_is_logged_without_it(monkeypatch
             token = stand.sidecar._refresher.current(stand.sidecar._clock.now())
         value = token.reveal()
 
-        def crash(self: object) -> None:
+        def crash(self: object, content: bytes, *, done: bool) -> None:
             raise RuntimeError(f"a bug that quotes {value!r} and {CLIENT_SECRET}")
 
         monkeypatch.setattr(Exchange, "start", crash)

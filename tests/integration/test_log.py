@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from bits_auth_proxy.telemetry.events import BURST
+from bits_auth_proxy.telemetry.repeat_limit import BURST
 from tests.integration.test_token_faults import control
 from tests.support.bench import Bench, set_up
 from tests.support.commands import CLIENT_SECRET

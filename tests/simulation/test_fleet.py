@@ -6,9 +6,9 @@ import pytest
 
 from bits_auth_proxy.auth import schedule
 from bits_auth_proxy.auth.bits_oauth import ClientCredentials, TokenRequestError
-from bits_auth_proxy.auth.lifecycle import Lifecycle
+from bits_auth_proxy.auth.lifecycle import Lifecycle, Reason
 from bits_auth_proxy.auth.refresher import Refresher
-from bits_auth_proxy.auth.tokens import AccessToken
+from bits_auth_proxy.auth.tokens import AccessToken, TokenState
 from bits_auth_proxy.tasks import TaskOwner
 from tests.simulation.endpoint import MEDIAN_LATENCY, ModelledEndpoint, Outage
 from tests.simulation.fleet import NEVER, Flight, Pod
@@ -37,11 +37,13 @@ class Flights:
         self._loop = loop
         self.seen: list[tuple[float, str, bool]] = []
 
-    def token_obtained(self, token: AccessToken, reason: str, duration: float, *, assumed: bool) -> None:
-        self.seen.append((self._loop.now() - duration, reason, True))
+    def token_obtained(self, token: AccessToken, reason: Reason, duration: float, *, assumed: bool) -> None:
+        self.seen.append((self._loop.now() - duration, reason.value, True))
 
-    def token_failed(self, error: TokenRequestError, reason: str, duration: float) -> None:
-        self.seen.append((self._loop.now() - duration, reason, False))
+    def token_failed(
+        self, error: TokenRequestError, reason: Reason, duration: float, *, state: TokenState, failures: int
+    ) -> None:
+        self.seen.append((self._loop.now() - duration, reason.value, False))
 
     def token_unauthorized(self, token: AccessToken) -> None:
         raise AssertionError
@@ -80,6 +82,7 @@ def test_a_simulated_pod_flies_when_the_proxys_refresher_does(seed: int) -> None
             rng=Random(str(seed)),
             tasks=tasks,
             call_later=loop.call_later,
+            conceal=lambda _: None,
             observer=flights,
         )
         refresher.start()

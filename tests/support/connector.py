@@ -3,8 +3,9 @@
 import asyncio
 
 from bits_auth_proxy.forward.dialing import DialError
+from bits_auth_proxy.forward.ports import ConnectionKeeper
 from bits_auth_proxy.forward.problems import Problem
-from bits_auth_proxy.forward.upstream import ConnectionKeeper, UpstreamConnection
+from bits_auth_proxy.forward.upstream import UpstreamConnection
 from bits_auth_proxy.forward.write_batcher import WriteBatcher
 from tests.support.clock import FakeClock
 from tests.support.timers import settle

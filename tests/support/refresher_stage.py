@@ -27,6 +27,7 @@ class RefresherStage:
             rng=Random(seed),
             tasks=self.tasks,
             call_later=self.timers.call_later,
+            conceal=self.log.concealed.append,
             observer=self.log,
         )
 

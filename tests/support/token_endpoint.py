@@ -3,7 +3,8 @@
 import asyncio
 
 from bits_auth_proxy.auth.bits_oauth import ClientCredentials, FailureKind, TokenGrant, TokenRequestError
-from bits_auth_proxy.auth.tokens import AccessToken, TokenUnavailable
+from bits_auth_proxy.auth.lifecycle import Reason
+from bits_auth_proxy.auth.tokens import AccessToken, TokenState, TokenUnavailable
 
 
 class FakeEndpoint:
@@ -69,20 +70,27 @@ class RefreshLog:
     def __init__(self) -> None:
         self.obtained: list[str] = []
         self.failed: list[tuple[str, str]] = []
+        self.seen: list[tuple[TokenState, int]] = []
+        """The token's state and the failures in a row that came with each failure."""
         self.durations: list[float] = []
-        self.refused = 0
+        self.concealed: list[str] = []
+        self.unauthorized = 0
         self.crashes: list[BaseException] = []
 
-    def token_obtained(self, token: AccessToken, reason: str, duration: float, *, assumed: bool) -> None:
-        self.obtained.append(reason)
+    def token_obtained(self, token: AccessToken, reason: Reason, duration: float, *, assumed: bool) -> None:
+        assert token.reveal() in self.concealed
+        self.obtained.append(reason.value)
         self.durations.append(duration)
 
-    def token_failed(self, error: TokenRequestError, reason: str, duration: float) -> None:
-        self.failed.append((error.kind, reason))
+    def token_failed(
+        self, error: TokenRequestError, reason: Reason, duration: float, *, state: TokenState, failures: int
+    ) -> None:
+        self.failed.append((error.kind, reason.value))
+        self.seen.append((state, failures))
         self.durations.append(duration)
 
     def token_unauthorized(self, token: AccessToken) -> None:
-        self.refused += 1
+        self.unauthorized += 1
 
     def crashed(self, error: BaseException) -> None:
         self.crashes.append(error)

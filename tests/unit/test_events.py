@@ -9,8 +9,9 @@ import pytest
 import bits_auth_proxy
 from bits_auth_proxy.telemetry import events
 from bits_auth_proxy.telemetry import log as log_setup
-from bits_auth_proxy.telemetry.events import BURST, EVENTS, WINDOW, RepeatLimit
+from bits_auth_proxy.telemetry.events import EVENTS
 from bits_auth_proxy.telemetry.log import LEVELS
+from bits_auth_proxy.telemetry.repeat_limit import BURST, WINDOW, RepeatLimit
 from tests.support.clock import FakeClock
 from tests.support.commands import ROOT
 from tests.support.timers import FakeTimers
@@ -31,7 +32,7 @@ class Limited:
         )
 
     def admitted(self, kind: str, times: int) -> int:
-        return sum(self.it.admits(events.REQUEST, kind) for _ in range(times))
+        return sum(self.it.admits(events.REQUEST.name, kind) for _ in range(times))
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ async def test_a_few_lines_of_a_kind_get_through_and_the_rest_is_told_as_a_numbe
 async def test_kinds_and_events_do_not_take_each_others_place(limited: Limited) -> None:
     assert limited.admitted("503", BURST + 1) == BURST
     assert limited.admitted("502", 1) == 1
-    assert limited.it.admits(events.CONNECT_FAILED, "503")
+    assert limited.it.admits(events.CONNECT_FAILED.name, "503")
 
 
 async def test_each_kind_is_told_at_the_end_of_its_own_window(limited: Limited) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bits_auth_proxy.forward.inspecting import MAX_COPY, BodyCopy
+from bits_auth_proxy.forward.record import RequestRecord
 from bits_auth_proxy.http1.lines import make_field
 from bits_auth_proxy.http1.messages import Field, RequestHead, ResponseHead
 from bits_auth_proxy.settings.model import KYC_WORDS
@@ -37,7 +38,10 @@ class Passed:
         pieces: int = 3,
     ) -> None:
         self.target = target.encode()
-        self.ended = 12.5
+        self.record = RequestRecord(
+            operation="other", method=b"POST", request_id=b"r-1", traceparent=b"", started=12.0
+        )
+        self.record.ended = 12.5
         self.head = RequestHead(b"POST", self.target, 1, fields_of(request or {}), {})
         self.response = (
             ResponseHead(200, b"OK", 1, fields_of(response or {}), {}) if response is not None else None
@@ -51,7 +55,7 @@ class Passed:
 def kept(passed: Passed, redact: Callable[[str], str] = str, mask: tuple[str, ...] = KYC_WORDS) -> Any:
     inspection = Inspection(mask=mask, redact=redact)
     inspection.keep(passed)  # type: ignore[arg-type]  # it has what is looked at
-    found = inspection.find(exchange_id(passed.ended))
+    found = inspection.find(exchange_id(passed.record.ended))
     assert found is not None
     return found
 
@@ -209,7 +213,7 @@ def test_only_the_last_are_kept() -> None:
     inspection = Inspection(mask=(), redact=str)
     for number in range(MAX_EXCHANGES + 5):
         passed = Passed()
-        passed.ended = float(number)
+        passed.record.ended = float(number)
         inspection.keep(passed)  # type: ignore[arg-type]  # it has what is looked at
     found = [inspection.find(exchange_id(float(number))) is not None for number in range(MAX_EXCHANGES + 5)]
     assert found == [False] * 5 + [True] * MAX_EXCHANGES

@@ -9,12 +9,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from bits_auth_proxy.auth.refresher import RefresherStatus
 from bits_auth_proxy.auth.tokens import TokenState
 from bits_auth_proxy.forward import problems
-from bits_auth_proxy.http1.messages import RequestHead
+from bits_auth_proxy.forward.record import RequestRecord
 from bits_auth_proxy.telemetry import metrics
 from bits_auth_proxy.telemetry.journal import Journal
 from bits_auth_proxy.telemetry.log import Redactor, configure
 from bits_auth_proxy.telemetry.metrics import FAMILIES, MAX_OPERATIONS
-from bits_auth_proxy.telemetry.observers import Limits, Load, Telemetry
+from bits_auth_proxy.telemetry.observers import Telemetry
+from bits_auth_proxy.telemetry.traffic import Limits, Load
 from tests.support.clock import FakeClock
 from tests.support.commands import ROOT
 from tests.support.timers import FakeTimers
@@ -22,18 +23,14 @@ from tests.support.timers import FakeTimers
 _PREFIX = "bits_proxy_"
 
 
-class Ended:
-    """An exchange at its end."""
-
-    problem = ""
-    request_id = b"r-1"
-    started = token_at = 10.0
-    sent, answered, ended = 10.001, 10.051, 10.061
-    request_bytes, response_bytes = 300, 350
-    head = RequestHead(b"POST", b"/", 1, [], {})
-
-    def __init__(self, operation: str, method: bytes = b"POST", status: int = 200) -> None:
-        self.operation, self.method, self.status = operation, method, status
+def ended(operation: str, method: bytes = b"POST", status: int = 200, problem: str = "") -> RequestRecord:
+    record = RequestRecord(
+        operation=operation, method=method, request_id=b"r-1", traceparent=b"", started=10.0
+    )
+    record.sent, record.answered, record.ended = 10.001, 10.051, 10.061
+    record.request_bytes, record.response_bytes = 300, 350
+    record.status, record.problem = status, problem
+    return record
 
 
 def telemetry(clock: FakeClock | None = None, access_log: str = "errors") -> Telemetry:
@@ -45,7 +42,6 @@ def telemetry(clock: FakeClock | None = None, access_log: str = "errors") -> Tel
         token_status=lambda: absent,
         load=lambda: Load(3, {"active": 2, "idle": 1, "connecting": 0}, 4),
         limits=Limits(1000, 100, 1000),
-        conceal=lambda _: None,
         journal=Journal(clock),
         call_later=FakeTimers(clock).call_later,
     )
@@ -70,16 +66,16 @@ async def test_a_hundred_thousand_hostile_paths_and_methods_make_no_series(log: 
     hostile = [b"BREW", b"PROPFIND", b"M-SEARCH", *(rng.randbytes(6) for _ in range(1000))]
     for status in (400, 404, 500):
         its.exchange_started()
-        its.exchange_ended(Ended("other", b"BREW", status))
+        its.exchange_ended(ended("other", b"BREW", status))
         its.exchange_started()
-        its.exchange_ended(Ended("other", b"POST", status))
+        its.exchange_ended(ended("other", b"POST", status))
     before = series(its)
     for number in range(100_000):
         its.exchange_started()
         status = (400, 404, 500)[number % 3]
-        its.exchange_ended(Ended(f"x{rng.getrandbits(64):x}", rng.choice((b"POST", *hostile)), status))
+        its.exchange_ended(ended(f"x{rng.getrandbits(64):x}", rng.choice((b"POST", *hostile)), status))
     assert series(its) == before
-    assert len(its._requests()) == 6
+    assert len(its._traffic.requests()) == 6
     # And they don't flood the log.
     assert len(log.getvalue().splitlines()) <= 30
 
@@ -88,7 +84,7 @@ async def test_operations_that_succeed_get_a_hundred_labels_and_not_one_more() -
     its = telemetry(access_log="off")
     for number in range(10_000):
         its.exchange_started()
-        its.exchange_ended(Ended(f"operation.{number}"))
+        its.exchange_ended(ended(f"operation.{number}"))
     names = {labels["operation"] for labels, _ in labelled(its, "requests_total")}
     assert names == {f"operation.{number}" for number in range(MAX_OPERATIONS)} | {"other"}
     counts = {labels["operation"]: value for labels, value in labelled(its, "requests_total")}
@@ -131,7 +127,7 @@ async def test_counters_of_known_labels_begin_at_zero() -> None:
 async def test_the_status_tells_the_same_numbers_as_the_metrics() -> None:
     its = telemetry()
     its.exchange_started()
-    its.exchange_ended(Ended("applications.create"))
+    its.exchange_ended(ended("applications.create"))
     its.upstream_connected("ok", "", 0.02)
     told = its.numbers()
     content, _ = its.render("text/plain")
@@ -157,9 +153,9 @@ async def test_the_status_tells_the_same_numbers_as_the_metrics() -> None:
 async def test_only_who_had_to_wait_for_a_token_is_in_its_histogram() -> None:
     its = telemetry()
     its.exchange_started()
-    its.exchange_ended(Ended("applications.create"))
+    its.exchange_ended(ended("applications.create"))
     assert its.numbers()["token_wait_duration_seconds_count"] == 0
-    waited = Ended("applications.create")
+    waited = ended("applications.create")
     waited.token_at = waited.started + 0.75
     its.exchange_started()
     its.exchange_ended(waited)

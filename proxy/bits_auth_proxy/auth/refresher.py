@@ -31,14 +31,22 @@ class TokenEndpoint(Protocol):
 
 
 class RefreshObserver(Protocol):
-    """Hears of the token's life. Telemetry implements it; no method raises."""
+    """Hears of the token's life, always after the lifecycle did. Durations in seconds; no method raises."""
 
-    def token_obtained(self, token: AccessToken, reason: str, duration: float, *, assumed: bool) -> None:
-        """A flight brought a token after `duration` seconds; `assumed`: its lifetime was not told."""
+    def token_obtained(self, token: AccessToken, reason: Reason, duration: float, *, assumed: bool) -> None:
+        """An attempt brought a token; `assumed`: the answer did not say how long it lives."""
         ...
 
-    def token_failed(self, error: TokenRequestError, reason: str, duration: float) -> None:
-        """A token request failed after `duration` seconds."""
+    def token_failed(
+        self,
+        error: TokenRequestError,
+        reason: Reason,
+        duration: float,
+        *,
+        state: TokenState,
+        failures: int,
+    ) -> None:
+        """An attempt failed. `state` is that of the token now; `failures` counts failed flights in a row."""
         ...
 
     def token_unauthorized(self, token: AccessToken) -> None:
@@ -48,6 +56,15 @@ class RefreshObserver(Protocol):
     def crashed(self, error: BaseException) -> None:
         """An exception escaped where none should."""
         ...
+
+
+class _Attempt(NamedTuple):
+    """A token request that has ended, with a token or with an error."""
+
+    duration: float
+    token: AccessToken | None = None
+    lifetime_assumed: bool = False
+    error: TokenRequestError | None = None
 
 
 class RefresherStatus(NamedTuple):
@@ -73,6 +90,7 @@ class Refresher:
         "_candidate",
         "_clock",
         "_closed",
+        "_conceal",
         "_credentials",
         "_endpoint",
         "_last_error",
@@ -94,15 +112,20 @@ class Refresher:
         rng: Random,
         tasks: TaskOwner,
         call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle],
+        conceal: Callable[[str], None],
         observer: RefreshObserver,
     ) -> None:
-        """Set where tokens come from; nothing happens before `start`."""
+        """Take the endpoint and the pair for it; nothing happens before `start`.
+
+        `conceal` gets every new token before anything else does, so that no log line can show it.
+        """
         self._endpoint = endpoint
         self._credentials = credentials
         self._candidate: ClientCredentials | None = None
         self._clock = clock
         self._tasks = tasks
         self._call_later = call_later
+        self._conceal = conceal
         self._observer = observer
         self._life = Lifecycle(now=clock.now(), rng=rng)
         # Without a frame of Python code in between: every request asks.
@@ -214,44 +237,42 @@ class Refresher:
             await self._attempt(reason)
         except Exception as error:  # noqa: BLE001 - whatever happens, the token's life must go on
             self._observer.crashed(error)
-            self._failed(TokenRequestError("internal", "an internal error, see the log"))
+            self._failed(reason, TokenRequestError("internal", "an internal error, see the log"))
 
     async def _attempt(self, reason: Reason) -> None:
         candidate = self._candidate
-        try:
-            token = await self._request(candidate or self._credentials, reason)
-        except TokenRequestError as error:
-            due = self._life.state(self._clock.now(), self._clock.wall()) in _DUE
-            if candidate is not None and error.may_concern_the_pair and due:
-                await self._fall_back(reason, error)
-            else:
-                self._failed(error)
-        else:
+        attempt = await self._request(candidate or self._credentials)
+        if attempt.token is not None:
             if candidate is not None:
                 self._credentials = candidate
                 if self._candidate is candidate:
                     self._candidate = None
             self._last_error = None
-            self._obtained(token, candidate_denied=False)
+            self._obtained(reason, attempt.token, attempt)
+        elif attempt.error is not None:
+            due = self._life.state(self._clock.now(), self._clock.wall()) in _DUE
+            if candidate is not None and attempt.error.may_concern_the_pair and due:
+                await self._fall_back(reason, attempt, attempt.error)
+            else:
+                self._failed(reason, attempt.error, attempt)
 
-    async def _fall_back(self, reason: Reason, denial: TokenRequestError) -> None:
-        """The new credentials are refused and a token is needed: the old ones may still be good."""
-        try:
-            token = await self._request(self._credentials, reason)
-        except TokenRequestError as error:
-            self._failed(error)
-        else:
+    async def _fall_back(self, reason: Reason, denied: _Attempt, denial: TokenRequestError) -> None:
+        """Ask with the old pair: the new one is denied, and a token is needed."""
+        attempt = await self._request(self._credentials)
+        if attempt.token is not None:
             self._last_error = denial
-            self._obtained(token, candidate_denied=True)
+            self._obtained(reason, attempt.token, denied, attempt, candidate_denied=True)
+        elif attempt.error is not None:
+            self._failed(reason, attempt.error, denied, attempt)
 
-    async def _request(self, credentials: ClientCredentials, reason: Reason) -> AccessToken:
+    async def _request(self, credentials: ClientCredentials) -> _Attempt:
         # The lifetime counts from before the request is sent: the server can't have begun earlier.
         issued_at, issued_wall = self._clock.now(), self._clock.wall()
         try:
             grant = await self._endpoint.fetch_token(credentials)
         except TokenRequestError as error:
-            self._observer.token_failed(error, reason.value, self._clock.now() - issued_at)
-            raise
+            return _Attempt(self._clock.now() - issued_at, error=error)
+        self._conceal(grant.value)
         token = AccessToken(
             grant.value,
             issued_at=issued_at,
@@ -260,31 +281,52 @@ class Refresher:
             margin=schedule.safety_margin(grant.lifetime),
             scope=grant.scope,
         )
-        duration = self._clock.now() - issued_at
-        self._observer.token_obtained(token, reason.value, duration, assumed=grant.lifetime_assumed)
-        return token
+        return _Attempt(self._clock.now() - issued_at, token=token, lifetime_assumed=grant.lifetime_assumed)
 
-    def _obtained(self, token: AccessToken, *, candidate_denied: bool) -> None:
+    def _obtained(
+        self, reason: Reason, token: AccessToken, *attempts: _Attempt, candidate_denied: bool = False
+    ) -> None:
         self._life.obtained(token, self._clock.now(), candidate_denied=candidate_denied)
+        self._report(reason, *attempts)
         for waiter in (*_emptied(self._waiters), *_emptied(self._unauthorized_waiters)):
-            # The machine may have slept since the request was sent, and what the others do on hearing takes
-            # time too: whoever comes too late for this token waits for the next.
+            # The machine may have slept since the request was sent, and what the other waiters do takes time
+            # too: a waiter whose turn comes after the token's end waits for the next one.
             if self.current(self._clock.now()) is token:
                 self._tell(waiter, token)
             else:
                 self._waiters[waiter] = None
         self._proceed()
 
-    def _failed(self, error: TokenRequestError) -> None:
+    def _failed(self, reason: Reason, error: TokenRequestError, *attempts: _Attempt) -> None:
         self._last_error = error
         self._life.failed(self._clock.now(), denied=error.denied, retry_after=error.retry_after)
+        self._report(reason, *attempts)
         self._proceed()
-        # Who was refused has an answer to pass on; who has no token waits for the next attempt.
+        # An unauthorized request has a response to pass on; one without a token waits for the next attempt.
         disappointed = _emptied(self._unauthorized_waiters)
         if self._life.permanent:
             disappointed += _emptied(self._waiters)
         for waiter in disappointed:
             self._tell(waiter, self._unavailable())
+
+    def _report(self, reason: Reason, *attempts: _Attempt) -> None:
+        """Let the observer hear of attempts after the lifecycle did. Its trouble costs no token."""
+        for attempt in attempts:
+            try:
+                if attempt.token is not None:
+                    self._observer.token_obtained(
+                        attempt.token, reason, attempt.duration, assumed=attempt.lifetime_assumed
+                    )
+                elif attempt.error is not None:
+                    self._observer.token_failed(
+                        attempt.error,
+                        reason,
+                        attempt.duration,
+                        state=self._life.state(self._clock.now(), self._clock.wall()),
+                        failures=self._life.failures,
+                    )
+            except Exception as error:  # noqa: BLE001 - see above
+                self._observer.crashed(error)
 
     def _tell(self, waiter: TokenWaiter, news: AccessToken | TokenUnavailable) -> None:
         try:

@@ -32,16 +32,22 @@ _CACHE_SIZE: Final = 1024
 
 @final
 class Decision:
-    """What is known of a method and path: a rejection, or the operation and whether it may be repeated."""
+    """The decision on a request: a rejection with its detail, or the operation and its repeatability."""
 
-    __slots__ = ("operation", "rejection", "repeatable")
+    __slots__ = ("detail", "operation", "rejection", "repeatable")
 
     def __init__(
-        self, rejection: Problem | None, operation: str = _OTHER, *, repeatable: bool = False
+        self,
+        rejection: Problem | None,
+        operation: str = _OTHER,
+        *,
+        repeatable: bool = False,
+        detail: str | None = None,
     ) -> None:
         self.rejection: Final = rejection
         self.operation: Final = operation
         self.repeatable: Final = repeatable
+        self.detail: Final = detail
 
 
 class AccessRules:

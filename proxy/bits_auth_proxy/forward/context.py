@@ -5,9 +5,9 @@ from typing import Final, final
 from bits_auth_proxy.auth.tokens import TokenSource
 from bits_auth_proxy.clock import Clock
 from bits_auth_proxy.forward.headers import RequestRules, ResponseRules
-from bits_auth_proxy.forward.limits import ReplayBudget
 from bits_auth_proxy.forward.pool import Pool
 from bits_auth_proxy.forward.ports import TrafficObserver
+from bits_auth_proxy.forward.replay import ReplayBudget
 from bits_auth_proxy.forward.write_batcher import WriteBatcher
 
 

@@ -15,10 +15,11 @@ import aiohappyeyeballs
 from bits_auth_proxy.clock import Clock
 from bits_auth_proxy.errors import UpstreamError, reason_of
 from bits_auth_proxy.forward import problems
-from bits_auth_proxy.forward.egress import MAX_REPLY, EgressProxy, TunnelError, tunnel_is_open
+from bits_auth_proxy.forward.egress import MAX_REPLY, EgressProxy, TunnelError, TunnelReply
+from bits_auth_proxy.forward.ports import ConnectionKeeper
 from bits_auth_proxy.forward.problems import Problem
 from bits_auth_proxy.forward.tls import TlsChannel, no_password, restrict
-from bits_auth_proxy.forward.upstream import ConnectionKeeper, UpstreamConnection
+from bits_auth_proxy.forward.upstream import UpstreamConnection
 from bits_auth_proxy.forward.write_batcher import WriteBatcher
 
 READ_SIZE: Final = 64 * 1024
@@ -169,9 +170,10 @@ class Dialer:
 
 
 async def _read_reply(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-    reply = b""
-    while not tunnel_is_open(reply):
+    reply = TunnelReply()
+    is_open = False
+    while not is_open:
         piece = await loop.sock_recv(sock, MAX_REPLY)
         if not piece:
             raise TunnelError("the egress proxy closed the connection")
-        reply += piece
+        is_open = reply.feed(piece)

@@ -22,9 +22,8 @@ from enum import Enum, auto
 from typing import Final, cast
 
 from bits_auth_proxy.forward import problems
-from bits_auth_proxy.forward.access import split_target
 from bits_auth_proxy.forward.exchange import Exchange
-from bits_auth_proxy.forward.headers import request_id_of
+from bits_auth_proxy.forward.headers import REQUEST_FIELDS, request_id_of
 from bits_auth_proxy.forward.listener_context import ListenerContext
 from bits_auth_proxy.forward.problems import Problem
 from bits_auth_proxy.http1.bodies import BodyReader, CloseReader, open_body
@@ -35,7 +34,6 @@ READ_SIZE: Final = 16 * 1024
 _READ_AHEAD: Final = 64 * 1024
 _WRITE_HIGH_WATER: Final = 64 * 1024
 _LINGER_BYTES: Final = 64 * 1024
-_TELLING: Final = frozenset((b"authorization", b"origin", b"sec-fetch-site", b"via"))
 _LINGER_TIME: Final = 2.0
 
 
@@ -58,7 +56,7 @@ _CLOSING: Final = Phase.CLOSING
 
 
 class ClientConnection(asyncio.BufferedProtocol):
-    """A protocol for the event loop; implements `exchange.Client`."""
+    """A protocol for the event loop; implements `ports.Client` and `ports.OpenConnection`."""
 
     __slots__ = (
         "_ahead",
@@ -81,19 +79,18 @@ class ClientConnection(asyncio.BufferedProtocol):
         "peer",
     )
 
-    def __init__(
-        self, listener_context: ListenerContext, make_exchange: Callable[..., Exchange] = Exchange
-    ) -> None:
-        self._listener = listener_context
+    def __init__(self, listener: ListenerContext, make_exchange: Callable[..., Exchange] = Exchange) -> None:
+        self._listener = listener
         self._make_exchange = make_exchange
-        self._batcher = listener_context.context.batcher
+        self._batcher = listener.context.batcher
         self._parser = RequestParser(
-            max_line=listener_context.max_line,
-            max_head=listener_context.max_head,
-            max_fields=listener_context.max_fields,
+            fields=REQUEST_FIELDS,
+            max_line=listener.max_line,
+            max_head=listener.max_head,
+            max_fields=listener.max_fields,
         )
         self._phase = _IDLE
-        self._deadline = listener_context.context.now + listener_context.keepalive_timeout
+        self._deadline = listener.context.now + listener.keepalive_timeout
         self._transport: asyncio.Transport | None = None
         self._exchange: Exchange | None = None
         self._body: BodyReader | None = None
@@ -214,8 +211,8 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._close(unread=not self._request_done or bool(self._ahead))
             return
         self._phase = _IDLE
-        listener_context = self._listener
-        self._deadline = listener_context.context.now + listener_context.keepalive_timeout
+        listener = self._listener
+        self._deadline = listener.context.now + listener.keepalive_timeout
         if (self._ahead or self._paused) and not self._receiving and not self.blocked:
             self._go_on()
 
@@ -279,12 +276,12 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._keep(data)
 
     def _receive_head(self, data: bytes) -> bytes:
-        listener_context = self._listener
+        listener = self._listener
         head = self._parser.feed(data)
         if head is None:
             if self._phase is _IDLE and self._parser.started:
                 self._phase = _READING_HEAD
-                self._deadline = listener_context.context.now + listener_context.head_timeout
+                self._deadline = listener.context.now + listener.head_timeout
             return b""
         data = self._parser.rest
         exchange = self._admit(head)
@@ -296,73 +293,47 @@ class ClientConnection(asyncio.BufferedProtocol):
         if NO_BODY <= length <= len(data):
             # All of it has come with the head: the common case needs no reader.
             self._request_done = True
-            exchange.request_data(data[:length], done=True)
-            data = data[length:]
-        else:
-            self._request_done = False
-            self._body = open_body(
-                length, max_overhead=listener_context.max_head, max_fields=listener_context.max_fields
-            )
-            if data:
-                data = self._receive_body(exchange, data)
-        # A body that broke its rules has ended the exchange already.
-        if self._exchange is exchange:
-            exchange.start()
-        return data
+            exchange.start(data[:length], done=True)
+            return data[length:]
+        self._request_done = False
+        self._body = body = open_body(length, max_overhead=listener.max_head, max_fields=listener.max_fields)
+        content = body.feed(data)
+        if self._exceeds(exchange, content):
+            return b""
+        self._request_done = body.done
+        exchange.start(content, done=body.done)
+        return body.rest
 
     def _receive_body(self, exchange: Exchange, data: bytes) -> bytes:
         body = self._body
         if body is None:
             return data
         content = body.feed(data)
-        self._request_done = done = body.done
-        limit = self._listener.max_body
-        if limit is not None and not self._tunnel and exchange.request_bytes + len(content) > limit:
-            exchange.fail(problems.BODY_TOO_LARGE)
+        if self._exceeds(exchange, content):
             return b""
-        exchange.request_data(content, done=done)
-        return body.rest if done else b""
+        self._request_done = body.done
+        exchange.request_data(content, done=body.done)
+        return body.rest if body.done else b""
+
+    def _exceeds(self, exchange: Exchange, content: bytes) -> bool:
+        """End the exchange if `content` makes the request's body larger than it may be."""
+        limit = self._listener.admission.max_body
+        if limit is None or self._tunnel or exchange.record.request_bytes + len(content) <= limit:
+            return False
+        exchange.fail(problems.BODY_TOO_LARGE)
+        return True
 
     def _admit(self, head: RequestHead) -> Exchange | None:
-        """Return the exchange for a request that may be forwarded, None when it was refused."""
-        listener_context = self._listener
-        context = listener_context.context
-        authority, path = None, head.path
-        if path is None:
-            try:
-                authority, head.target = split_target(head)
-            except ValueError as error:
-                self._reject(problems.BAD_TARGET, head, detail=str(error))
-                return None
-            path = head.target.partition(b"?")[0]
-        decision = listener_context.access.decide(head.method, path)
-        if problem := self._objection(head, authority) or decision.rejection:
-            self._reject(problem, head)
+        """Return the exchange for a request that may be forwarded, None when it was rejected."""
+        listener = self._listener
+        context = listener.context
+        decision = listener.admission.decide(head)
+        if decision.rejection is not None:
+            self._reject(decision.rejection, head, detail=decision.detail)
             return None
-        context.observer.exchange_started()
         given = request_id_of(head) if b"x-request-id" in head.by_name else None
-        request_id = given or next(listener_context.request_ids)
+        request_id = given or next(listener.request_ids)
         return self._make_exchange(context, self, head, decision, request_id, context.clock.now())
-
-    def _objection(self, head: RequestHead, authority: bytes | None) -> Problem | None:
-        """Return what speaks against a request, its method and path aside."""
-        listener_context = self._listener
-        if not listener_context.host_rule.accepts(head.host):
-            return problems.MISDIRECTED
-        if authority is not None and not listener_context.host_rule.accepts_authority(authority):
-            return problems.MISDIRECTED
-        # Most requests bring none of the fields that these look at.
-        if not _TELLING.isdisjoint(head.by_name):
-            rules = listener_context.context.request_rules
-            if not listener_context.site_rule.accepts(head):
-                return problems.CROSS_SITE
-            if rules.rejects(head):
-                return problems.OWN_CREDENTIALS
-            if rules.is_loop(head):
-                return problems.LOOP
-        if listener_context.max_body is not None and head.length > listener_context.max_body:
-            return problems.BODY_TOO_LARGE
-        return None
 
     def _reject(
         self, problem: Problem, head: RequestHead | None = None, *, detail: str | None = None
@@ -372,9 +343,9 @@ class ClientConnection(asyncio.BufferedProtocol):
         if exchange is not None:
             exchange.fail(problem, detail=detail)
             return
-        listener_context = self._listener
-        request_id = (head and request_id_of(head)) or next(listener_context.request_ids)
-        listener_context.context.observer.request_rejected(problem.code, self.peer, request_id)
+        listener = self._listener
+        request_id = (head and request_id_of(head)) or next(listener.request_ids)
+        listener.context.observer.request_rejected(problem.code, self.peer, request_id)
         self.send(
             problem.response(
                 request_id=request_id,
@@ -421,16 +392,16 @@ class ClientConnection(asyncio.BufferedProtocol):
         if transport is None or transport.is_closing():
             return
         self._batcher.flush()
-        listener_context = self._listener
+        listener = self._listener
         if unread and transport.can_write_eof():
             self._phase = _LINGERING
-            self._deadline = listener_context.context.now + _LINGER_TIME
+            self._deadline = listener.context.now + _LINGER_TIME
             self._ahead = b""
             transport.write_eof()
             self._resume_reading()
         else:
             self._phase = _CLOSING
-            self._deadline = listener_context.context.now + listener_context.context.idle_stream_timeout
+            self._deadline = listener.context.now + listener.context.idle_stream_timeout
             transport.close()
 
     def _leave(self) -> None:

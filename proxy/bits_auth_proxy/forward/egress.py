@@ -1,22 +1,27 @@
-"""Tunnels through an http proxy (CONNECT, RFC 9110 section 9.3.6): the request, and reading the reply."""
+"""Tunnels through an egress proxy (CONNECT, RFC 9110 section 9.3.6): the request and its reply."""
 
 import base64
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from bits_auth_proxy.errors import UpstreamError
+from bits_auth_proxy.forward.headers import RESPONSE_FIELDS
+from bits_auth_proxy.http1.messages import MalformedMessage
+from bits_auth_proxy.http1.parsing import ResponseParser
 
 MAX_REPLY: Final = 16 * 1024
-_END: Final = b"\r\n\r\n"
+"""Bytes of the reply's head, its status line included."""
+_MAX_FIELDS: Final = 100
+_FIRST_FINAL_STATUS: Final = 200
 _SUCCESS: Final = range(200, 300)
 
 
 class TunnelError(UpstreamError):
-    """The proxy opened no tunnel. The text is safe to show."""
+    """The egress proxy opened no tunnel. The text is safe to show."""
 
 
 class EgressProxy(NamedTuple):
-    """Where the proxy is, and what it is told of us; `credentials` is the value of Proxy-Authorization."""
+    """The address of the egress proxy; `credentials` is the value of Proxy-Authorization, None for none."""
 
     host: str
     port: int
@@ -44,20 +49,30 @@ class EgressProxy(NamedTuple):
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-def tunnel_is_open(reply: bytes) -> bool:
-    """Tell whether `reply`, as read so far, is whole and opens the tunnel. Raises TunnelError if not."""
-    end = reply.find(_END)
-    if end < 0:
-        if len(reply) > MAX_REPLY:
-            raise TunnelError("the egress proxy's reply has no end")
-        return False
-    version, _, rest = reply.partition(b"\r\n")[0].partition(b" ")
-    status = rest[:3]
-    if not version.startswith(b"HTTP/1.") or not status.isdigit():
-        raise TunnelError("the egress proxy does not speak HTTP/1.1")
-    if int(status) not in _SUCCESS:
-        raise TunnelError(f"the egress proxy answered {int(status)}")
-    if len(reply) > end + len(_END):
-        # In TLS the client speaks first: these bytes can't be the API's.
-        raise TunnelError("the egress proxy sent bytes of its own")
-    return True
+class TunnelReply:
+    """The egress proxy's reply to CONNECT, as its bytes arrive."""
+
+    __slots__ = ("_parser",)
+
+    def __init__(self) -> None:
+        self._parser = ResponseParser(
+            fields=RESPONSE_FIELDS, max_line=MAX_REPLY, max_head=MAX_REPLY, max_fields=_MAX_FIELDS
+        )
+
+    def feed(self, data: bytes) -> bool:
+        """Take bytes of the reply; return whether the tunnel is open. Raises TunnelError if it won't be."""
+        try:
+            while (head := self._parser.feed(data)) is not None and head.status < _FIRST_FINAL_STATUS:
+                data = self._parser.rest
+        except MalformedMessage as error:
+            if error.reason in ("head_too_large", "line_too_long"):
+                raise TunnelError("the egress proxy's reply has no end") from None
+            raise TunnelError("the egress proxy does not speak HTTP/1.1") from None
+        if head is None:
+            return False
+        if head.status not in _SUCCESS:
+            raise TunnelError(f"the egress proxy answered {head.status}")
+        if self._parser.rest:
+            # In TLS the client speaks first: these bytes can't be the API's.
+            raise TunnelError("the egress proxy sent bytes of its own")
+        return True

@@ -14,14 +14,14 @@
     AWAITING_RESPONSE     401 to our token, the body held      UNAUTHORIZED
     AWAITING_RESPONSE     connection lost, repeatable          AWAITING_CONNECTION
     AWAITING_RESPONSE     connection lost                      OVER
-    UNAUTHORIZED               another token, an idle connection    AWAITING_RESPONSE
-    UNAUTHORIZED               another token, no idle connection    AWAITING_CONNECTION
-    UNAUTHORIZED               another token, the body not held     RELAYING
-    UNAUTHORIZED               the same token                       RELAYING
-    UNAUTHORIZED               no other token to be had             RELAYING
-    UNAUTHORIZED               connection lost, the 401 whole       UNAUTHORIZED
-    UNAUTHORIZED               connection lost                      OVER
-    UNAUTHORIZED               deadline                             RELAYING
+    UNAUTHORIZED          another token, an idle connection    AWAITING_RESPONSE
+    UNAUTHORIZED          another token, no idle connection    AWAITING_CONNECTION
+    UNAUTHORIZED          another token, the body not held     RELAYING
+    UNAUTHORIZED          the same token                       RELAYING
+    UNAUTHORIZED          no other token to be had             RELAYING
+    UNAUTHORIZED          connection lost, the 401 whole       UNAUTHORIZED
+    UNAUTHORIZED          connection lost                      OVER
+    UNAUTHORIZED          deadline                             RELAYING
     RELAYING              end of the response                  OVER
     RELAYING              connection lost                      OVER
     TUNNEL                end of both halves                   OVER
@@ -30,34 +30,39 @@
     all                   the client leaves                    OVER
     all                   a body that is not acceptable        OVER
 
-An exchange begins in AWAITING_TOKEN and passes through it at once when the token is at hand, or the client
-brings its own. A 401 that was whole when it was held back goes through RELAYING to OVER at once. The
-request's body streams through all of these; `_request_done` tells when it has ended. Rules:
+An exchange begins in AWAITING_TOKEN and passes through it at once when a token is in hand, or when the client
+brings its own. A 401 that had arrived whole before it is relayed goes through RELAYING to OVER at once. The
+request's content streams through all of these states; `_request_done` tells when it has ended. Rules:
 
-- With a token and an idle connection at hand, everything up to AWAITING_RESPONSE happens in one call,
-  without a task, a future or a timer.
-- A request is sent again in two cases only. The connection it was sent on, which had served before, died
-  without a byte of an answer, and the request may be repeated. Or the API answered 401 to our token and
-  another one is at hand now. Each happens once, and only while the body so far is still held.
+- With a token in hand and an idle connection in the pool, everything up to AWAITING_RESPONSE happens in one
+  call, without a task, a future or a timer.
+- A request is sent again in two cases only. The first: the connection it was sent on had served before and
+  died without a byte of a response, and the request may be repeated. The second: the API answered 401 to our
+  token, and another token is in hand now. Each happens at most once, and only while the content that was sent
+  is still held.
 - In a TUNNEL bytes pass both ways, and either side may end first.
-- Nothing but interim heads is sent to the client before the API's final head is accepted, so a failure
-  until then is answered with a problem. After that, a failure cuts the client's connection: never a clean
-  end.
+- Before the API's final head is accepted the client gets nothing but interim heads, so a failure until then
+  is answered with a problem. After that, a failure cuts the client's connection and is never a clean end.
+
+The module is longer than others because the states and all transitions between them belong in one place.
 """
 
 from enum import Enum, auto
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Final
 
 from bits_auth_proxy.auth.tokens import AccessToken, TokenUnavailable
 from bits_auth_proxy.forward import problems
 from bits_auth_proxy.forward.access import Decision
 from bits_auth_proxy.forward.context import ForwardContext
-from bits_auth_proxy.forward.headers import Sender, forwardable_trailers
+from bits_auth_proxy.forward.ports import Client
 from bits_auth_proxy.forward.problems import Problem
+from bits_auth_proxy.forward.record import RequestRecord
+from bits_auth_proxy.forward.relay import ResponseRelay
+from bits_auth_proxy.forward.replay import ReplayBuffer
 from bits_auth_proxy.forward.upstream import UpstreamConnection
-from bits_auth_proxy.http1.messages import CHUNKED, NO_BODY, Field, RequestHead, ResponseHead
-from bits_auth_proxy.http1.serializing import LAST_CHUNK, encode_chunk, encode_last_chunk
+from bits_auth_proxy.http1.messages import CHUNKED, Field, RequestHead, ResponseHead
+from bits_auth_proxy.http1.serializing import LAST_CHUNK, encode_chunk
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLIENT_CLOSED_REQUEST: Final = 499
@@ -89,94 +94,32 @@ _CONTINUE_STATUS: Final = int(HTTPStatus.CONTINUE)
 _SWITCHING_PROTOCOLS: Final = int(HTTPStatus.SWITCHING_PROTOCOLS)
 
 
-class Client(Sender, Protocol):
-    """The client's connection, as its current exchange sees it."""
-
-    blocked: bool
-    """Whether the client does not take bytes fast enough."""
-
-    @property
-    def draining(self) -> bool:
-        """Whether the proxy is shutting down, so that no connection should be kept."""
-        ...
-
-    def send(self, data: bytes) -> None:
-        """Write bytes of the response."""
-        ...
-
-    def unsent(self) -> int:
-        """Return how many bytes wait to be taken by the client."""
-        ...
-
-    def resume_request(self) -> None:
-        """The exchange takes more of the request's body again."""
-        ...
-
-    def open_tunnel(self) -> None:
-        """From now on all bytes are the tunnel's: the request goes on until the client ends its half."""
-        ...
-
-    def send_eof(self) -> None:
-        """The API has ended its half of the tunnel."""
-        ...
-
-    def exchange_over(self, *, keep_alive: bool) -> None:
-        """The response has been sent; with `keep_alive` the connection is free for the next request."""
-        ...
-
-    def abort(self) -> None:
-        """Cut the connection so that it can't be taken for a clean end."""
-        ...
-
-
 class Exchange:
     """One request and its response. See the module's docstring."""
 
     __slots__ = (
-        "_answering",
-        "_body",
-        "_chunked",
         "_client",
         "_context",
         "_continued",
         "_deadline",
-        "_holding",
-        "_keep_alive",
-        "_out",
         "_patient",
+        "_relay",
+        "_replay",
         "_request_done",
-        "_reserved",
-        "_response",
-        "_response_done",
-        "_response_length",
         "_retried",
         "_token",
         "_token_replaced",
-        "_trailers",
         "_unsent",
         "_upstream",
-        "answered",
-        "ended",
         "head",
-        "method",
-        "operation",
-        "problem",
+        "record",
         "repeatable",
-        "request_bytes",
-        "request_id",
-        "response_bytes",
-        "sent",
-        "started",
         "state",
-        "status",
-        "token_at",
     )
 
     # Set by what leads to the states that read them, and not before: an exchange should cost little.
     _deadline: float
     _patient: bool
-    _response_length: int
-    _trailers: list[Field]
     _unsent: int
 
     def __init__(
@@ -188,64 +131,67 @@ class Exchange:
         request_id: bytes,
         now: float,
     ) -> None:
-        """Prepare the exchange for `head`, which has passed all checks; the API is asked for its target."""
+        """Admit the request of `head`, which has passed all checks; the API will be asked for its target.
+
+        The request is in flight from here on, and the observer hears of its end whatever happens.
+        """
         self._context = context
         self._client = client
         self.head = head
-        self.method = head.method
-        self.operation = decision.operation
         self.repeatable = decision.repeatable
-        self.request_id = request_id
+        self.record = RequestRecord(
+            operation=decision.operation,
+            method=head.method,
+            request_id=request_id,
+            traceparent=head.by_name.get(b"traceparent", b""),
+            started=now,
+        )
         self.state = _AWAITING_TOKEN
-        self.started = self.token_at = now
-        self.sent = self.answered = self.ended = 0.0
-        self.status = 0
-        self.problem = ""
-        self.request_bytes = self.response_bytes = 0
         self._token: AccessToken | None = None
         self._upstream: UpstreamConnection | None = None
-        # The request's body: all of it so far while `_holding`, to be sent, or sent again.
-        self._body: list[bytes] = []
-        self._reserved = 0
-        self._holding = True
+        self._replay = ReplayBuffer(context.replay_budget, limit=context.max_replay_body)
+        self._relay = ResponseRelay(head, context.response_rules, request_id)
         self._request_done = self._continued = False
         self._retried = self._token_replaced = False
-        self._response: ResponseHead | None = None
-        # What one read of the response adds to the client's, written at once at its end.
-        self._out: list[bytes] = []
-        self._answering = self._chunked = self._keep_alive = self._response_done = False
+        context.observer.exchange_started()
 
     # The client's side.
 
-    def start(self) -> None:
-        """Go: what of the body has arrived was handed over with `request_data`."""
+    def start(self, content: bytes, *, done: bool) -> None:
+        """Begin with the content that has arrived, perhaps none; `done` tells whether that is all of it."""
+        self._request_done = done
+        record = self.record
+        if content:
+            record.request_bytes = len(content)
+            self._replay.pieces.append(content)
         context = self._context
         if not context.request_rules.injects(self.head):
-            self._connect(self.started)
+            self._connect(record.started)
             return
-        token = self._token = context.tokens.current(self.started)
+        token = self._token = context.tokens.current(record.started)
         if token is not None:
-            self._connect(self.started)
+            self._connect(record.started)
         else:
-            self._await_token(self.started)
+            self._await_token(record.started)
 
     @property
     def wants_more(self) -> bool:
-        """Whether the next piece of the request's body may be handed over."""
+        """Whether the next piece of the request's content may be handed over."""
         if self._upstream is None:
-            return not self._holding or self.request_bytes < self._context.max_replay_body
+            return not self._replay.held or self.record.request_bytes < self._context.max_replay_body
         return not self._upstream.blocked
 
     def request_data(self, content: bytes, *, done: bool) -> None:
-        """Take the next piece of the request's body, perhaps empty, and whether it was the last."""
+        """Take the next piece of the request's content, perhaps empty, and whether it was the last."""
         self._request_done = done
         upstream = self._upstream
         if content:
-            self.request_bytes += len(content)
-            if self._holding:
-                self._body.append(content)
+            record, replay = self.record, self._replay
+            record.request_bytes += len(content)
+            if replay.held:
+                replay.pieces.append(content)
                 if upstream is not None:
-                    self._reserve()
+                    replay.keep(record.request_bytes)
         if upstream is None:
             return
         # Even behind a whole 401: only a request sent whole leaves a connection that can serve again.
@@ -275,12 +221,12 @@ class Exchange:
             self._upstream.resume_reading()
 
     def client_gone(self) -> None:
-        """The client has left: so ends what was done for it."""
+        """The client has left, which ends the exchange."""
         if self.state is _OVER:
             return
-        if not self.status:
-            self.status = CLIENT_CLOSED_REQUEST
-        self.problem = "client_gone"
+        if not self.record.status:
+            self.record.status = CLIENT_CLOSED_REQUEST
+        self.record.problem = problems.CLIENT_GONE
         self._end()
 
     def check(self, now: float) -> None:
@@ -302,26 +248,24 @@ class Exchange:
             self._check_relay(now)
 
     def fail(self, problem: Problem, *, detail: str | None = None, retry_after: float | None = None) -> None:
-        """Answer with `problem`, or cut the client's connection when an answer is under way already."""
-        self.problem = problem.code
-        client = self._client
-        if self._answering:
+        """Answer with `problem`, or cut the client's connection when a response is under way already."""
+        record, client = self.record, self._client
+        record.problem = problem.code
+        if self._relay.answering:
             self._end()
             client.abort()
             return
-        self.status = problem.status
+        record.status = problem.status
         keep_alive = (
             self._request_done and self.head.keep_alive and not problem.rejection and not client.draining
         )
-        if problem.rejection:
-            self._context.observer.request_rejected(problem.code, client.peer, self.request_id)
         self._end()
         client.send(
             problem.response(
-                request_id=self.request_id,
+                request_id=record.request_id,
                 detail=detail,
                 retry_after=retry_after,
-                head_only=self.method == b"HEAD",
+                head_only=record.method == b"HEAD",
                 keep_alive=keep_alive,
             )
         )
@@ -333,12 +277,12 @@ class Exchange:
         """Take a token: the awaited one, or another than the API refused."""
         now = self._context.clock.now()
         if self.state is _AWAITING_TOKEN:
-            self.token_at = now
+            self.record.token_at = now
             self._token = token
             self._connect(now)
         elif self.state is _UNAUTHORIZED:
-            # A token endpoint may give the very token again that was refused.
-            if not self._holding or self._token is None or token.header_line == self._token.header_line:
+            # A token endpoint may issue the very token again that was unauthorized.
+            if not self._replay.held or self._token is None or token.header_line == self._token.header_line:
                 self._relay_unauthorized()
                 return
             self._token_replaced = True
@@ -375,67 +319,56 @@ class Exchange:
     # The API's side.
 
     def response_interim(self, head: ResponseHead) -> None:
-        """Pass a 1xx response on, if the client can read it. 100 was answered here, if it was asked for."""
-        if self.head.minor_version == 1 and head.status != _CONTINUE_STATUS:
-            self._out.append(self._context.response_rules.interim(head))
+        """Pass a 1xx response on. A 100 was answered here, if the client expected one."""
+        if head.status != _CONTINUE_STATUS:
+            self._relay.interim(head)
 
     def response_head(self, head: ResponseHead, length: int) -> None:
-        """Take the final head: relay it, or hold it back when it refuses our token and that may be mended."""
-        self.answered = self._context.clock.now()
-        self._response, self._response_length = head, length
+        """Take the final head: relay it, or hold back a 401 to our token that another token may mend."""
+        self.record.answered = self._context.clock.now()
+        self._relay.arrive(head, length)
         token = self._token
         if head.status == _SWITCHING_PROTOCOLS:
             self._switch(head)
         elif head.status != _UNAUTHORIZED_STATUS or token is None:
-            self._relay(head)
-        elif self._holding and not self._token_replaced:
+            self._begin_relay(head)
+        elif self._replay.held and not self._token_replaced:
             self.state = _UNAUTHORIZED
-            # What is held back from here on is the refusal's content.
-            if self._out:
-                self._client.send(b"".join(self._out))
-                self._out.clear()
         else:
-            self._relay(head)
+            self._begin_relay(head)
             self._context.tokens.unauthorized(token, self)
             self._context.tokens.forget(self)
 
     def response_body(self, content: bytes) -> None:
         """Take content."""
-        self.response_bytes += len(content)
-        self._out.append(encode_chunk(content) if self._chunked else content)
+        self.record.response_bytes += len(content)
+        self._relay.add(content)
 
     def response_end(self, trailers: list[Field]) -> None:
         """Take the end."""
-        self._response_done = True
-        self._trailers = trailers
-        if self._chunked:
-            self._end_chunks()
+        self._relay.end(trailers)
 
     def response_flush(self) -> None:
         """Write what one read has brought."""
-        state = self.state
+        relay, state = self._relay, self.state
+        data = relay.take()
+        if data:
+            self._client.send(data)
         if state is _UNAUTHORIZED:
             self._ask_for_another_token()
-            return
-        out = self._out
-        relaying = state is _RELAYING or state is _TUNNEL
-        if out:
-            self._answering = relaying
-            self._client.send(b"".join(out))
-            out.clear()
-        if self._response_done:
+        elif relay.complete:
             if state is _TUNNEL and not self._request_done:
                 self._client.send_eof()
             else:
                 self._complete()
-        elif relaying:
+        elif relay.begun:
             self._deadline = self._context.now + self._context.idle_stream_timeout
 
     def upstream_lost(self, problem: Problem, *, answered: bool) -> None:
         """Learn that the connection has gone: send the request again where nothing can happen twice."""
         connection, self._upstream = self._upstream, None
         if self.state is _UNAUTHORIZED:
-            if self._response_done:
+            if self._relay.complete:
                 return
             self._context.tokens.forget(self)
         elif (
@@ -443,7 +376,7 @@ class Exchange:
             and connection is not None
             and connection.served > 1
             and self.repeatable
-            and self._holding
+            and self._replay.held
             and not self._retried
         ):
             self._retried = True
@@ -452,11 +385,8 @@ class Exchange:
             return
         self.fail(problem)
 
-    def upstream_blocked(self) -> None:
-        """The API takes no more for now: `wants_more` says so."""
-
     def upstream_writable(self) -> None:
-        """The API takes more of the body again."""
+        """The API takes more of the content again."""
         self._client.resume_request()
 
     # Within: forward.
@@ -467,7 +397,9 @@ class Exchange:
         self._context.tokens.acquire(self)
 
     def _connect(self, now: float) -> None:
-        if self.head.expects_continue and not (self._continued or self.request_bytes or self._request_done):
+        if self.head.expects_continue and not (
+            self._continued or self.record.request_bytes or self._request_done
+        ):
             self._continued = True
             self._client.send(CONTINUE)
         connection = self._context.pool.take(now)
@@ -478,19 +410,21 @@ class Exchange:
 
     def _send(self, connection: UpstreamConnection, now: float) -> None:
         """Send the request with what has arrived of its body."""
-        context, client, head, token = self._context, self._client, self.head, self._token
+        context, client, head, record = self._context, self._client, self.head, self.record
+        token, replay = self._token, self._replay
         self._upstream = connection
         self.state = _AWAITING_RESPONSE
-        authorization_line = b"" if token is None else token.header_line
-        pieces = context.request_rules.rewrite(head, authorization_line, self.request_id, client)
+        pieces = context.request_rules.rewrite(
+            head, b"" if token is None else token.header_line, record.request_id, client
+        )
         if head.length == CHUNKED:
-            pieces.append(_as_chunks(b"".join(self._body), done=self._request_done))
+            pieces.append(_as_chunks(b"".join(replay.pieces), done=self._request_done))
         else:
-            pieces += self._body
-        connection.begin(self, self.method, b"".join(pieces), upgrading=head.websocket)
-        self.sent = now
-        if self._holding and self.request_bytes:
-            self._reserve()
+            pieces += replay.pieces
+        connection.begin(self, record.method, b"".join(pieces), upgrading=head.websocket)
+        record.sent = now
+        if replay.held and record.request_bytes:
+            replay.keep(record.request_bytes)
         if client.blocked:
             connection.pause_reading()
         if self._request_done:
@@ -516,36 +450,22 @@ class Exchange:
 
     # Within: back.
 
-    def _relay(self, head: ResponseHead) -> None:
-        if self._holding:
-            self._release_body()
+    def _begin_relay(self, head: ResponseHead) -> None:
+        self._replay.release()
         self.state = _RELAYING
-        self.status = head.status
-        request = self.head
-        modern = request.minor_version == 1
-        unmeasured = self._response_length < NO_BODY
-        chunked = self._chunked = unmeasured and modern
-        keep_alive = self._keep_alive = (
-            request.keep_alive
-            and self._request_done
-            and not self._client.draining
-            and (modern or not unmeasured)
-        )
-        connection = b"close" if not keep_alive else b"" if modern else b"keep-alive"
-        self._out += self._context.response_rules.rewrite(
-            head, chunked=chunked, connection=connection, request_id=self.request_id
-        )
+        self.record.status = head.status
+        self._relay.begin(reusable=self.head.keep_alive and self._request_done and not self._client.draining)
 
     def _switch(self, head: ResponseHead) -> None:
-        self._release_body()
+        self._replay.release()
         self.state = _TUNNEL
-        self.status = head.status
+        self.record.status = head.status
         self._request_done = False
-        self._out.append(self._context.response_rules.interim(head))
+        self._relay.switch(head)
         self._client.open_tunnel()
 
     def _end_our_half(self, upstream: UpstreamConnection) -> None:
-        if self._response_done:
+        if self._relay.complete:
             self._complete()
         else:
             upstream.send_eof()
@@ -553,42 +473,33 @@ class Exchange:
     def _ask_for_another_token(self) -> None:
         context = self._context
         self._deadline = context.clock.now() + context.token_wait
-        if not self._response_done and self._upstream is not None:
+        if not self._relay.complete and self._upstream is not None:
             self._upstream.pause_reading()
         if self._token is not None:
             context.tokens.unauthorized(self._token, self)
 
     def _relay_unauthorized(self) -> None:
         """Let the client have the 401 that was held back."""
-        if self._response is None:
+        head = self._relay.head
+        if head is None:
             return
-        contents, self._out = self._out, []
-        self._relay(self._response)
-        self._out.extend(encode_chunk(content) if self._chunked else content for content in contents)
-        if self._response_done and self._chunked:
-            self._end_chunks()
+        self._begin_relay(head)
         upstream = self._upstream
         if upstream is not None and not self._client.blocked:
             upstream.resume_reading()
         self.response_flush()
 
     def _drop_response(self) -> None:
-        """Forget the 401; its connection goes on only if nothing of it is still to come."""
+        """Forget the 401; its connection can serve again only if nothing of it is still to come."""
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
-            if self._response_done and self._request_done:
+            if self._relay.complete and self._request_done:
                 upstream.finish()
             else:
                 upstream.abandon()
-        self._response = None
-        self._response_done = False
-        self.answered = 0.0
-        self.response_bytes = 0
-        self._out.clear()
-
-    def _end_chunks(self) -> None:
-        connection_options = self._response.connection_options if self._response is not None else ()
-        self._out.append(encode_last_chunk(forwardable_trailers(self._trailers, connection_options)))
+        self._relay.drop()
+        self.record.answered = 0.0
+        self.record.response_bytes = 0
 
     def _check_relay(self, now: float) -> None:
         client = self._client
@@ -597,23 +508,6 @@ class Exchange:
             self._deadline = now + self._context.idle_stream_timeout
         else:
             self.fail(problems.REQUEST_TIMEOUT if client.blocked else problems.RESPONSE_TIMEOUT)
-
-    # Within: the body held for sending, or sending again.
-
-    def _reserve(self) -> None:
-        """Keep what has been sent for a replay, if that is within bounds."""
-        context, size = self._context, self.request_bytes
-        if size <= context.max_replay_body and context.replay_budget.take(size - self._reserved):
-            self._reserved = size
-        else:
-            self._release_body()
-
-    def _release_body(self) -> None:
-        self._holding = False
-        self._body.clear()
-        if self._reserved:
-            self._context.replay_budget.give(self._reserved)
-            self._reserved = 0
 
     # Within: the end.
 
@@ -626,13 +520,13 @@ class Exchange:
                 upstream.finish()
             else:
                 upstream.abandon()
-        self._client.exchange_over(keep_alive=self._keep_alive)
+        self._client.exchange_over(keep_alive=self._relay.keep_alive)
 
     def _end(self) -> None:
         """End before the response was complete."""
         state, self.state = self.state, _OVER
         if state is _AWAITING_TOKEN:
-            self.token_at = self._context.clock.now()
+            self.record.token_at = self._context.clock.now()
         if state in (_AWAITING_TOKEN, _UNAUTHORIZED):
             self._context.tokens.forget(self)
         elif state is _AWAITING_CONNECTION:
@@ -643,10 +537,10 @@ class Exchange:
         self._close_books()
 
     def _close_books(self) -> None:
-        if self._holding:
-            self._release_body()
-        self.ended = self._context.clock.now()
-        self._context.observer.exchange_ended(self)
+        if self._replay.held:
+            self._replay.release()
+        self.record.ended = self._context.clock.now()
+        self._context.observer.exchange_ended(self.record)
 
 
 def _as_chunks(content: bytes, *, done: bool) -> bytes:

@@ -66,14 +66,14 @@ class Gateway:
     def listen(
         self,
         sock: socket.socket,
-        listener_context: ListenerContext,
+        context: ListenerContext,
         certificate: ServerCertificate | None = None,
     ) -> None:
         """Accept connections on a listening socket from now on; with `certificate`, TLS alone."""
-        self._listener_contexts.append(listener_context)
+        self._listener_contexts.append(context)
         listener = Listener(
             sock=sock,
-            factory=self._factory(listener_context, certificate),
+            factory=self._factory(context, certificate),
             limit=self._clients.limit,
             tasks=self._tasks,
             loop=self._loop,
@@ -95,8 +95,8 @@ class Gateway:
 
         Connections end with the response they are at. Returns how many were cut at `timeout`.
         """
-        for listener_context in self._listener_contexts:
-            listener_context.draining = True
+        for context in self._listener_contexts:
+            context.draining = True
         await _wait(self._hurry, delay)
         for listener in self._listeners:
             listener.close()
@@ -119,14 +119,14 @@ class Gateway:
         await self._tasks.close()
 
     def _factory(
-        self, listener_context: ListenerContext, certificate: ServerCertificate | None
+        self, context: ListenerContext, certificate: ServerCertificate | None
     ) -> Callable[[], asyncio.BaseProtocol]:
         def plain() -> ClientConnection:
-            return ClientConnection(listener_context, self._make_exchange)
+            return ClientConnection(context, self._make_exchange)
 
         if certificate is None:
             return plain
-        return lambda: TlsConnection(plain(), context=certificate.context, listener_context=listener_context)
+        return lambda: TlsConnection(plain(), context=certificate.context, listener=context)
 
     def _tick(self) -> None:
         # First of all: whatever happens below, there is a next time.

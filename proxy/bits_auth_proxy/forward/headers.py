@@ -1,19 +1,21 @@
-"""Header rules: which fields pass, which go, which are added (RFC 9110 section 7.6, design of the proxy).
+"""All header policy: which fields pass, which end here and which are added (RFC 9110 section 7.6).
 
-Pure functions from heads to the bytes that are sent on. Fields keep their order, case, repetitions and
-bytes; only what is named here changes.
+Pure functions from heads to the bytes that go on. Fields keep their order, case, repetitions and bytes;
+only what is named here changes. Whether a field ends here by its name alone is worked out once per line, by
+the two field caches; what depends on the message (connection options, the client's own credentials) is
+decided with the message.
 """
 
 import functools
 import operator
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from enum import Enum
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Final
 
-from bits_auth_proxy.http1.hops import HOP_BY_HOP
-from bits_auth_proxy.http1.lines import make_field
+from bits_auth_proxy.forward.ports import Sender
+from bits_auth_proxy.http1.lines import FieldCache, make_field
 from bits_auth_proxy.http1.messages import CHUNKED, Field, RequestHead, ResponseHead
 
 
@@ -25,19 +27,32 @@ class ClientAuthorization(Enum):
     REJECT = "reject"
 
 
-class Sender(Protocol):
-    """Who sent a request."""
-
-    peer: str
-    """The client's address without a port, or `unix`."""
-
-    @property
-    def scheme(self) -> bytes:
-        """What it speaks: http or https."""
-        ...
-
-
-# What must not come late (RFC 9110 section 6.5.1): framing, routing, authentication, control.
+HOP_BY_HOP: Final = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+"""Fields for the next hop alone (RFC 9110 section 7.6.1)."""
+# These are written again, answered here, or would tell a third party about the inside of this network.
+_REQUEST_ENDS: Final = HOP_BY_HOP | frozenset(
+    (b"content-length", b"expect", b"forwarded", b"host", b"http2-settings", b"x-real-ip", b"x-request-id")
+)
+_REQUEST_ENDS_PREFIX: Final = b"x-forwarded-"
+# Trailer passes unless Connection names it. Alt-Svc and Strict-Transport-Security are about the API's origin,
+# not about this one.
+_RESPONSE_ENDS: Final = (HOP_BY_HOP - {b"trailer"}) | frozenset((b"alt-svc", b"strict-transport-security"))
+_NOT_NOMINATIONS: Final = (HOP_BY_HOP - {b"trailer"}) | {b"close"}
+"""Connection options that do not remove a field which would otherwise pass."""
+# Fields that must not come as trailers (RFC 9110 section 6.5.1): framing, routing, authentication, control.
 _TRAILERS_DROPPED: Final = HOP_BY_HOP | frozenset(
     (
         b"age",
@@ -64,12 +79,22 @@ _UPGRADE_LINES: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 _MAX_REQUEST_ID: Final = 200
 _AUTHORIZATION: Final = frozenset((b"authorization",))
 _LENGTH: Final = frozenset((b"content-length",))
-_IN_REQUEST: Final = operator.itemgetter(4)
-_IN_RESPONSE: Final = operator.itemgetter(5)
+_NOTHING: Final[frozenset[bytes]] = frozenset()
+_ONWARD: Final = operator.itemgetter(Field._fields.index("onward"))
+_NO_CONTENT: Final = int(HTTPStatus.NO_CONTENT)
+_SWITCHING_PROTOCOLS: Final = int(HTTPStatus.SWITCHING_PROTOCOLS)
 # Version ff and ids of zeros alone are invalid; only versions after 00 may bring more.
 _TRACEPARENT: Final = re.compile(
     rb"(?P<version>(?!ff)[0-9a-f]{2})-(?P<trace>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.*)?"
 )
+
+
+def _ends_with_request(key: bytes) -> bool:
+    return key in _REQUEST_ENDS or key.startswith(_REQUEST_ENDS_PREFIX)
+
+
+REQUEST_FIELDS: Final = FieldCache(_ends_with_request)
+RESPONSE_FIELDS: Final = FieldCache(_RESPONSE_ENDS.__contains__)
 
 
 def request_id_of(head: RequestHead) -> bytes | None:
@@ -78,16 +103,12 @@ def request_id_of(head: RequestHead) -> bytes | None:
     return value if 0 < len(value) <= _MAX_REQUEST_ID and value.isascii() else None
 
 
-def trace_id_of(head: RequestHead) -> str | None:
-    """Return the trace id of a valid traceparent field (W3C Trace Context section 3.2), else None."""
-    match = _TRACEPARENT.fullmatch(head.by_name.get(b"traceparent", b""))
+def trace_id_of(traceparent: bytes) -> str | None:
+    """Return the trace id of a traceparent value (W3C Trace Context section 3.2), None if it is not valid."""
+    match = _TRACEPARENT.fullmatch(traceparent)
     if match is None or (match["version"] == b"00" and match["more"]):
         return None
     return match["trace"].decode("ascii")
-
-
-_NO_CONTENT: Final = int(HTTPStatus.NO_CONTENT)
-_SWITCHING_PROTOCOLS: Final = int(HTTPStatus.SWITCHING_PROTOCOLS)
 
 
 class RequestRules:
@@ -136,13 +157,10 @@ class RequestRules:
         """
         # A format costs more than all pieces.
         lines = [head.method, b" ", head.target, self._start]
-        if head.connection_options or (authorization_line and b"authorization" in head.by_name):
-            dropped = (
-                head.connection_options | _AUTHORIZATION if authorization_line else head.connection_options
-            )
-            lines += [onward for key, _, _, _, onward, _ in head.fields if key not in dropped]
-        else:
-            lines += map(_IN_REQUEST, head.fields)
+        dropped = _nominated(head.connection_options) if head.connection_options else _NOTHING
+        if authorization_line and b"authorization" in head.by_name:
+            dropped |= _AUTHORIZATION
+        lines += _onward(head.fields, dropped) if dropped else map(_ONWARD, head.fields)
         length = head.length
         if length == CHUNKED:
             lines.append(b"Transfer-Encoding: chunked\r\n")
@@ -180,18 +198,15 @@ class ResponseRules:
         fields, by_name = head.fields, head.by_name
         if b"location" in by_name:
             fields = [
-                make_field(field[1], self._localise(field[2])) if field[0] == b"location" else field
+                make_field(field.name, self._localise(field.value)) if field.key == b"location" else field
                 for field in fields
             ]
         # The length can't be nominated away: it tells where the message ends (but see RFC 9110 section 8.6).
-        dropped = head.connection_options - _LENGTH
+        dropped = _nominated(head.connection_options) - _LENGTH if head.connection_options else _NOTHING
         if head.status == _NO_CONTENT:
             dropped |= _LENGTH
         lines = [_status_line(head.status, head.reason)]
-        if dropped:
-            lines += [onward for key, _, _, _, _, onward in fields if key not in dropped]
-        else:
-            lines += map(_IN_RESPONSE, fields)
+        lines += _onward(fields, dropped) if dropped else map(_ONWARD, fields)
         if b"x-request-id" in by_name and b"x-request-id" not in dropped:
             request_id = b""
         if chunked:
@@ -208,8 +223,7 @@ class ResponseRules:
         lines = [_status_line(head.status, head.reason)]
         if head.status == _SWITCHING_PROTOCOLS:
             lines.append(_UPGRADE_LINES)
-        dropped = head.connection_options | _LENGTH
-        lines += [onward for key, _, _, _, _, onward in head.fields if key not in dropped]
+        lines += _onward(head.fields, _nominated(head.connection_options) | _LENGTH)
         lines.append(b"\r\n")
         return b"".join(lines)
 
@@ -238,6 +252,15 @@ class ResponseRules:
         )
 
 
+def _nominated(connection_options: frozenset[bytes]) -> frozenset[bytes]:
+    """Return the fields that Connection names, apart from those that end here anyway."""
+    return connection_options - _NOT_NOMINATIONS
+
+
+def _onward(fields: Iterable[Field], dropped: Container[bytes]) -> list[bytes]:
+    return [field.onward for field in fields if field.key not in dropped]
+
+
 @functools.lru_cache(maxsize=256)
 def _status_line(status: int, reason: bytes) -> bytes:
     return b"HTTP/1.1 %d %b\r\n" % (status, reason)
@@ -250,10 +273,10 @@ def canonical_origin(scheme: bytes, authority: bytes) -> bytes:
     return b"%b://%b" % (scheme, authority.removesuffix(default))
 
 
-def forwardable_trailers(trailers: list[Field], connection_options: Container[bytes]) -> list[Field]:
-    """Return the trailers that may follow a response's body."""
+def forwardable_trailers(trailers: Iterable[Field], connection_options: Container[bytes]) -> list[Field]:
+    """Return the trailers that may follow a response's content, given the options of its Connection field."""
     return [
         field
         for field in trailers
-        if field[0] not in _TRAILERS_DROPPED and field[0] not in connection_options
+        if field.key not in _TRAILERS_DROPPED and field.key not in connection_options
     ]

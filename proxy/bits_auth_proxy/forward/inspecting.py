@@ -50,7 +50,11 @@ class InspectedExchange(Exchange):
     @property
     def response(self) -> ResponseHead | None:
         """The head of the API's answer, None if none came."""
-        return self._response
+        return self._relay.head
+
+    def start(self, content: bytes, *, done: bool) -> None:  # noqa: D102 - as in Exchange
+        self.request_copy.add(content)
+        super().start(content, done=done)
 
     def request_data(self, content: bytes, *, done: bool) -> None:  # noqa: D102 - as in Exchange
         self.request_copy.add(content)

@@ -1,10 +1,10 @@
-"""Bounds that connections share."""
+"""The limit that client connections share."""
 
 from collections.abc import Callable
 
 
 class ConnectionLimit:
-    """How many client connections there may be, over all listeners."""
+    """The number of client connections that may be open, over all listeners."""
 
     __slots__ = ("_free", "_waiting")
 
@@ -20,7 +20,7 @@ class ConnectionLimit:
         return True
 
     def give(self) -> None:
-        """Return a place; who waits for one is woken."""
+        """Return a place, and wake those who wait for one."""
         self._free += 1
         waiting, self._waiting = self._waiting, []
         for wake in waiting:
@@ -29,23 +29,3 @@ class ConnectionLimit:
     def wake_when_free(self, wake: Callable[[], None]) -> None:
         """Call `wake` once when a place is returned."""
         self._waiting.append(wake)
-
-
-class ReplayBudget:
-    """How many bytes of request bodies may be held for replay by all exchanges together."""
-
-    __slots__ = ("_free",)
-
-    def __init__(self, total: int) -> None:
-        self._free = total
-
-    def take(self, size: int) -> bool:
-        """Reserve `size` bytes if they are free."""
-        if size > self._free:
-            return False
-        self._free -= size
-        return True
-
-    def give(self, size: int) -> None:
-        """Return what was reserved."""
-        self._free += size

@@ -3,27 +3,12 @@
 import asyncio
 import itertools
 from collections.abc import Iterator
-from typing import Final, Protocol, final
+from typing import Final, final
 
-from bits_auth_proxy.forward.access import AccessRules, HostRule, SiteRule
+from bits_auth_proxy.forward.admission import Admission
 from bits_auth_proxy.forward.context import ForwardContext
 from bits_auth_proxy.forward.limits import ConnectionLimit
-
-
-class Connection(Protocol):
-    """A client's connection, as the gateway's ticker and shutdown see it."""
-
-    def check(self, now: float) -> None:
-        """End what has taken too long."""
-        ...
-
-    def close_if_idle(self) -> None:
-        """Close unless a request is under way."""
-        ...
-
-    def abort(self) -> None:
-        """Cut the connection."""
-        ...
+from bits_auth_proxy.forward.ports import OpenConnection
 
 
 def request_ids(prefix: str) -> Iterator[bytes]:
@@ -40,17 +25,17 @@ class Clients:
     def __init__(self, limit: ConnectionLimit) -> None:
         """Take the limit, of which every connection that opens holds a place."""
         self.limit: Final = limit
-        self.open: Final[set[Connection]] = set()
+        self.open: Final[set[OpenConnection]] = set()
         self.gone: Final = asyncio.Event()
         """Set while there are none."""
         self.gone.set()
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: OpenConnection) -> None:
         """Take note of a connection."""
         self.open.add(connection)
         self.gone.clear()
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: OpenConnection) -> None:
         """Forget a connection and free its place."""
         self.open.discard(connection)
         self.limit.give()
@@ -63,21 +48,18 @@ class ListenerContext:
     """What all client connections of a listener share. Sizes in bytes, durations in seconds."""
 
     __slots__ = (
-        "access",
+        "admission",
         "clients",
         "context",
         "draining",
         "head_timeout",
-        "host_rule",
         "keepalive_timeout",
-        "max_body",
         "max_fields",
         "max_head",
         "max_line",
         "read_buffer",
         "request_ids",
         "scheme",
-        "site_rule",
     )
 
     def __init__(
@@ -85,31 +67,25 @@ class ListenerContext:
         *,
         context: ForwardContext,
         scheme: bytes,
-        access: AccessRules,
-        host_rule: HostRule,
-        site_rule: SiteRule,
+        admission: Admission,
         request_ids: Iterator[bytes],
         clients: Clients,
         read_buffer: memoryview,
         max_line: int,
         max_head: int,
         max_fields: int,
-        max_body: int | None,
         head_timeout: float,
         keepalive_timeout: float,
     ) -> None:
         self.context: Final = context
         self.scheme: Final = scheme
-        self.access: Final = access
-        self.host_rule: Final = host_rule
-        self.site_rule: Final = site_rule
+        self.admission: Final = admission
         self.request_ids: Final = request_ids
         self.clients: Final = clients
         self.read_buffer: Final = read_buffer
         self.max_line: Final = max_line
         self.max_head: Final = max_head
         self.max_fields: Final = max_fields
-        self.max_body: Final = max_body
         self.head_timeout: Final = head_timeout
         self.keepalive_timeout: Final = keepalive_timeout
         self.draining = False

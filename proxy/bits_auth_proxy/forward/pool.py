@@ -7,13 +7,12 @@ request costs one round trip and no handshake.
 
 import random
 from collections import deque
-from typing import Final, Protocol
+from typing import Final
 
 from bits_auth_proxy.clock import Clock
 from bits_auth_proxy.forward.dialing import DialError
-from bits_auth_proxy.forward.ports import TrafficObserver
-from bits_auth_proxy.forward.problems import Problem
-from bits_auth_proxy.forward.upstream import ConnectionKeeper, UpstreamConnection
+from bits_auth_proxy.forward.ports import Connector, PoolWaiter, TrafficObserver
+from bits_auth_proxy.forward.upstream import UpstreamConnection
 from bits_auth_proxy.tasks import TaskOwner
 
 _KEEP_ALIVE_LEAD: Final = 1.0
@@ -22,26 +21,6 @@ _RENEWAL: Final = (0.72, 0.91)
 """The part of an idle connection's time after which its successor is made: 40 to 50 s of 55 s."""
 _WARM_RETRY: Final = (1.0, 30.0)
 """Seconds between attempts to make a spare: the first pause, doubling up to the second number."""
-
-
-class PoolWaiter(Protocol):
-    """Who waits for a connection. Hears one of the two, once, never before `Pool.wait` has returned."""
-
-    def connection_ready(self, connection: UpstreamConnection) -> None:
-        """Take the connection; it is the waiter's now."""
-        ...
-
-    def connection_failed(self, problem: Problem) -> None:
-        """Learn that none could be made."""
-        ...
-
-
-class Connector(Protocol):
-    """What makes connections; see `Dialer`."""
-
-    async def connect(self, keeper: ConnectionKeeper) -> UpstreamConnection:
-        """Return a connection that is ready for a request. Raises DialError."""
-        ...
 
 
 class Pool:

@@ -145,9 +145,14 @@ UPGRADE_FAILED: Final = Problem(
 RESPONSE_TIMEOUT: Final = Problem(
     "response_timeout", 504, "http_response_timeout", "The API did not answer in time"
 )
-INTERNAL: Final = Problem("internal", 500, "proxy_internal_error", "The proxy failed")
+CLIENT_GONE: Final = "client_gone"
+"""The code for a client that left before the end. It gets no answer, so this is no `Problem`."""
 
 ALL: Final = tuple(each for each in list(globals().values()) if isinstance(each, Problem))
+REJECTION_CODES: Final = tuple(each.code for each in ALL if each.rejection)
+"""The codes that blame the client. A request ends with one of these or with one of FAILURE_CODES."""
+FAILURE_CODES: Final = (*(each.code for each in ALL if not each.rejection), CLIENT_GONE)
+"""The codes of admitted requests that did not end with the API's answer, through no fault of the request."""
 
 _BY_REASON: Final = {
     "bad_chunk": BAD_CHUNK,

@@ -23,14 +23,14 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
     __slots__ = ("_above", "_below", "_channel", "_deadline", "_ended", "_listener", "_spoken")
 
     def __init__(
-        self, above: asyncio.BufferedProtocol, *, context: ssl.SSLContext, listener_context: ListenerContext
+        self, above: asyncio.BufferedProtocol, *, context: ssl.SSLContext, listener: ListenerContext
     ) -> None:
-        """Prepare a session as `context` says; `above` reads what is in the listener_context's buffer."""
+        """Prepare a session as `context` says; `above` reads what is in the listener's buffer."""
         self._above = above
         self._channel = TlsChannel(context)
-        self._listener = listener_context
+        self._listener = listener
         self._below: asyncio.Transport
-        self._deadline = listener_context.context.now + listener_context.head_timeout
+        self._deadline = listener.context.now + listener.head_timeout
         self._spoken = self._ended = False
 
     # The event loop's side.

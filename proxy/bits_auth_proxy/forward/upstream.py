@@ -10,9 +10,11 @@ the connection and reach nobody.
 
 import asyncio
 import ssl
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 from bits_auth_proxy.forward import problems
+from bits_auth_proxy.forward.headers import RESPONSE_FIELDS
+from bits_auth_proxy.forward.ports import ConnectionKeeper, ResponseSink
 from bits_auth_proxy.forward.problems import Problem
 from bits_auth_proxy.forward.tls import TlsChannel
 from bits_auth_proxy.forward.write_batcher import WriteBatcher
@@ -27,54 +29,6 @@ _MAX_INTERIM: Final = 32
 _WRITE_HIGH_WATER: Final = 64 * 1024
 _SWITCHING_PROTOCOLS: Final = 101
 _FIRST_FINAL_STATUS: Final = 200
-
-
-class ResponseSink(Protocol):
-    """The exchange that a connection serves. `response_flush` ends what one read has brought."""
-
-    def response_interim(self, head: ResponseHead) -> None:
-        """Take a 1xx response."""
-        ...
-
-    def response_head(self, head: ResponseHead, length: int) -> None:
-        """Take the final head; `length` is the body's, as `ResponseHead.length` but for an answer to HEAD."""
-        ...
-
-    def response_body(self, content: bytes) -> None:
-        """Take content, freed of its framing."""
-        ...
-
-    def response_end(self, trailers: list[Field]) -> None:
-        """Take the end of the response."""
-        ...
-
-    def response_flush(self) -> None:
-        """All that one read from the network held has been told."""
-        ...
-
-    def upstream_lost(self, problem: Problem, *, answered: bool) -> None:
-        """The connection is of no use any more; `answered` tells whether any byte of a response came."""
-        ...
-
-    def upstream_blocked(self) -> None:
-        """The API takes no more bytes for now."""
-        ...
-
-    def upstream_writable(self) -> None:
-        """The API takes bytes again."""
-        ...
-
-
-class ConnectionKeeper(Protocol):
-    """The pool, as a connection sees it."""
-
-    def release(self, connection: "UpstreamConnection") -> None:
-        """Take back a connection that can serve again."""
-        ...
-
-    def lost(self, connection: "UpstreamConnection") -> None:
-        """Forget a connection that has closed."""
-        ...
 
 
 class UpstreamConnection(asyncio.BufferedProtocol):
@@ -123,7 +77,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._batcher = batcher
         self._read_buffer = read_buffer
         self._ready: asyncio.Future[None] = loop.create_future()
-        self._parser = ResponseParser(max_line=MAX_STATUS_LINE, max_head=MAX_HEAD, max_fields=MAX_FIELDS)
+        self._parser = ResponseParser(
+            fields=RESPONSE_FIELDS, max_line=MAX_STATUS_LINE, max_head=MAX_HEAD, max_fields=MAX_FIELDS
+        )
         self._transport: asyncio.Transport | None = None
         self._sink: ResponseSink | None = None
         self._method = b""
@@ -282,8 +238,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:  # noqa: D102
         self.blocked = True
-        if self._sink is not None:
-            self._sink.upstream_blocked()
 
     def resume_writing(self) -> None:  # noqa: D102
         self.blocked = False

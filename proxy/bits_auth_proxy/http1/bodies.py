@@ -153,10 +153,8 @@ class ChunkedReader:
             raise MalformedMessage("head_too_large", "the trailer section or a chunk extension is too large")
 
 
-def open_body(length: int, *, max_overhead: int, max_fields: int) -> BodyReader | None:
-    """Return the reader for a body of `length` (see `RequestHead.length`), None when there is no body."""
-    if length > 0:
-        return LengthReader(length)
+def open_body(length: int, *, max_overhead: int, max_fields: int) -> BodyReader:
+    """Return the reader for a body of `length`, which is not NO_BODY (see `RequestHead.length`)."""
     if length == CHUNKED:
         return ChunkedReader(max_overhead=max_overhead, max_fields=max_fields)
-    return CloseReader() if length == UNTIL_CLOSE else None
+    return CloseReader() if length == UNTIL_CLOSE else LengthReader(length)

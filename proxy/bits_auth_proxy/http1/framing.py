@@ -1,15 +1,14 @@
-"""Control data: what the fields say about the message itself (RFC 9110 section 7.6, RFC 9112 section 6).
+"""Framing: what the fields of a head say about the message itself (RFC 9112 sections 6 and 9).
 
-Pure functions from fields to the attributes of a head. A request whose framing two parsers could read
-differently is refused, never repaired: that is what request smuggling lives on.
+Pure functions from fields to the attributes of a head. A message whose framing two parsers could read
+differently is an error and is never repaired, because request smuggling depends on such repairs.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple
 
-from bits_auth_proxy.http1.hops import HOP_BY_HOP
 from bits_auth_proxy.http1.messages import (
     CHUNKED,
     NO_BODY,
@@ -27,7 +26,7 @@ REQUEST_SINGLES: Final = RESPONSE_SINGLES | {
     b"origin": "bad_field",
     b"sec-fetch-site": "bad_field",
 }
-"""What must not stand twice, and as what it counts then. Transfer-Encoding is a list, but not here."""
+"""Fields that must not be repeated, with the reason to report. Transfer-Encoding is a list, but not here."""
 
 # uri-host [ ":" port ] (RFC 9110 section 7.2): a registered name, an IPv4 or a bracketed IPv6 address;
 # the port may be empty (RFC 3986 section 3.2.3).
@@ -35,22 +34,25 @@ _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(
 _HOSTS: Final = ParseCache(lambda host: _HOST.match(host) is not None)
 _KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:\A|[,;\s])timeout\s*=\s*\"?([0-9]{1,9})", re.IGNORECASE)
 _MAX_LENGTH_DIGITS: Final = 18
-# Trailer is left: a response's goes on where Connection does not name it.
-_NO_NAMES: Final = (HOP_BY_HOP - {b"trailer"}) | {b"close"}
-"""What Connection says beside the names of fields that would go on."""
-_Connection: TypeAlias = tuple[frozenset[bytes], bool, tuple[bool, bool]]
-"""What a Connection field says: names of fields that end here (but for those that always do), whether it asks
-for an upgrade, and by the minor version of the sender's HTTP whether it agrees to persist (RFC 9112 9.3)."""
 _SWITCHING_PROTOCOLS: Final = int(HTTPStatus.SWITCHING_PROTOCOLS)
 _OK: Final = int(HTTPStatus.OK)
 _BODILESS: Final = frozenset((int(HTTPStatus.NO_CONTENT), int(HTTPStatus.NOT_MODIFIED)))
 
 
-def apply_request_control(head: RequestHead) -> None:
-    """Set the control attributes of `head` from its fields.
+class _Connection(NamedTuple):
+    """The value of a Connection field."""
 
-    Raises MalformedMessage for anything but one valid Host, at most one plain Content-Length, and at
-    most a lone `chunked`, the latter two not together (RFC 9112 sections 3.2, 6.1, 6.3).
+    options: frozenset[bytes]
+    upgrade: bool
+    persistent: tuple[bool, bool]
+    """Whether the connection persists, by the minor version of the sender's HTTP (RFC 9112 section 9.3)."""
+
+
+def apply_request_framing(head: RequestHead) -> None:
+    """Set the attributes of `head` that follow from its fields.
+
+    Raises MalformedMessage unless there is exactly one valid Host, at most one plain Content-Length, and at
+    most a lone `chunked`, and the latter two are not together (RFC 9112 sections 3.2, 6.1, 6.3).
     """
     by_name = head.by_name
     host = by_name.get(b"host")
@@ -68,8 +70,8 @@ def apply_request_control(head: RequestHead) -> None:
         head.length = CHUNKED
     connection = by_name.get(b"connection")
     if connection is not None:
-        head.connection_options, upgrade, persists = _CONNECTIONS[connection]
-        head.keep_alive = persists[head.minor_version]
+        head.connection_options, upgrade, persistent = _CONNECTIONS[connection]
+        head.keep_alive = persistent[head.minor_version]
         head.websocket = (
             upgrade
             and by_name.get(b"upgrade", b"").lower() == b"websocket"
@@ -87,7 +89,7 @@ def apply_request_control(head: RequestHead) -> None:
 def joined(fields: Iterable[Field], singles: Mapping[bytes, str]) -> dict[bytes, bytes]:
     """Return lower-case name → value, the lines of a list field joined (RFC 9110 section 5.3).
 
-    Raises MalformedMessage where one of `singles` stands more than once.
+    Raises MalformedMessage where one of `singles` is repeated.
     """
     values: dict[bytes, bytes] = {}
     for key, name, value, *_ in fields:
@@ -100,8 +102,8 @@ def joined(fields: Iterable[Field], singles: Mapping[bytes, str]) -> dict[bytes,
     return values
 
 
-def apply_response_control(head: ResponseHead) -> None:
-    """Set the control attributes of `head` from its fields.
+def apply_response_framing(head: ResponseHead) -> None:
+    """Set the attributes of `head` that follow from its fields.
 
     Raises MalformedMessage where the length of the body could be read in two ways, and for a 101 without
     Upgrade (RFC 9110 section 15.2.2).
@@ -116,8 +118,8 @@ def apply_response_control(head: ResponseHead) -> None:
     upgrade = False
     connection = by_name.get(b"connection")
     if connection is not None:
-        head.connection_options, upgrade, persists = _CONNECTIONS[connection]
-        head.keep_alive = persists[head.minor_version]
+        head.connection_options, upgrade, persistent = _CONNECTIONS[connection]
+        head.keep_alive = persistent[head.minor_version]
     if head.status == _SWITCHING_PROTOCOLS and not (b"upgrade" in by_name and upgrade):
         raise MalformedMessage("bad_syntax", "a 101 that does not say to what it switches")
     if head.status < _OK or head.status in _BODILESS:
@@ -150,7 +152,7 @@ def _content_length(value: bytes) -> int:
 def _read_connection(value: bytes) -> _Connection:
     options = frozenset(token for part in value.lower().split(b",") if (token := part.strip(b" \t")))
     closes = b"close" in options
-    return options - _NO_NAMES, b"upgrade" in options, (not closes and b"keep-alive" in options, not closes)
+    return _Connection(options, b"upgrade" in options, (not closes and b"keep-alive" in options, not closes))
 
 
 _CONNECTIONS: Final = ParseCache(_read_connection)

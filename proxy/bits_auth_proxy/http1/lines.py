@@ -1,27 +1,41 @@
-"""The lines of a head, one by one, in their plain form.
+"""The lines of a head, read one by one in their plain form.
 
-What is read here is a strict part of what RFC 9112 allows and llhttp accepts: printable lines that name what
-is usual. Whoever gets None for a line lets llhttp judge the whole head.
+What is read here is a strict part of what RFC 9112 allows and llhttp accepts: printable lines with the usual
+methods and versions. Where a line is not plain the readers return None, and llhttp judges the whole head.
 """
 
 import re
-from typing import Final, TypeAlias
+from collections.abc import Callable
+from functools import partial
+from typing import Final, NamedTuple, final
 
-from bits_auth_proxy.http1.hops import ends_with_request, ends_with_response
 from bits_auth_proxy.http1.messages import Field
 from bits_auth_proxy.http1.parse_cache import ParseCache
 
-RequestLine: TypeAlias = tuple[bytes, bytes, int, bytes | None]
-"""Method, target, minor version, and the path (see `path_of`)."""
-StatusLine: TypeAlias = tuple[int, bytes, int]
-"""Status, reason, minor version."""
+
+class RequestLine(NamedTuple):
+    """A request line (RFC 9112 section 3). `path` is as in `RequestHead`."""
+
+    method: bytes
+    target: bytes
+    minor_version: int
+    path: bytes | None
+
+
+class StatusLine(NamedTuple):
+    """A status line (RFC 9112 section 4)."""
+
+    status: int
+    reason: bytes
+    minor_version: int
+
 
 _FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
 _REQUEST: Final = re.compile(
     rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*) HTTP/1\.([01])"
 )
 _STATUS: Final = re.compile(rb"HTTP/1\.([01]) ([2-9][0-9]{2}) ([\t\x20-\x7e\x80-\xff]*)")
-_OF_ONE_MESSAGE: Final = frozenset(
+_NOT_CACHED: Final = frozenset(
     (
         b"authorization",
         b"cookie",
@@ -32,23 +46,22 @@ _OF_ONE_MESSAGE: Final = frozenset(
         b"x-request-id",
     )
 )
-"""Secrets, and what differs in every message."""
+"""Fields that hold secrets, or that differ in every message."""
+
+# The class's own constructor goes through a function of Python, which costs as much as reading the field.
+_new_field: Final = partial(tuple.__new__, Field)
 
 
-def make_field(name: bytes, value: bytes) -> Field:
-    """Return the field of a name as received and a value, whose trailing whitespace is no part of it."""
-    # llhttp leaves it there (RFC 9112 section 5.1).
+def make_field(name: bytes, value: bytes, ends: Callable[[bytes], bool] | None = None) -> Field:
+    """Return the field of a name as received and a value, which may have whitespace behind it.
+
+    `ends` tells for a name in lower case whether the field ends here; without it every field goes on.
+    """
+    # llhttp leaves the whitespace there (RFC 9112 section 5.1).
     value = value.rstrip(b" \t")
     key = name.lower()
     line = b"%b: %b\r\n" % (name, value)
-    return (
-        key,
-        name,
-        value,
-        line,
-        b"" if ends_with_request(key) else line,
-        b"" if ends_with_response(key) else line,
-    )
+    return _new_field((key, name, value, line, b"" if ends is not None and ends(key) else line))
 
 
 def path_of(target: bytes) -> bytes | None:
@@ -56,9 +69,29 @@ def path_of(target: bytes) -> bytes | None:
     return target.partition(b"?")[0] if target.startswith(b"/") and b"#" not in target else None
 
 
-def _read_field(line: bytes) -> Field | None:
-    match = _FIELD.fullmatch(line)
-    return None if match is None else make_field(match[1], match[2])
+@final
+class FieldCache(ParseCache[Field | None]):
+    """Reads the field lines of one direction, under the policy of the gateway that owns it.
+
+    `cache[line]` is the field of a plain line, and None for all other lines.
+    """
+
+    def __init__(self, ends: Callable[[bytes], bool]) -> None:
+        """Take what tells, for a name in lower case, whether a field of that name ends here."""
+        super().__init__(self._read_line, keep=_may_repeat)
+        self._ends: Final = ends
+
+    def make(self, name: bytes, value: bytes) -> Field:
+        """Return the field of a name and a value that another parser has read."""
+        return make_field(name, value, self._ends)
+
+    def _read_line(self, line: bytes) -> Field | None:
+        match = _FIELD.fullmatch(line)
+        return None if match is None else make_field(match[1], match[2], self._ends)
+
+
+def _may_repeat(field: Field | None) -> bool:
+    return field is not None and field.key not in _NOT_CACHED
 
 
 def _read_request_line(line: bytes) -> RequestLine | None:
@@ -66,14 +99,13 @@ def _read_request_line(line: bytes) -> RequestLine | None:
     if match is None:
         return None
     method, target, minor_version = match.groups()
-    return method, target, int(minor_version), path_of(target)
+    return RequestLine(method, target, int(minor_version), path_of(target))
 
 
 def _read_status_line(line: bytes) -> StatusLine | None:
     match = _STATUS.fullmatch(line)
-    return None if match is None else (int(match[2]), match[3], int(match[1]))
+    return None if match is None else StatusLine(int(match[2]), match[3], int(match[1]))
 
 
-FIELDS: Final = ParseCache(_read_field, keep=lambda field: field[0] not in _OF_ONE_MESSAGE)
 REQUEST_LINES: Final = ParseCache(_read_request_line)
 STATUS_LINES: Final = ParseCache(_read_status_line)

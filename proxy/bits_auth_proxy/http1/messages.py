@@ -1,13 +1,24 @@
-"""The heads of messages as values, and the one exception for those that are not acceptable."""
+"""The heads of HTTP/1.1 messages as values, and the exception for a message that breaks the rules."""
 
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple
 
 from bits_auth_proxy.errors import PeerError
 
-Field: TypeAlias = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
-"""A header or trailer field: name in lower case, name as received, value without outer whitespace, and the
-line to send on, in the canonical form `name: value` with its CRLF; then what goes on of it in a request and
-in a response: the line, or nothing where a field of that name ends here (see `hops`)."""
+
+class Field(NamedTuple):
+    """A header or trailer field.
+
+    `key` is the name in lower case, `name` the name as received, `value` the value without the whitespace
+    around it. `line` is the whole field in canonical form, `name: value` with its CRLF. `onward` is what is
+    sent to the next hop: the line, or nothing where the gateway ends the field (see `lines.FieldCache`).
+    """
+
+    key: bytes
+    name: bytes
+    value: bytes
+    line: bytes
+    onward: bytes
+
 
 NO_BODY: Final = 0
 CHUNKED: Final = -1

@@ -1,7 +1,7 @@
-"""Lines that were read before.
+"""A bounded cache of parsed lines.
 
-The lines of HTTP heads repeat: a client sends the same User-Agent, an API the same Server, again and again.
-What such a line means is looked up instead of worked out.
+The lines of HTTP heads repeat: a client sends the same User-Agent with every request, and an API the same
+Server with every response. The meaning of such a line is looked up instead of worked out again.
 """
 
 from collections.abc import Callable
@@ -11,13 +11,13 @@ ValueT = TypeVar("ValueT")
 
 _MAX_ENTRIES: Final = 1024
 _MAX_LINE: Final = 256
-"""Bytes; a longer line is read anew each time. Together the two bound the memory."""
+"""Bytes; a longer line is parsed again each time. Together the two bound the memory."""
 
 
 class ParseCache(dict[bytes, ValueT], Generic[ValueT]):
-    """`known[line]` is what `read` makes of the line; None, where it is not well-formed, is not kept.
+    """`cache[line]` is what `read` returns for the line. None stands for a malformed line and is not kept.
 
-    `keep` tells of a value whether its line may come again; a secret never should be kept.
+    `keep` tells for a value whether it may be kept; a secret must never be.
     """
 
     def __init__(self, read: Callable[[bytes], ValueT], keep: Callable[[Any], bool] = lambda _: True) -> None:

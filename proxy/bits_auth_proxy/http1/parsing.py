@@ -12,6 +12,7 @@ means the same as if llhttp had read it.
 import operator
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import httptools
@@ -19,17 +20,16 @@ import httptools
 from bits_auth_proxy.http1.framing import (
     REQUEST_SINGLES,
     RESPONSE_SINGLES,
-    apply_request_control,
-    apply_response_control,
+    apply_request_framing,
+    apply_response_framing,
     joined,
 )
 from bits_auth_proxy.http1.lines import (
-    FIELDS,
     REQUEST_LINES,
     STATUS_LINES,
+    FieldCache,
     RequestLine,
     StatusLine,
-    make_field,
     path_of,
 )
 from bits_auth_proxy.http1.messages import Field, MalformedMessage, RequestHead, ResponseHead
@@ -43,7 +43,6 @@ _METHODS: Final = frozenset(
 _REASON: Final = re.compile(rb"[\t -~\x80-\xff]*\Z")
 _VERSIONS: Final = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
 
-_known_field: Final = FIELDS.__getitem__
 _name_and_value: Final = operator.itemgetter(0, 2)
 
 HeadT = TypeVar("HeadT", RequestHead, ResponseHead)
@@ -53,14 +52,15 @@ LineT = TypeVar("LineT", RequestLine, StatusLine)
 class _Sink:
     """Collects what llhttp finds in one head."""
 
-    __slots__ = ("complete", "fields")
+    __slots__ = ("_make_field", "complete", "fields")
 
-    def __init__(self) -> None:
+    def __init__(self, make_field: Callable[[bytes, bytes], Field]) -> None:
+        self._make_field = make_field
         self.fields: list[Field] = []
         self.complete = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append(make_field(name, value))
+        self.fields.append(self._make_field(name, value))
 
     def on_headers_complete(self) -> None:
         self.complete = True
@@ -72,11 +72,13 @@ class _HeadParser(ABC, Generic[HeadT, LineT]):
     __slots__ = (
         "_buffer",
         "_engine",
-        "_known_start",
+        "_make_field",
         "_max_fields",
         "_max_head",
         "_max_line",
         "_max_plain",
+        "_read_field",
+        "_read_start",
         "_sink",
         "rest",
     )
@@ -84,8 +86,8 @@ class _HeadParser(ABC, Generic[HeadT, LineT]):
     FIRST_LINES: ClassVar[ParseCache[Any]]
     ENGINE: ClassVar[type[Any]]
 
-    def __init__(self, *, max_line: int, max_head: int, max_fields: int) -> None:
-        """Set the limits: of the first line and of the whole head in bytes, and of the field count."""
+    def __init__(self, *, fields: FieldCache, max_line: int, max_head: int, max_fields: int) -> None:
+        """Take the reader of field lines and the limits: bytes of first line and head, number of fields."""
         self._max_line = max_line
         self._max_head = max_head
         # Within this, no line needs to be measured.
@@ -93,9 +95,11 @@ class _HeadParser(ABC, Generic[HeadT, LineT]):
         self._max_fields = max_fields
         self.rest = b""
         self._buffer = b""
-        self._sink = _Sink()
+        self._make_field = fields.make
+        self._sink = _Sink(self._make_field)
         self._engine: Any = None
-        self._known_start = type(self).FIRST_LINES.__getitem__
+        self._read_field = fields.__getitem__
+        self._read_start = type(self).FIRST_LINES.__getitem__
 
     @property
     def started(self) -> bool:
@@ -111,8 +115,8 @@ class _HeadParser(ABC, Generic[HeadT, LineT]):
             end = data.find(_END_OF_HEAD)
             if 0 < end <= self._max_plain:
                 lines = data[:end].split(b"\r\n")
-                start = self._known_start(lines.pop(0))
-                fields = list(map(_known_field, lines))
+                start = self._read_start(lines.pop(0))
+                fields = list(map(self._read_field, lines))
                 if start is not None and all(fields) and len(fields) <= self._max_fields:
                     self.rest = data[end + 4 :]
                     return self._build(start, fields)
@@ -126,7 +130,7 @@ class _HeadParser(ABC, Generic[HeadT, LineT]):
             if not data:
                 return None
             head, search_from = data, 0
-            self._sink = _Sink()
+            self._sink = _Sink(self._make_field)
             self._engine = type(self).ENGINE(self._sink)
         else:
             head, search_from = self._buffer + data, max(buffered - 3, 0)
@@ -206,7 +210,7 @@ class RequestParser(_HeadParser[RequestHead, RequestLine]):
             raise MalformedMessage("bad_syntax", "the request line names another protocol")
         if method not in _METHODS:
             raise MalformedMessage("unknown_method", "the method is not known")
-        return method, target, minor_version, path_of(target)
+        return RequestLine(method, target, minor_version, path_of(target))
 
     def _build(self, start: RequestLine, fields: list[Field]) -> RequestHead:
         method, target, minor_version, path = start
@@ -214,7 +218,7 @@ class RequestParser(_HeadParser[RequestHead, RequestLine]):
         if len(by_name) < len(fields):
             by_name = joined(fields, REQUEST_SINGLES)
         head = RequestHead(method, target, minor_version, fields, by_name, path)
-        apply_request_control(head)
+        apply_request_framing(head)
         return head
 
 
@@ -237,7 +241,7 @@ class ResponseParser(_HeadParser[ResponseHead, StatusLine]):
             raise MalformedMessage("bad_syntax", "the status is below 100")
         if not _REASON.match(reason):
             raise MalformedMessage("bad_syntax", "the reason phrase holds control bytes")
-        return int(status), reason, minor_version
+        return StatusLine(int(status), reason, minor_version)
 
     def _build(self, start: StatusLine, fields: list[Field]) -> ResponseHead:
         status, reason, minor_version = start
@@ -245,5 +249,5 @@ class ResponseParser(_HeadParser[ResponseHead, StatusLine]):
         if len(by_name) < len(fields):
             by_name = joined(fields, RESPONSE_SINGLES)
         head = ResponseHead(status, reason, minor_version, fields, by_name)
-        apply_response_control(head)
+        apply_response_framing(head)
         return head

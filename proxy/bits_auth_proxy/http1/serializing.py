@@ -15,4 +15,4 @@ def encode_chunk(content: bytes) -> bytes:
 
 def encode_last_chunk(trailers: Iterable[Field]) -> bytes:
     """Return the end of a chunked body with its trailer section."""
-    return b"0\r\n%b\r\n" % b"".join([line for _, _, _, line, *_ in trailers])
+    return b"0\r\n%b\r\n" % b"".join([field.line for field in trailers])

@@ -1,7 +1,7 @@
 """The access log's lines, made directly.
 
-Through the log's pipeline a line costs nearly as much as forwarding the request. What it says is the same:
-see `events.REQUEST`.
+Through the log's pipeline a line costs nearly as much as forwarding the request. These lines say the same
+(see `events.REQUEST`).
 """
 
 from collections.abc import Callable
@@ -11,28 +11,29 @@ from typing import Final
 
 from bits_auth_proxy.clock import Clock
 from bits_auth_proxy.forward.headers import trace_id_of
-from bits_auth_proxy.forward.ports import ExchangeRecord
+from bits_auth_proxy.forward.record import RequestRecord
 
 _SERVER_ERROR: Final = 500
 
 
 class AccessLog:
-    """Writes a line of JSON for an exchange that came to its end without a problem."""
+    """Writes a line of JSON for a request that ended without a problem."""
 
     __slots__ = ("_clock", "_minute", "_prefix", "_write")
 
     def __init__(self, *, clock: Clock, write: Callable[[str, str], None]) -> None:
-        """Hand each line, with its level first, to `write`."""
+        """`write` takes a level and a finished line."""
         self._clock = clock
         self._write = write
         self._minute = -1.0
         self._prefix = ""
 
-    def log(self, record: ExchangeRecord) -> None:
-        """Log the exchange."""
+    def log(self, record: RequestRecord) -> None:
+        """Log the request."""
         level = "warning" if record.status >= _SERVER_ERROR else "info"
-        upstream = f"{record.answered - record.sent:.6f}" if record.answered else "null"
-        trace_id = trace_id_of(record.head)
+        duration = record.upstream_duration
+        upstream = "null" if duration is None else f"{duration:.6f}"
+        trace_id = trace_id_of(record.traceparent)
         trace = f', "trace_id": "{trace_id}"' if trace_id else ""
         self._write(
             level,
@@ -40,9 +41,9 @@ class AccessLog:
             f'"request_id": {encode_basestring(record.request_id.decode("latin-1"))}, '
             f'"operation": {encode_basestring(record.operation)}, '
             f'"method": {encode_basestring(record.method.decode("latin-1"))}, '
-            f'"status": {record.status}, "seconds": {record.ended - record.started:.6f}, '
+            f'"status": {record.status}, "seconds": {record.duration:.6f}, '
             f'"upstream_seconds": {upstream}, '
-            f'"token_wait_seconds": {record.token_at - record.started:.6f}, '
+            f'"token_wait_seconds": {record.token_wait:.6f}, '
             f'"request_bytes": {record.request_bytes}, "response_bytes": {record.response_bytes}{trace}}}',
         )
 

@@ -1,14 +1,9 @@
-"""Every event of the log: its name, levels, meaning and fields; and what keeps repeats from flooding it."""
+"""Every event of the log: its name, levels, meaning and fields."""
 
-from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
-from bits_auth_proxy.clock import Clock
-
-WINDOW: Final = 10.0
-"""Seconds over which lines of one kind are counted."""
-BURST: Final = 5
-"""How many lines of one kind get through in that time."""
+from bits_auth_proxy.telemetry.repeat_limit import BURST, WINDOW
 
 
 class Event(NamedTuple):
@@ -197,83 +192,3 @@ def as_markdown() -> str:
             rows += [f"| `{name}` | {meaning} |" for name, meaning in event.fields.items()]
         blocks.append("\n".join(rows))
     return "\n\n".join(blocks)
-
-
-class Timer(Protocol):
-    """What `call_later` returns."""
-
-    def cancel(self) -> object:
-        """See that it does not go off."""
-        ...
-
-
-class _Window:
-    __slots__ = ("count", "ends")
-
-    def __init__(self, ends: float) -> None:
-        self.ends = ends
-        self.count = 0
-
-
-class RepeatLimit:
-    """Lets BURST lines of a kind through per WINDOW, and reports how many were not let through.
-
-    Kinds are pairs of an event's name and what distinguishes its lines; both must be bounded.
-    """
-
-    __slots__ = ("_call_later", "_clock", "_report", "_timer", "_windows")
-
-    def __init__(
-        self,
-        *,
-        clock: Clock,
-        call_later: Callable[[float, Callable[[], None]], Timer],
-        report: Callable[[str, str, int], None],
-    ) -> None:
-        """`report` takes event, kind and count, once for each window in which lines were left out."""
-        self._clock = clock
-        self._call_later = call_later
-        self._report = report
-        self._windows: dict[tuple[str, str], _Window] = {}
-        self._timer: Timer | None = None
-
-    def admits(self, event: Event, kind: str) -> bool:
-        """Tell whether a line is to be written now."""
-        key = (event.name, kind)
-        now = self._clock.now()
-        window = self._windows.get(key)
-        if window is None or now >= window.ends:
-            if window is not None:
-                self._close(key, window)
-            window = self._windows[key] = _Window(now + WINDOW)
-        window.count += 1
-        if window.count <= BURST:
-            return True
-        if self._timer is None:
-            self._timer = self._call_later(window.ends - now, self._look)
-        return False
-
-    def flush(self) -> None:
-        """Report what is left, at the end."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for key, window in self._windows.items():
-            self._close(key, window)
-        self._windows.clear()
-
-    def _look(self) -> None:
-        """Close the windows that are over; come again for those with something to report."""
-        self._timer = None
-        now = self._clock.now()
-        for key, window in list(self._windows.items()):
-            if now >= window.ends:
-                self._close(key, window)
-                del self._windows[key]
-        pending = [window.ends for window in self._windows.values() if window.count > BURST]
-        if pending:
-            self._timer = self._call_later(max(0.1, min(pending) - now), self._look)
-
-    def _close(self, key: tuple[str, str], window: _Window) -> None:
-        if window.count > BURST:
-            self._report(*key, window.count - BURST)

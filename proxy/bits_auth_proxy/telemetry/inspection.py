@@ -59,7 +59,7 @@ class Inspection:
         if response is not None:
             start = b"HTTP/1.%d %d %b" % (response.minor_version, response.status, response.reason)
             kept["response"] = self._message(start, response.fields, exchange.response_copy)
-        self._kept[exchange_id(exchange.ended)] = kept
+        self._kept[exchange_id(exchange.record.ended)] = kept
         if len(self._kept) > MAX_EXCHANGES:
             del self._kept[next(iter(self._kept))]
 

@@ -1,14 +1,14 @@
-"""What happened lately, for eyes: the live view in a terminal and the admin page.
+"""The journal: what happened lately, for the live view in a terminal and for the admin page.
 
-Bounded, and cheap to write: an exchange costs one tuple and one append. All else is worked out when
-somebody looks.
+It is bounded and cheap to write: an exchange costs one append. Everything else is worked out when someone
+looks.
 """
 
 from collections import deque
 from typing import Any, Final
 
 from bits_auth_proxy.clock import Clock
-from bits_auth_proxy.forward.ports import ExchangeRecord
+from bits_auth_proxy.forward.record import RequestRecord
 
 EXCHANGES: Final = 100
 REFRESHES: Final = 50
@@ -27,30 +27,18 @@ class Journal:
 
     def __init__(self, clock: Clock) -> None:
         self._clock: Final = clock
-        self._exchanges: deque[tuple[Any, ...]] = deque(maxlen=EXCHANGES)
+        self._exchanges: deque[RequestRecord] = deque(maxlen=EXCHANGES)
         self._refreshes: deque[dict[str, Any]] = deque(maxlen=REFRESHES)
         self._rejections: deque[tuple[float, str, str]] = deque(maxlen=REJECTIONS)
 
     # In the hot path.
 
-    def exchange(self, record: ExchangeRecord) -> None:
-        """Note an exchange that has ended. Values only: the record itself holds on to its connection."""
-        self._exchanges.append(
-            (
-                record.ended,
-                record.started,
-                record.request_id,
-                record.operation,
-                record.method,
-                record.status,
-                record.problem,
-                record.request_bytes,
-                record.response_bytes,
-            )
-        )
+    def exchange(self, record: RequestRecord) -> None:
+        """Keep the record of a request that has ended."""
+        self._exchanges.append(record)
 
     def rejection(self, reason: str, peer: str) -> None:
-        """Note a request that was refused before forwarding."""
+        """Note a request that was rejected before it was admitted."""
         self._rejections.append((self._clock.now(), reason, peer))
 
     # Of the token.
@@ -74,32 +62,22 @@ class Journal:
         offset = self._clock.wall() - self._clock.now()
         return [
             {
-                "id": exchange_id(ended),
-                "timestamp_seconds": round(ended + offset, 3),
-                "request_id": request_id.decode("latin-1"),
-                "operation": operation,
-                "method": method.decode("latin-1"),
-                "status": status,
-                "problem": problem,
-                "duration_seconds": round(ended - started, 6),
-                "request_bytes": request_bytes,
-                "response_bytes": response_bytes,
+                "id": exchange_id(record.ended),
+                "timestamp_seconds": round(record.ended + offset, 3),
+                "request_id": record.request_id.decode("latin-1"),
+                "operation": record.operation,
+                "method": record.method.decode("latin-1"),
+                "status": record.status,
+                "problem": record.problem,
+                "duration_seconds": round(record.duration, 6),
+                "request_bytes": record.request_bytes,
+                "response_bytes": record.response_bytes,
             }
-            for (
-                ended,
-                started,
-                request_id,
-                operation,
-                method,
-                status,
-                problem,
-                request_bytes,
-                response_bytes,
-            ) in reversed(self._exchanges)
+            for record in reversed(self._exchanges)
         ]
 
     def rejections(self) -> list[dict[str, Any]]:
-        """Return the last refused requests, the newest first, ready for JSON."""
+        """Return the last rejected requests, the newest first, ready for JSON."""
         offset = self._clock.wall() - self._clock.now()
         return [
             {"timestamp_seconds": round(at + offset, 3), "reason": reason, "peer": peer}

@@ -174,13 +174,13 @@ REQUEST_PROBLEMS: Final = Family(
     "counter",
     "request_problems",
     "Requests accepted for forwarding whose end was not the API's answer, by problem.",
-    {"problem": (*(each.code for each in problems.ALL if not each.rejection), "client_gone")},
+    {"problem": problems.FAILURE_CODES},
 )
 REJECTED: Final = Family(
     "counter",
     "rejected_requests",
     "Requests that the proxy refused as the client's fault, by problem.",
-    {"reason": (*(each.code for each in problems.ALL if each.rejection), TLS_HANDSHAKE)},
+    {"reason": (*problems.REJECTION_CODES, TLS_HANDSHAKE)},
 )
 RETRIES: Final = Family(
     "counter", "retries", "Requests sent again.", {"reason": ("token_refused", "connection_lost")}

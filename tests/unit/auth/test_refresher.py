@@ -347,7 +347,7 @@ async def test_five_hundred_401_cause_one_refresh_and_five_hundred_new_tokens(st
     assert {waiter.token for waiter in early + late} == {stage.current()}
     assert stage.current() is not token
     assert len(stage.endpoint.asked) == 2
-    assert stage.log.refused == 1
+    assert stage.log.unauthorized == 1
 
 
 async def test_a_spurious_401_with_the_endpoint_down_costs_that_call_alone(stage: RefresherStage) -> None:
@@ -487,3 +487,49 @@ async def test_status_tells_instants_of_the_wall_clock(stage: RefresherStage) ->
     assert token.issued_wall + 2520 <= status.next_refresh <= token.issued_wall + 2880
     assert status.last_error is None
     assert "token-1" not in repr(status)
+
+
+async def test_the_observer_hears_of_a_failure_after_the_lifecycle(stage: RefresherStage) -> None:
+    await stage.begin(100.0)
+    for _ in range(120):
+        await stage.timers.advance(1.0)
+        if stage.endpoint.pending:
+            stage.endpoint.fail("connect")
+            await settle()
+            status = stage.it.status()
+            assert stage.log.seen[-1] == (status.state, status.consecutive_failures)
+    assert [failures for _, failures in stage.log.seen] == list(range(1, len(stage.log.seen) + 1))
+    assert stage.log.seen[0][0] is TokenState.STALE
+    assert stage.log.seen[-1][0] is TokenState.EXPIRED
+
+
+async def test_a_token_is_concealed_before_anyone_hears_of_it(stage: RefresherStage) -> None:
+    stage.it.start()
+    waiter = stage.waiter()
+    await settle()
+    stage.endpoint.grant()
+    await settle()
+    # The log asserts it when it hears of the token.
+    assert stage.log.obtained == ["start"]
+    assert waiter.token is not None
+    assert stage.log.concealed == [waiter.token.reveal()]
+
+
+async def test_trouble_of_the_observer_costs_no_token(
+    stage: RefresherStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashes: list[BaseException] = []
+
+    def fail(*_: object, **__: object) -> None:
+        raise UnicodeEncodeError("ascii", "é", 0, 1, "ordinal not in range")
+
+    monkeypatch.setattr(stage.log, "token_obtained", fail)
+    monkeypatch.setattr(stage.log, "crashed", crashes.append)
+    stage.it.start()
+    waiter = stage.waiter()
+    await settle()
+    stage.endpoint.grant()
+    await settle()
+    assert waiter.token is stage.current() is not None
+    assert [type(each) for each in crashes] == [UnicodeEncodeError]
+    assert stage.it.status().consecutive_failures == 0

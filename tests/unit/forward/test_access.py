@@ -18,6 +18,7 @@ from bits_auth_proxy.forward.access import (
     is_ambiguous,
     split_target,
 )
+from bits_auth_proxy.forward.headers import REQUEST_FIELDS
 from bits_auth_proxy.forward.problems import Problem
 from bits_auth_proxy.http1.messages import RequestHead
 from bits_auth_proxy.http1.parsing import RequestParser
@@ -32,7 +33,7 @@ def rules(*allow: str) -> AccessRules:
 
 def head_of(method: bytes, target: bytes, *lines: bytes) -> RequestHead:
     raw = b"\r\n".join((b"%b %b HTTP/1.1" % (method, target), b"Host: localhost", *lines)) + b"\r\n\r\n"
-    head = RequestParser(max_line=8192, max_head=65_536, max_fields=100).feed(raw)
+    head = RequestParser(fields=REQUEST_FIELDS, max_line=8192, max_head=65_536, max_fields=100).feed(raw)
     assert head is not None
     return head
 

@@ -261,7 +261,7 @@ def test_a_token_source_that_answers_at_once() -> None:
     rig.tokens.at_once = TokenUnavailable("none", retry_after=1.0, permanent=True)
     rig.start()
     assert rig.exchange.walked == [_TOKEN, _TOKEN, _OVER]
-    assert rig.exchange.problem == "credentials_refused"
+    assert rig.exchange.record.problem == "credentials_refused"
     rig.check()
 
 
@@ -310,7 +310,7 @@ def test_a_connection_lost_a_second_time_is_the_last() -> None:
     lost(rig)
     rig.connect(served=1)
     lost(rig)
-    assert rig.exchange.problem == "connection_lost"
+    assert rig.exchange.record.problem == "connection_lost"
     assert rig.observer.retries == ["connection_lost"]
     rig.check()
 
@@ -378,7 +378,7 @@ def test_the_body_may_arrive_in_any_state(state: State, chunked: bool) -> None:
     rig.check()
     assert rig.is_over
     assert rig.connections[-1].ends == ["finished"]
-    assert rig.exchange.request_bytes == 10
+    assert rig.exchange.record.request_bytes == 10
 
 
 @pytest.mark.parametrize("state", LIVE)
@@ -409,7 +409,7 @@ def test_who_queues_while_connections_are_made_waits_for_their_end() -> None:
     rig.pass_time(PATIENCE - 0.1)
     assert rig.exchange.state is _CONNECTION
     rig.pass_time(0.2)
-    assert rig.exchange.problem == "connection_timeout"
+    assert rig.exchange.record.problem == "connection_timeout"
     rig.check()
 
 
@@ -426,14 +426,14 @@ def test_who_queues_while_connections_are_made_waits_for_their_end() -> None:
 def test_a_deadline_names_who_was_late(state: State, problem: str) -> None:
     rig = rig_in(state)
     late(rig)
-    assert rig.exchange.problem == problem
+    assert rig.exchange.record.problem == problem
 
 
 def test_the_api_is_late_when_it_takes_no_more_of_the_body() -> None:
     rig = rig_in(_RESPONSE)
     rig.connection.blocked = True
     late(rig)
-    assert rig.exchange.problem == "response_timeout"
+    assert rig.exchange.record.problem == "response_timeout"
 
 
 @pytest.mark.parametrize("state", [_RELAYING, _TUNNEL])
@@ -446,7 +446,7 @@ def test_a_slow_client_is_not_cut_while_it_takes_bytes(state: State) -> None:
         rig.pass_time(STREAM_TIMEOUT + 0.1)
         assert rig.exchange.state is state
     rig.pass_time(STREAM_TIMEOUT + 0.1)
-    assert rig.exchange.problem == "request_timeout"
+    assert rig.exchange.record.problem == "request_timeout"
     rig.check()
 
 
@@ -490,8 +490,8 @@ def test_an_answer_that_was_dropped_is_not_timed() -> None:
     rig.clock.advance(1)
     rig.give_token("second")
     rig.lose(problems.CONNECTION_LOST)
-    assert rig.exchange.sent > 0
-    assert rig.exchange.answered == 0
+    assert rig.exchange.record.sent > 0
+    assert rig.exchange.record.answered == 0
 
 
 def test_a_client_that_can_be_written_to_again_moves_no_deadline_of_others() -> None:

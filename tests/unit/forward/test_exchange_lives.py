@@ -205,7 +205,8 @@ class ExchangeLives(RuleBasedStateMachine):
         connection = self.rig.connection
         connection.blocked = not connection.blocked
         assert connection.sink is not None
-        (connection.sink.upstream_blocked if connection.blocked else connection.sink.upstream_writable)()
+        if not connection.blocked:
+            connection.sink.upstream_writable()
 
     # Time.
 

@@ -3,6 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bits_auth_proxy.forward.headers import REQUEST_FIELDS, RESPONSE_FIELDS
 from bits_auth_proxy.http1.bodies import open_body
 from bits_auth_proxy.http1.messages import NO_BODY, UNTIL_CLOSE
 from bits_auth_proxy.http1.parsing import RequestParser, ResponseParser
@@ -37,7 +38,7 @@ def test_a_request(
     framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(content)
     lines = b"".join(b"%b: %b\r\n" % field for field in fields)
     rig = Rig(method, fields=lines + framing + b"\r\n")
-    rig.context.replay_budget.give(10_000)
+    rig.context.replay_budget.free += 10_000
     rig.give_token("recorder-token")
     rig.make_idle()
     for index, piece in enumerate(body):
@@ -50,7 +51,7 @@ def test_a_request(
     sent = rig.connections[0].sent
     # By a reader that shares nothing with the proxy, and by the proxy's own.
     Request(sent.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
-    parser = RequestParser(max_line=8192, max_head=65_536, max_fields=500)
+    parser = RequestParser(fields=REQUEST_FIELDS, max_line=8192, max_head=65_536, max_fields=500)
     head = parser.feed(sent)
     assert head is not None
     assert (head.method, head.target) == (method, b"/v1/x")
@@ -103,7 +104,7 @@ def test_an_answer(
     assert rig.is_over
     received = rig.client.received
     assert fault_in(received) is None
-    parser = ResponseParser(max_line=8192, max_head=65_536, max_fields=500)
+    parser = ResponseParser(fields=RESPONSE_FIELDS, max_line=8192, max_head=65_536, max_fields=500)
     head = parser.feed(received)
     assert head is not None
     assert (head.status, head.reason) == (status, b"A Reason")
