@@ -33,7 +33,7 @@ def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
 
 @pytest.mark.parametrize("text", [":8080", "*:8080"])
 def test_a_missing_host_is_refused_with_what_to_write(text: str) -> None:
-    with pytest.raises(ValueError, match=r"0\.0\.0\.0 or \[::\]"):
+    with pytest.raises(ValueError, match=r"0\.0\.0\.0 and \[::\]"):
         parse_address(text)
 
 

@@ -270,10 +270,8 @@ def test_unknown_variables_are_warnings_with_the_nearest_name(tmp_path: Path) ->
     dotenv.write_text("BITS_SCOPES=x\n")
     warnings = loaded({"BITS_CLIENT_SECRT": SECRET}, env_file=dotenv).warnings
     assert len(warnings) == 2
-    assert any(
-        "BITS_CLIENT_SECRT" in each and each.endswith("did you mean BITS_CLIENT_SECRET?") for each in warnings
-    )
-    assert any("BITS_SCOPES" in each and each.endswith("did you mean BITS_SCOPE?") for each in warnings)
+    assert any("BITS_CLIENT_SECRT" in each and "BITS_CLIENT_SECRET?" in each for each in warnings)
+    assert any("BITS_SCOPES" in each and "BITS_SCOPE " in f"{each.replace('?', ' ')} " for each in warnings)
     assert SECRET not in "".join(warnings)
 
 
