@@ -1,5 +1,6 @@
 """Makes single parts from the settings, for the sidecar and for the commands that need only one of them."""
 
+import secrets
 import socket
 import ssl
 from typing import NamedTuple
@@ -10,11 +11,14 @@ from yarl import URL
 from bits_auth_proxy.auth.bits_oauth import BitsOAuthClient, ClientCredentials
 from bits_auth_proxy.clock import Clock
 from bits_auth_proxy.errors import OperatorError, SettingError, reason_of
-from bits_auth_proxy.forward.access import LOOPBACK_HOSTS
+from bits_auth_proxy.forward.access import LOOPBACK_HOSTS, AccessRules, HostRule, SiteRule
+from bits_auth_proxy.forward.admission import Admission
 from bits_auth_proxy.forward.certificates import CertificateError, CertificateFiles, ServerCertificate
-from bits_auth_proxy.forward.dialing import client_context
+from bits_auth_proxy.forward.dialing import Dialer, client_context
 from bits_auth_proxy.forward.egress import EgressProxy
+from bits_auth_proxy.forward.headers import ClientAuthorization, RequestRules, ResponseRules, canonical_origin
 from bits_auth_proxy.forward.listener import bind
+from bits_auth_proxy.forward.write_batcher import WriteBatcher
 from bits_auth_proxy.settings.addresses import ListenAddress, TcpAddress, UnixAddress, is_loopback
 from bits_auth_proxy.settings.credentials import Credentials
 from bits_auth_proxy.settings.model import Settings
@@ -101,12 +105,55 @@ def build_oauth(settings: Settings, *, context: ssl.SSLContext | None, clock: Cl
     )
 
 
-def allowed_hosts(settings: Settings, address: ListenAddress) -> list[str] | None:
-    """Return the host names that a listener serves, None for all. By default, loopback serves its names."""
-    if isinstance(address, TcpAddress) and is_loopback(address):
-        own = f"[{address.host}]" if ":" in address.host else address.host
-        return [*(name.decode() for name in LOOPBACK_HOSTS), own, *(settings.allowed_hosts or ())]
-    return None if settings.allowed_hosts is None else list(settings.allowed_hosts)
+def build_dialer(
+    settings: Settings,
+    *,
+    context: ssl.SSLContext | None,
+    clock: Clock,
+    batcher: WriteBatcher,
+    redactor: Redactor,
+) -> Dialer:
+    """Return what connects to the API; `context` is for https."""
+    api = URL(settings.api_url)
+    return Dialer(
+        host=api.host or "",
+        port=api.port or 0,
+        context=context if api.scheme == "https" else None,
+        timeout=settings.upstream.connect_timeout,
+        clock=clock,
+        batcher=batcher,
+        proxy=egress_proxy(settings, redactor),
+    )
+
+
+def request_rules(settings: Settings) -> RequestRules:
+    """Return the rules for the heads of requests."""
+    return RequestRules(
+        authority=_origin(settings).authority,
+        # It differs between instances, so that only a true loop looks like one.
+        pseudonym=b"bits-auth-proxy-%b" % secrets.token_hex(4).encode(),
+        authorization=ClientAuthorization(settings.client_authorization),
+        forwarded=settings.forwarded_headers,
+    )
+
+
+def response_rules(settings: Settings) -> ResponseRules:
+    """Return the rules for the heads of responses."""
+    origin = _origin(settings)
+    return ResponseRules(origin=canonical_origin(origin.scheme, origin.authority))
+
+
+def build_admission(
+    settings: Settings, address: ListenAddress, *, access: AccessRules, request_rules: RequestRules
+) -> Admission:
+    """Return the rules by which a listener admits requests; all listeners share `access` and its memory."""
+    return Admission(
+        access=access,
+        host_rule=HostRule(allowed=_allowed_hosts(settings, address), upstream=_origin(settings).authority),
+        site_rule=SiteRule(allowed_origins=settings.allowed_origins),
+        request_rules=request_rules,
+        max_body=settings.max_body_bytes,
+    )
 
 
 def bind_for(variable: str, address: ListenAddress, socket_mode: int = 0o600) -> socket.socket:
@@ -125,14 +172,22 @@ def bound_address(address: ListenAddress, sock: socket.socket) -> ListenAddress:
     return TcpAddress(address.host, sock.getsockname()[1])
 
 
-class Origin(NamedTuple):
-    """Scheme and authority as they stand in a URL."""
+class _Origin(NamedTuple):
+    """Scheme and authority, as they stand in a URL."""
 
     scheme: bytes
     authority: bytes
 
 
-def api_origin(settings: Settings) -> Origin:
+def _origin(settings: Settings) -> _Origin:
     """Return the API's origin."""
     api = URL(settings.api_url)
-    return Origin(api.scheme.encode(), api.authority.encode())
+    return _Origin(api.scheme.encode(), api.authority.encode())
+
+
+def _allowed_hosts(settings: Settings, address: ListenAddress) -> list[str] | None:
+    """Return the host names that a listener serves, None for all. By default, loopback serves its names."""
+    if isinstance(address, TcpAddress) and is_loopback(address):
+        own = f"[{address.host}]" if ":" in address.host else address.host
+        return [*(name.decode() for name in LOOPBACK_HOSTS), own, *(settings.allowed_hosts or ())]
+    return None if settings.allowed_hosts is None else list(settings.allowed_hosts)

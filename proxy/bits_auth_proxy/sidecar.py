@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import structlog
-from yarl import URL
 
 from bits_auth_proxy import __version__
 from bits_auth_proxy.admin.actions import Actions
@@ -20,25 +19,23 @@ from bits_auth_proxy.admin.health import Health
 from bits_auth_proxy.admin.server import AdminServer
 from bits_auth_proxy.admin.status import Status
 from bits_auth_proxy.assembly import (
-    allowed_hosts,
-    api_origin,
+    build_admission,
+    build_dialer,
     build_oauth,
     concealed,
-    egress_proxy,
     listen_certificate,
     poll_certificate,
+    request_rules,
+    response_rules,
     trust,
 )
 from bits_auth_proxy.auth.refresher import Refresher
 from bits_auth_proxy.clock import Clock, SystemClock
-from bits_auth_proxy.forward.access import AccessRules, HostRule, SiteRule
-from bits_auth_proxy.forward.admission import Admission
+from bits_auth_proxy.forward.access import AccessRules
 from bits_auth_proxy.forward.context import ForwardContext
-from bits_auth_proxy.forward.dialing import Dialer
 from bits_auth_proxy.forward.downstream import READ_SIZE
 from bits_auth_proxy.forward.exchange import Exchange
 from bits_auth_proxy.forward.gateway import Gateway
-from bits_auth_proxy.forward.headers import ClientAuthorization, RequestRules, ResponseRules, canonical_origin
 from bits_auth_proxy.forward.inspecting import InspectedExchange
 from bits_auth_proxy.forward.limits import ConnectionLimit
 from bits_auth_proxy.forward.listener_context import Clients, ListenerContext, request_ids
@@ -167,16 +164,13 @@ class Sidecar:
     def _build_pool(self) -> Pool:
         settings = self._settings
         upstream = settings.upstream
-        api = URL(settings.api_url)
         return Pool(
-            connector=Dialer(
-                host=api.host or "",
-                port=api.port or 0,
-                context=self._trust if api.scheme == "https" else None,
-                timeout=upstream.connect_timeout,
+            connector=build_dialer(
+                settings,
+                context=self._trust,
                 clock=self._clock,
                 batcher=self._batcher,
-                proxy=egress_proxy(settings, self._redactor),
+                redactor=self._redactor,
             ),
             clock=self._clock,
             rng=self._rng,
@@ -192,21 +186,14 @@ class Sidecar:
 
     def _build_context(self) -> ForwardContext:
         settings = self._settings
-        scheme, authority = api_origin(settings)
         return ForwardContext(
             clock=self._clock,
             tokens=self._refresher,
             pool=self._pool,
             observer=self._telemetry,
             batcher=self._batcher,
-            request_rules=RequestRules(
-                authority=authority,
-                # It differs between instances, so that only a true loop looks like one.
-                pseudonym=b"bits-auth-proxy-%b" % secrets.token_hex(4).encode(),
-                authorization=ClientAuthorization(settings.client_authorization),
-                forwarded=settings.forwarded_headers,
-            ),
-            response_rules=ResponseRules(origin=canonical_origin(scheme, authority)),
+            request_rules=request_rules(settings),
+            response_rules=response_rules(settings),
             replay_budget=ReplayBudget(settings.limits.replay_total),
             max_replay_body=settings.limits.replay_body,
             token_wait=settings.token_wait,
@@ -292,14 +279,8 @@ class Sidecar:
             listener_context = ListenerContext(
                 context=self._context,
                 scheme=b"http" if certificate is None else b"https",
-                admission=Admission(
-                    access=access,
-                    host_rule=HostRule(
-                        allowed=allowed_hosts(settings, address), upstream=api_origin(settings)[1]
-                    ),
-                    site_rule=SiteRule(allowed_origins=settings.allowed_origins),
-                    request_rules=self._context.request_rules,
-                    max_body=settings.max_body_bytes,
+                admission=build_admission(
+                    settings, address, access=access, request_rules=self._context.request_rules
                 ),
                 request_ids=ids,
                 clients=self._clients,
