@@ -1,7 +1,9 @@
-"""From settings to parts: what the commands need besides a whole sidecar, too."""
+"""Makes single parts from the settings, for the sidecar and for the commands that need only one of them."""
 
+import secrets
 import socket
 import ssl
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from yarl import URL
@@ -9,11 +11,14 @@ from yarl import URL
 from bits_auth_proxy.auth.bits_oauth import BitsOAuthClient, ClientCredentials
 from bits_auth_proxy.clock import Clock
 from bits_auth_proxy.errors import OperatorError, SettingError, reason_of
-from bits_auth_proxy.forward.access import LOOPBACK_HOSTS
+from bits_auth_proxy.forward.access import LOOPBACK_HOSTS, AccessRules, HostRule, SiteRule
+from bits_auth_proxy.forward.admission import Admission
 from bits_auth_proxy.forward.certificates import CertificateError, CertificateFiles, ServerCertificate
-from bits_auth_proxy.forward.dialing import client_context
+from bits_auth_proxy.forward.dialing import Dialer, client_context
 from bits_auth_proxy.forward.egress import EgressProxy
+from bits_auth_proxy.forward.headers import ClientAuthorization, RequestRules, ResponseRules, canonical_origin
 from bits_auth_proxy.forward.listener import bind
+from bits_auth_proxy.forward.write_batcher import WriteBatcher
 from bits_auth_proxy.settings.addresses import ListenAddress, TcpAddress, UnixAddress, is_loopback
 from bits_auth_proxy.settings.credentials import Credentials
 from bits_auth_proxy.settings.model import Settings
@@ -21,7 +26,7 @@ from bits_auth_proxy.telemetry.log import Redactor
 
 
 def concealed(credentials: Credentials, redactor: Redactor) -> ClientCredentials:
-    """Return the credentials as the token endpoint's client needs them; the log will not show them."""
+    """Return the credentials as the token endpoint's client needs them, and keep them out of the log."""
     secret = credentials.client_secret.get_secret_value()
     ready = ClientCredentials(credentials.client_id, secret)
     redactor.add(secret, pinned=True)
@@ -30,7 +35,7 @@ def concealed(credentials: Credentials, redactor: Redactor) -> ClientCredentials
 
 
 def trust(settings: Settings) -> ssl.SSLContext | None:
-    """Return the TLS settings for all that leaves for the API, None where all of it is plain http."""
+    """Return the TLS settings of connections to the API, None if all are plain http. Raises SettingError."""
     upstream = settings.upstream
     if not any(url.startswith("https:") for url in (settings.api_url, settings.effective_token_url)):
         return None
@@ -50,29 +55,37 @@ def trust(settings: Settings) -> ssl.SSLContext | None:
 
 
 def listen_certificate(settings: Settings) -> ServerCertificate | None:
-    """Return the certificate for clients, None where they speak plain http. Raises SettingError."""
+    """Return the listeners' certificate, None if clients speak plain http. Raises SettingError."""
     files = settings.listen_tls
     if files.cert is None or files.key is None:
         return None
     try:
         return ServerCertificate(CertificateFiles(files.cert, files.key, files.client_ca))
     except CertificateError as error:
-        raise SettingError(certificate_fault(error)) from None
+        raise _certificate_fault(error) from None
 
 
-def certificate_fault(error: CertificateError) -> str:
-    """Return what is wrong with a listener's certificate, and whose variable names the file."""
-    return f"BITS_LISTEN_TLS__{error.name.upper()}: {error}"
+def poll_certificate(certificate: ServerCertificate) -> bool:
+    """Load the certificate anew if its files have changed; return whether they had. Raises SettingError."""
+    try:
+        return certificate.poll()
+    except CertificateError as error:
+        raise _certificate_fault(error) from None
+
+
+def _certificate_fault(error: CertificateError) -> SettingError:
+    """Return the error with the variable that names the file at fault."""
+    return SettingError(f"BITS_LISTEN_TLS__{error.name.upper()}: {error}")
 
 
 def egress_proxy(settings: Settings, redactor: Redactor) -> EgressProxy | None:
-    """Return the proxy that leads to the API, if one does; the log will not show its password."""
+    """Return the egress proxy that leads to the API, if one does, and keep its password out of the log."""
     url = settings.proxy_for(settings.api_url)
     if url is None:
         return None
     proxy = EgressProxy.parse(url)
     if proxy.credentials is not None:
-        # As written in the URL, and as it is.
+        # Both as the URL has it and decoded.
         password = urlsplit(url).password or ""
         redactor.add(password, pinned=True)
         redactor.add(unquote(password), pinned=True)
@@ -92,12 +105,55 @@ def build_oauth(settings: Settings, *, context: ssl.SSLContext | None, clock: Cl
     )
 
 
-def allowed_hosts(settings: Settings, address: ListenAddress) -> list[str] | None:
-    """Return what clients may call this listener (None: anything). Loopback is guarded by default."""
-    if isinstance(address, TcpAddress) and is_loopback(address):
-        own = f"[{address.host}]" if ":" in address.host else address.host
-        return [*(name.decode() for name in LOOPBACK_HOSTS), own, *(settings.allowed_hosts or ())]
-    return None if settings.allowed_hosts is None else list(settings.allowed_hosts)
+def build_dialer(
+    settings: Settings,
+    *,
+    context: ssl.SSLContext | None,
+    clock: Clock,
+    batcher: WriteBatcher,
+    redactor: Redactor,
+) -> Dialer:
+    """Return what connects to the API; `context` is for https."""
+    api = URL(settings.api_url)
+    return Dialer(
+        host=api.host or "",
+        port=api.port or 0,
+        context=context if api.scheme == "https" else None,
+        timeout=settings.upstream.connect_timeout,
+        clock=clock,
+        batcher=batcher,
+        proxy=egress_proxy(settings, redactor),
+    )
+
+
+def request_rules(settings: Settings) -> RequestRules:
+    """Return the rules for the heads of requests."""
+    return RequestRules(
+        authority=_origin(settings).authority,
+        # It differs between instances, so that only a true loop looks like one.
+        pseudonym=b"bits-auth-proxy-%b" % secrets.token_hex(4).encode(),
+        authorization=ClientAuthorization(settings.client_authorization),
+        forwarded=settings.forwarded_headers,
+    )
+
+
+def response_rules(settings: Settings) -> ResponseRules:
+    """Return the rules for the heads of responses."""
+    origin = _origin(settings)
+    return ResponseRules(origin=canonical_origin(origin.scheme, origin.authority))
+
+
+def build_admission(
+    settings: Settings, address: ListenAddress, *, access: AccessRules, request_rules: RequestRules
+) -> Admission:
+    """Return the rules by which a listener admits requests; all listeners share `access` and its memory."""
+    return Admission(
+        access=access,
+        host_rule=HostRule(allowed=_allowed_hosts(settings, address), upstream=_origin(settings).authority),
+        site_rule=SiteRule(allowed_origins=settings.allowed_origins),
+        request_rules=request_rules,
+        max_body=settings.max_body_bytes,
+    )
 
 
 def bind_for(variable: str, address: ListenAddress, socket_mode: int = 0o600) -> socket.socket:
@@ -116,7 +172,22 @@ def bound_address(address: ListenAddress, sock: socket.socket) -> ListenAddress:
     return TcpAddress(address.host, sock.getsockname()[1])
 
 
-def api_origin(settings: Settings) -> tuple[bytes, bytes]:
-    """Return the API's scheme and authority."""
+class _Origin(NamedTuple):
+    """Scheme and authority, as they stand in a URL."""
+
+    scheme: bytes
+    authority: bytes
+
+
+def _origin(settings: Settings) -> _Origin:
+    """Return the API's origin."""
     api = URL(settings.api_url)
-    return api.scheme.encode(), api.authority.encode()
+    return _Origin(api.scheme.encode(), api.authority.encode())
+
+
+def _allowed_hosts(settings: Settings, address: ListenAddress) -> list[str] | None:
+    """Return the host names that a listener serves, None for all. By default, loopback serves its names."""
+    if isinstance(address, TcpAddress) and is_loopback(address):
+        own = f"[{address.host}]" if ":" in address.host else address.host
+        return [*(name.decode() for name in LOOPBACK_HOSTS), own, *(settings.allowed_hosts or ())]
+    return None if settings.allowed_hosts is None else list(settings.allowed_hosts)

@@ -1,8 +1,8 @@
-"""Time that survives suspend.
+"""Time that also passes while the machine sleeps.
 
-`time.monotonic()` stands still while a laptop sleeps or a VM is paused (CLOCK_MONOTONIC on Linux), so a
-token would look fresh hours after it died. CLOCK_BOOTTIME goes on. On macOS CLOCK_MONOTONIC itself
-counts sleep, while `time.monotonic()` reads a clock that does not.
+`time.monotonic()` stops while a laptop sleeps or a VM is paused (CLOCK_MONOTONIC on Linux), so a token would
+look fresh hours after it expired. CLOCK_BOOTTIME goes on. On macOS, CLOCK_MONOTONIC itself counts sleep,
+while `time.monotonic()` reads a clock that does not.
 """
 
 import time
@@ -16,11 +16,11 @@ class Clock(Protocol):
     """The two readings of time that the proxy uses."""
 
     def now(self) -> float:
-        """Return seconds since an arbitrary point, never going back, sleep included."""
+        """Return the seconds since an arbitrary moment. They never go back, and they count sleep."""
         ...
 
     def wall(self) -> float:
-        """Return seconds since the Unix epoch, for people and metrics; may jump either way."""
+        """Return the seconds since the Unix epoch, for people and metrics. They may jump either way."""
         ...
 
 
@@ -30,6 +30,6 @@ class SystemClock:
     __slots__ = ("now", "wall")
 
     def __init__(self) -> None:
-        # Without a frame of Python code in between: every request reads the clock several times.
+        # Every request reads the clock several times, so no Python function stands in between.
         self.now = partial(time.clock_gettime, _BOOT_CLOCK)
         self.wall = time.time

@@ -1,24 +1,30 @@
-"""Exceptions that name the party at fault.
+"""The tree of exceptions. Its branches name the party at fault.
 
-Every exception the proxy raises on purpose descends from one of these. Texts are safe to show: they
-never hold a secret, a token or a body.
+    ProxyError
+      OperatorError                the operator must change something
+        SettingError               a setting or the file that it names: SettingsError, CredentialsError,
+                                   CertificateError
+      PeerError                    a client or the API broke HTTP: MalformedMessage
+      UpstreamError                the API or the way to it failed: DialError, TunnelError
+      TokenEndpointError           the token endpoint or the way to it failed: TokenRequestError
+
+Every exception that the proxy raises on purpose descends from these. The texts are safe to show: they never
+hold a secret, a token or a body.
 """
 
 import os
-import socket
-import ssl
 
 
 class ProxyError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base of all errors that are raised on purpose."""
 
 
 class OperatorError(ProxyError):
-    """The operator must change something: a setting, a file, an address in use."""
+    """The operator must change something: a setting, a file, an address that is in use."""
 
 
 class SettingError(OperatorError):
-    """A setting, or the file that it names, can't be used; the text names the variable."""
+    """A setting, or the file that it names, can't be used. The text names the variable."""
 
 
 class PeerError(ProxyError):
@@ -30,11 +36,15 @@ class UpstreamError(ProxyError):
 
 
 class TokenEndpointError(ProxyError):
-    """The token endpoint, or the way to it, failed or refused."""
+    """The token endpoint, or the way to it, failed, or the endpoint denied the request."""
 
 
 def reason_of(error: OSError) -> str:
-    """Return what the system says about `error`, in its own words and without addresses."""
+    """Return the system's own words about `error`, without addresses."""
+    # The health check and the parsers load this module, and should load neither of these.
+    import socket  # noqa: PLC0415
+    import ssl  # noqa: PLC0415
+
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
     if isinstance(error, ssl.SSLError):

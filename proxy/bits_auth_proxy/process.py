@@ -1,4 +1,4 @@
-"""The process: its signals, its limits, and who may look into it."""
+"""What the proxy asks of its process: signal handlers, file descriptors, memory that others can't read."""
 
 import asyncio
 import contextlib
@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 _PR_SET_DUMPABLE: Final = 4
-"""Of prctl(2)."""
+"""An option of prctl(2)."""
 _M_TRIM_THRESHOLD: Final = -1
-"""Of mallopt(3)."""
+"""A parameter of mallopt(3)."""
 _SPARE_DESCRIPTORS: Final = 200
-"""Beside connections: listeners, files, the event loop, the admin's clients."""
+"""For all but connections: listeners, files, the event loop, clients of the admin listeners."""
 
 
 @contextlib.contextmanager
 def on_signals(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
-    """Handle signals in the running loop."""
+    """Handle signals in the running loop, as long as the context lasts."""
     loop = asyncio.get_running_loop()
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)
@@ -31,7 +31,7 @@ def on_signals(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterato
 
 
 def raise_descriptor_limit(connections: int) -> None:
-    """Raise the soft limit of open files as far as `connections` need and the hard limit lets."""
+    """Raise the soft limit of open files to what `connections` need, as far as the hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + _SPARE_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -41,9 +41,10 @@ def raise_descriptor_limit(connections: int) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Keep up to 4 MiB of freed memory at hand instead of giving it back to the system at once (glibc).
+    """Let glibc keep up to 4 MiB of freed memory instead of returning it to the system immediately.
 
-    What a streamed body frees, its next read takes again: given back each time, it costs a third of the CPU.
+    Each read of a streamed body needs the memory that the one before has freed. To return it every time costs
+    a third of the CPU.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -51,9 +52,10 @@ def keep_freed_memory() -> None:
 
 
 def guard_memory(*, core_dumps: bool, debuggers: bool) -> None:
-    """Keep what is in memory inside, the secret above all, but for what is allowed.
+    """Keep the memory, and with it the secret, from everything that is not allowed to read it.
 
-    Without `debuggers`, the same user's other processes can't read memory and environment (Linux).
+    Without `core_dumps`, a crash writes no memory to a file. Without `debuggers`, other processes of the same
+    user can't read the memory and the environment (Linux only).
     """
     if not core_dumps:
         _, hard = resource.getrlimit(resource.RLIMIT_CORE)

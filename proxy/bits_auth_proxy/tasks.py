@@ -1,4 +1,4 @@
-"""Tasks that someone owns: kept from the garbage collector, their failures reported, reaped at the end."""
+"""Tasks with an owner, which keeps them from the garbage collector, reports their failures and ends them."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -6,9 +6,9 @@ from typing import Any
 
 
 class TaskOwner:
-    """Starts background tasks and answers for them.
+    """Starts background tasks and is responsible for them.
 
-    `on_crash` hears every exception that escapes a task; asyncio alone would mention it only when the
+    `on_crash` takes every exception that escapes a task. asyncio by itself would report it only when the
     task is collected, if at all.
     """
 
@@ -18,9 +18,6 @@ class TaskOwner:
         self._on_crash = on_crash
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def __len__(self) -> int:
-        return len(self._tasks)
-
     def start(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
         """Run `coroutine` in the background of the running loop."""
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
@@ -29,7 +26,7 @@ class TaskOwner:
         return task
 
     async def close(self) -> None:
-        """Cancel what still runs and wait until it has ended."""
+        """Cancel the tasks that still run, and wait until they have ended."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

@@ -15,7 +15,7 @@ from aiohttp import web
 
 import bits_auth_proxy
 from bits_auth_proxy.admin.actions import Actions
-from bits_auth_proxy.admin.app import build_app
+from bits_auth_proxy.admin.app import Views, build_app
 from bits_auth_proxy.admin.health import Health
 from bits_auth_proxy.admin.server import AdminServer
 from bits_auth_proxy.forward.listener import bind
@@ -49,10 +49,12 @@ async def serve(*, loopback: bool) -> tuple[AdminServer, Admin]:
     health = Health(clock=clock, has_token=lambda: token[0], startup_grace=30.0)
     app: web.Application = build_app(
         health=health,
-        metrics=lambda accept: (f"for {accept}".encode(), "text/plain; version=0.0.4"),
-        status=lambda: {"token": {"state": "fresh"}},
-        activity=lambda: {"exchanges": []},
-        inspected=lambda identity: {"request": {}} if identity == "1.5" else None,
+        views=Views(
+            metrics=lambda accept: (f"for {accept}".encode(), "text/plain; version=0.0.4"),
+            status=lambda: {"token": {"state": "fresh"}},
+            activity=lambda: {"exchanges": []},
+            inspected=lambda identity: {"request": {}} if identity == "1.5" else None,
+        ),
         actions=Actions(
             refresh=refresh,
             levels=("debug", "info"),
@@ -196,7 +198,7 @@ async def test_where_others_can_reach_it_nobody_may_act(admin: Admin) -> None:
 @pytest.mark.parametrize("body", ["", "{", "[]", '{"level":3}', '{"level":"loud"}', "x" * 5000])
 async def test_a_level_that_there_is_not_changes_nothing(admin: Admin, body: str) -> None:
     status, text = await post(admin.origin, "/log-level", body, X_Requested_With="x")
-    assert (status, text.endswith("which is one of debug, info.\n")) == (400, True)
+    assert (status, text.endswith("with one of debug, info.\n")) == (400, True)
     assert admin.done == ["info"]
 
 

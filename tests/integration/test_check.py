@@ -14,7 +14,7 @@ from aiohttp import web
 from bits_auth_proxy.auth.bits_oauth import BitsOAuthClient, ClientCredentials
 from bits_auth_proxy.cli.check import Finding, examine
 from bits_auth_proxy.forward.dialing import client_context
-from bits_auth_proxy.settings.model import fields
+from bits_auth_proxy.settings.fields import fields
 from tests.support.clock import FakeClock
 from tests.support.commands import CLIENT_ID, CLIENT_SECRET
 from tests.support.connect_proxy import connect_proxy

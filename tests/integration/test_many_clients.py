@@ -118,12 +118,22 @@ async def test_ten_thousand_connects_in_a_row_leave_nothing_behind(bench: Bench)
     address = bench.sidecar.addresses[0]
     assert isinstance(address, TcpAddress)
     upstream = bench.sidecar._pool.counts()
-    before = (descriptors(), len(asyncio.all_tasks()), len(bench.sidecar._traffic_tasks), clients.limit._free)
+    before = (
+        descriptors(),
+        len(asyncio.all_tasks()),
+        len(bench.sidecar._traffic_tasks._tasks),
+        clients.limit._free,
+    )
     await asyncio.to_thread(come_and_go, address.port, CONNECTS)
     await bench.seen(clients.gone.is_set)
     await bench.seen(lambda: bench.in_flight() == 0 and bench.sidecar._pool.counts() == upstream)
     await bench.seen(lambda: len(asyncio.all_tasks()) <= before[1])
-    after = (descriptors(), len(asyncio.all_tasks()), len(bench.sidecar._traffic_tasks), clients.limit._free)
+    after = (
+        descriptors(),
+        len(asyncio.all_tasks()),
+        len(bench.sidecar._traffic_tasks._tasks),
+        clients.limit._free,
+    )
     assert after == before
     assert (alive(ClientConnection), alive(Exchange)) == (0, 0)
 

@@ -21,7 +21,7 @@ def leftovers(sidecar: Sidecar, descriptors: int) -> dict[str, int]:
         ),
         "busy connections": counts["active"] + counts["connecting"],
         "waiting requests": len(pool._waiters),
-        "tasks": len(sidecar._traffic_tasks),
+        "tasks": len(sidecar._traffic_tasks._tasks),
         "bytes held for replay": sidecar._settings.limits.replay_total - context.replay_budget.free,
         "writes": len(sidecar._batcher._pending),
         "requests in flight": int(float(in_flight.split()[1])),

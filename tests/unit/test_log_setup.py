@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from bits_auth_proxy.settings.model import Settings
 from bits_auth_proxy.telemetry.log import LEVELS, REDACTED, Redactor, configure, get_level, set_level
+from bits_auth_proxy.telemetry.log_level import change_level
 
 AWKWARD = ["pa\"ss\\wo'rd", "schlüssel-ключ", "back\\slash\\n", "emoji-🔑-key", "tab\there", "plain-secret"]
 BOTH = pytest.mark.parametrize("fmt", ["json", "console"])
@@ -133,6 +134,15 @@ def test_the_level_can_be_changed_for_loggers_in_use() -> None:
             getattr(log, each)(f"{each} at {level}")
     expected = [f"{each} at {level}" for i, level in enumerate(LEVELS) for each in LEVELS[i:]]
     assert [line["event"] for line in lines(stream)] == expected
+
+
+@pytest.mark.parametrize(("before", "after"), [("error", "debug"), ("debug", "error"), ("info", "info")])
+def test_a_change_of_the_level_is_logged_if_either_level_lets_it(before: str, after: str) -> None:
+    stream = log_to(Redactor(), level=before)
+    change_level(after)
+    assert get_level() == after
+    [line] = lines(stream)
+    assert (line["event"], line["before"], line["now"]) == ("log_level_changed", before, after)
 
 
 def test_the_levels_are_those_of_the_setting() -> None:

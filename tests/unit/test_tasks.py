@@ -24,11 +24,11 @@ async def test_a_task_runs_and_is_forgotten() -> None:
 
     task = tasks.start(run(), name="run")
     assert task.get_name() == "run"
-    assert len(tasks) == 1
+    assert len(tasks._tasks) == 1
     await task
     await asyncio.sleep(0)
     assert ran.is_set()
-    assert len(tasks) == 0
+    assert len(tasks._tasks) == 0
     assert crashes == []
 
 
@@ -60,7 +60,7 @@ async def test_every_crash_is_told_once() -> None:
         await asyncio.wait([tasks.start(crash(), name="crash")])
     await asyncio.sleep(0)
     assert crashes == [error]
-    assert len(tasks) == 0
+    assert len(tasks._tasks) == 0
 
 
 async def test_close_cancels_what_runs_waits_for_its_end_and_tells_no_crash() -> None:
@@ -79,7 +79,7 @@ async def test_close_cancels_what_runs_waits_for_its_end_and_tells_no_crash() ->
     await asyncio.sleep(0)
     await tasks.close()
     assert sorted(ended) == ["a", "b"]
-    assert len(tasks) == 0
+    assert len(tasks._tasks) == 0
     assert crashes == []
 
 
@@ -102,7 +102,7 @@ async def test_closing_an_owner_of_nothing_is_fine() -> None:
     tasks, _ = owner()
     await tasks.close()
     await tasks.close()
-    assert len(tasks) == 0
+    assert len(tasks._tasks) == 0
 
 
 def test_without_a_loop_a_task_is_refused() -> None:
@@ -115,7 +115,7 @@ def test_without_a_loop_a_task_is_refused() -> None:
     with pytest.raises(RuntimeError, match="no running event loop"):
         tasks.start(coroutine, name="run")
     coroutine.close()
-    assert len(tasks) == 0
+    assert len(tasks._tasks) == 0
 
 
 def test_the_systems_clocks_go_on() -> None:

@@ -1,1 +1,1 @@
-"""The admin listener: probes, metrics and status, apart from the data path."""
+"""The admin listener, apart from the data path: probes, metrics, status and the admin page."""

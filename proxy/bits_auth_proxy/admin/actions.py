@@ -1,7 +1,7 @@
-"""What an operator can have done while the proxy runs: another token, another log level.
+"""What an operator can do to a running proxy: request a new token, change the log level.
 
-Only for who is on this machine, and never for a page of another site: such a page can send neither the
-header that is asked for here nor the admin listener's own Origin.
+These actions are for programs on this machine, and never for a page of another site: such a page can send
+neither the header that is required here nor the admin listener's own Origin.
 """
 
 import json
@@ -14,7 +14,7 @@ _MAX_BODY: Final = 1024
 
 
 class Actions(NamedTuple):
-    """What can be done. `refresh` returns in how many seconds the token request begins."""
+    """The actions. `refresh` returns the seconds until the token request begins."""
 
     refresh: Callable[[], float]
     levels: Sequence[str]
@@ -37,7 +37,7 @@ def add_routes(router: web.UrlDispatcher, actions: Actions) -> None:
         level = request.query.get("level") or await _level_in_body(request)
         if level not in actions.levels:
             known = ", ".join(actions.levels)
-            return web.Response(status=400, text=f"POST /log-level?level=…, which is one of {known}.\n")
+            return web.Response(status=400, text=f"Send POST /log-level?level=… with one of {known}.\n")
         before = actions.get_level()
         actions.set_level(level)
         return web.json_response({"level": level, "before": before})
@@ -48,9 +48,9 @@ def add_routes(router: web.UrlDispatcher, actions: Actions) -> None:
 
 
 def _require_intent(request: web.Request) -> None:
-    """Raise the refusal of a request that a page of another site could have made a browser send."""
+    """Reject a request that a page of another site could have made a browser send."""
     if "Origin" not in request.headers and "X-Requested-With" not in request.headers:
-        raise web.HTTPForbidden(text="Send the header X-Requested-With, with any value.\n")
+        raise web.HTTPForbidden(text="Send the header X-Requested-With with any value.\n")
 
 
 async def _level_in_body(request: web.Request) -> Any:

@@ -1,13 +1,13 @@
 """The admin listener's HTTP application.
 
-Where others than this machine can reach it, only the probes and the metrics exist. Pages in browsers get
-nothing on any listener but from the admin listener's own origin.
+A listener that other machines can reach serves the probes and the metrics alone. A web page gets nothing from
+any listener, unless the admin listener itself served the page.
 """
 
 import ipaddress
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
@@ -20,23 +20,20 @@ LOOPBACK_NAMES: Final = frozenset(("localhost", "127.0.0.1", "::1"))
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def build_app(
-    *,
-    health: Health,
-    metrics: Callable[[str], tuple[bytes, str]],
-    status: Callable[[], Mapping[str, Any]],
-    activity: Callable[[], Mapping[str, Any]],
-    inspected: Callable[[str], Mapping[str, Any] | None] | None,
-    actions: Actions,
-    loopback: bool,
-) -> web.Application:
-    """Return the application of one listener.
+class Views(NamedTuple):
+    """What there is to see. All data is JSON-ready and holds no secrets."""
 
-    `metrics` maps an Accept value to content and content type; `status` and `activity`, which the
-    page shows, return JSON-ready data without secrets; `inspected` returns what is
-    kept of the exchange of an id, None: nothing; it is None itself where nothing ever is. `loopback` tells
-    whether the listener can be reached from this machine only.
-    """
+    metrics: Callable[[str], tuple[bytes, str]]
+    """Maps the value of Accept to content and content type."""
+    status: Callable[[], Mapping[str, Any]]
+    activity: Callable[[], Mapping[str, Any]]
+    """What the admin page shows."""
+    inspected: Callable[[str], Mapping[str, Any] | None] | None
+    """Maps an exchange's id to what is kept of the exchange, if anything; None where nothing ever is kept."""
+
+
+def build_app(*, health: Health, views: Views, actions: Actions, loopback: bool) -> web.Application:
+    """Return the application of one listener; `loopback` tells whether only this machine can reach it."""
 
     async def livez(_: web.Request) -> web.Response:
         return _answer(Verdict(ok=True, reason="alive"))
@@ -48,19 +45,19 @@ def build_app(
         return _answer(health.readiness())
 
     async def expose(request: web.Request) -> web.Response:
-        content, content_type = metrics(request.headers.get("Accept", ""))
+        content, content_type = views.metrics(request.headers.get("Accept", ""))
         return web.Response(body=content, headers={"Content-Type": content_type})
 
     async def show_status(_: web.Request) -> web.Response:
-        return web.json_response(status(), dumps=lambda data: json.dumps(data, indent=2))
+        return web.json_response(views.status(), dumps=lambda data: json.dumps(data, indent=2))
 
     async def show_activity(_: web.Request) -> web.Response:
-        return web.json_response(activity())
+        return web.json_response(views.activity())
 
     async def show_inspected(request: web.Request) -> web.Response:
-        kept = None if inspected is None else inspected(request.match_info["id"])
+        kept = None if views.inspected is None else views.inspected(request.match_info["id"])
         if kept is None:
-            return web.Response(status=404, text="Nothing is kept of this exchange.\n")
+            return web.Response(status=404, text="The proxy does not keep this exchange.\n")
         return web.json_response(kept)
 
     app = web.Application(middlewares=[_guard(check_host=loopback)])
@@ -78,7 +75,7 @@ def build_app(
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether an address to listen on, or a Host field's name, means this machine alone."""
+    """Return whether a Host field's name means this machine."""
     if host in LOOPBACK_NAMES:
         return True
     try:
@@ -88,18 +85,18 @@ def is_loopback(host: str) -> bool:
 
 
 def _guard(*, check_host: bool) -> Any:
-    """Return the middleware that keeps web pages out (cross-site requests, DNS rebinding)."""
+    """Return a middleware that rejects web pages of other sites (cross-site requests, DNS rebinding)."""
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if check_host and not is_loopback(_host(request)):
-            return web.Response(status=421, text="This Host is not served here.\n")
+            return web.Response(status=421, text="The requested host is not served here.\n")
         origin = request.headers.get("Origin")
         own = f"{request.scheme}://{request.host}"
         if origin is not None and origin != own:
-            return web.Response(status=403, text="Web pages of other sites are refused.\n")
+            return web.Response(status=403, text="Requests from web pages of other sites are rejected.\n")
         if request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
-            return web.Response(status=403, text="Web pages of other sites are refused.\n")
+            return web.Response(status=403, text="Requests from web pages of other sites are rejected.\n")
         response = await handler(request)
         response.headers["Cache-Control"] = "no-store"
         return response
@@ -108,7 +105,7 @@ def _guard(*, check_host: bool) -> Any:
 
 
 def _host(request: web.Request) -> str:
-    """Return the host that the client asks for, without its port; empty if that can't be read."""
+    """Return the host that the client asks for, without its port; empty if the Host field is invalid."""
     try:
         return request.url.host or ""
     except ValueError:

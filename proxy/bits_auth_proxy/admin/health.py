@@ -1,7 +1,7 @@
-"""What the probes answer. Pure: the state of the process in, a verdict and its reason out.
+"""The answers to the probes. Pure: the state of the process goes in, a verdict with its reason comes out.
 
-Liveness is about this process alone. Readiness is about start-up and shutdown only: an outage of Bits is
-answered with 503 to the calls it concerns, since taking the pod away would help nobody.
+Liveness is about this process alone. Readiness is about start-up and shutdown alone: during an outage of
+Bits, the calls that need Bits get 503, since nobody gains if the pod is taken away.
 """
 
 from collections.abc import Callable
@@ -11,19 +11,19 @@ from bits_auth_proxy.clock import Clock
 
 
 class Verdict(NamedTuple):
-    """A probe's answer; `reason` is a short text for people."""
+    """The answer to a probe; `reason` is a short text for people."""
 
     ok: bool
     reason: str
 
 
 class Health:
-    """Keeps what the probes ask about."""
+    """Keeps the state that the probes ask for."""
 
     __slots__ = ("_clock", "_draining", "_grace", "_has_token", "_started")
 
     def __init__(self, *, clock: Clock, has_token: Callable[[], bool], startup_grace: float) -> None:
-        """Count `startup_grace` seconds from now: after that the app may start without a token."""
+        """Count `startup_grace` seconds from now; after that, start-up is over without a token."""
         self._clock: Final = clock
         self._has_token: Final = has_token
         self._grace: Final = startup_grace
@@ -31,11 +31,11 @@ class Health:
         self._draining = False
 
     def drain(self) -> None:
-        """Shutdown has begun."""
+        """Note that shutdown has begun."""
         self._draining = True
 
     def startup(self) -> Verdict:
-        """Whether start-up is over: the first token is there, or it was waited for long enough."""
+        """Return whether start-up is over: the first token has arrived, or the grace period has passed."""
         if self._started is None:
             return Verdict(ok=True, reason="started")
         if self._has_token():
@@ -46,7 +46,7 @@ class Health:
         return Verdict(ok=False, reason="waiting for the first token")
 
     def readiness(self) -> Verdict:
-        """Whether new requests should be sent here."""
+        """Return whether new requests should be sent here."""
         if self._draining:
             return Verdict(ok=False, reason="draining")
         return self.startup()

@@ -1,4 +1,4 @@
-"""The admin listeners' life."""
+"""Starts and stops the admin listeners."""
 
 import socket
 
@@ -6,7 +6,7 @@ from aiohttp import web
 
 
 class AdminServer:
-    """Serves applications on sockets that are bound already."""
+    """Serves applications on sockets that are already bound."""
 
     __slots__ = ("_runners",)
 

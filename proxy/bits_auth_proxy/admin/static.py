@@ -1,4 +1,4 @@
-"""The admin page's files, which come with the package. They ask nothing of anybody but this listener."""
+"""The files of the admin page, which come with the package. They request nothing from other servers."""
 
 from collections.abc import Awaitable, Callable
 from importlib.resources import files

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from bits_auth_proxy import __version__
+from bits_auth_proxy.errors import OperatorError
 
 if TYPE_CHECKING:
     from bits_auth_proxy.cli.live_view import LiveView
@@ -30,7 +31,7 @@ class _Ground(NamedTuple):
     view: "LiveView | None"
 
 
-class _UsageError(Exception):
+class _UsageError(OperatorError):
     """The command line can't be understood."""
 
 
@@ -187,8 +188,7 @@ def _with_settings(
         return USAGE
     import structlog  # noqa: PLC0415
 
-    from bits_auth_proxy.errors import OperatorError, SettingError  # noqa: PLC0415
-    from bits_auth_proxy.settings.credentials import CredentialsError  # noqa: PLC0415
+    from bits_auth_proxy.errors import SettingError  # noqa: PLC0415
     from bits_auth_proxy.telemetry import events  # noqa: PLC0415
     from bits_auth_proxy.telemetry.log import Redactor, configure  # noqa: PLC0415
 
@@ -208,7 +208,7 @@ def _with_settings(
         structlog.get_logger("bits_auth_proxy").warning(events.CREDENTIALS_EXPOSED.name, file=str(path))
     try:
         clean = _in_event_loop(action(_Ground(loaded, redactor, view)))
-    except (CredentialsError, SettingError) as error:
+    except SettingError as error:
         return _complain(USAGE, str(error))
     except OperatorError as error:
         return _complain(FAILURE, str(error))
@@ -219,7 +219,7 @@ def _live_view(command: str, loaded: "Loaded") -> "LiveView | None":
     """Return the live view where there is a terminal for it, and nobody asked for log lines."""
     import shutil  # noqa: PLC0415
 
-    from bits_auth_proxy.settings.model import environment  # noqa: PLC0415
+    from bits_auth_proxy.settings.sources import environment  # noqa: PLC0415
 
     terminal = environment().get("TERM", "dumb")
     plain = command not in ("run", "demo") or "log_format" in loaded.origins or terminal == "dumb"

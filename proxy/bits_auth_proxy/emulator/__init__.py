@@ -1,1 +1,1 @@
-"""The Bits API as documented, for demos and tests. Shares no code with what it stands in for."""
+"""An emulator of the Bits API as documented, for demos and tests. It shares no code with what it tests."""

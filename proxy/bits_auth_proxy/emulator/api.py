@@ -1,4 +1,4 @@
-"""The API's calls, for who brings a token that allows them."""
+"""The API's calls. Each needs a token whose scope allows it."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -65,7 +65,7 @@ class Api:
             raise _forbidden()
         application = self._applications.get(application_id)
         if application is None:
-            raise _error(web.HTTPNotFound, "not_found", "there is no such application")
+            raise _error(web.HTTPNotFound, "not_found", "the application does not exist")
         return web.json_response(application)
 
     async def organization(self, request: web.Request) -> web.StreamResponse:
@@ -74,7 +74,7 @@ class Api:
         return web.json_response({"customerId": self._customer, "name": "Acme AB", "countryCode": "SE"})
 
     async def _admit(self, request: web.Request, operation: str, scopes: tuple[str, ...]) -> Grant:
-        """Return what the request's token allows; raise the answer of a request that is not served."""
+        """Return the grant of the request's token. Raises the response to a request that must fail."""
         self._counters[operation] += 1
         await request.read()
         await self._pause(self._faults.latency)
@@ -92,7 +92,7 @@ class Api:
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
         grant = self._tokens.look_up(value.strip()) if scheme.lower() == "bearer" else None
         if grant is None or fault == "401":
-            answer = _error(web.HTTPUnauthorized, "invalid_token", "a valid token is needed")
+            answer = _error(web.HTTPUnauthorized, "invalid_token", "a valid token is required")
             answer.headers["WWW-Authenticate"] = 'Bearer error="invalid_token"' if value else "Bearer"
             raise answer
         if not set(grant.scope.split()).intersection(scopes):
@@ -111,7 +111,7 @@ async def _json_object(request: web.Request) -> dict[str, Any]:
 
 
 def _forbidden() -> web.HTTPException:
-    answer = _error(web.HTTPForbidden, "insufficient_scope", "the token does not allow this")
+    answer = _error(web.HTTPForbidden, "insufficient_scope", "the token does not allow this call")
     answer.headers["WWW-Authenticate"] = 'Bearer error="insufficient_scope"'
     return answer
 

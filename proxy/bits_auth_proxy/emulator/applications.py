@@ -1,4 +1,4 @@
-"""Applications: validating what creates them, and keeping the newest."""
+"""Applications: validates the members that create one, and keeps the newest ones."""
 
 import re
 import uuid
@@ -13,7 +13,7 @@ _COUNTRY_CODE: Final = re.compile(r"[A-Z]{2}\Z")
 
 
 class Applications:
-    """The applications that were created here."""
+    """The applications that this emulator has created."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, dict[str, Any]] = {}
@@ -36,7 +36,7 @@ class Applications:
         return application_id
 
     def get(self, application_id: str) -> dict[str, Any] | None:
-        """Return an application, None if there is no such."""
+        """Return the application, None if it does not exist."""
         return self._by_id.get(application_id)
 
 

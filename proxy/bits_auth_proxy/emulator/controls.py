@@ -1,4 +1,4 @@
-"""The controls under /_emulator/: seeing what happened, setting what goes wrong."""
+"""The controls under /_emulator/, which show what has happened and set the faults."""
 
 from collections import Counter
 from typing import Any
@@ -11,10 +11,10 @@ from bits_auth_proxy.emulator.tokens import Tokens
 
 
 class Controls:
-    """Handlers for whoever tests against the emulator. No token and no secret is told but a rotated one."""
+    """Handlers for tests against the emulator. They show no token, and no secret but a rotated one."""
 
     def __init__(self, *, oauth: OAuth, tokens: Tokens, faults: Faults, counters: Counter[str]) -> None:
-        """Take what is to be controlled; the faults of now are what `reset` goes back to."""
+        """Take the parts to control; `reset` restores the faults that are set now."""
         self._oauth = oauth
         self._tokens = tokens
         self._faults = faults
@@ -22,7 +22,7 @@ class Controls:
         self._initial = faults.as_dict()
 
     async def state(self, _: web.Request) -> web.Response:
-        """Tell counters and faults."""
+        """Show the counters and the faults."""
         return self._state()
 
     async def change_faults(self, request: web.Request) -> web.Response:
@@ -30,7 +30,7 @@ class Controls:
         try:
             self._faults.change(await _json_object(request))
         except ValueError as error:
-            return web.json_response({"error": f"{error} is not a fault, or its value is wrong"}, status=400)
+            return web.json_response({"error": f"can't set the faults: {error}"}, status=400)
         return self._state()
 
     async def revoke(self, _: web.Request) -> web.Response:
@@ -46,11 +46,13 @@ class Controls:
             except ValueError as error:
                 return web.json_response({"error": str(error)}, status=400)
             if secret is not None and not (isinstance(secret, str) and secret and secret.isprintable()):
-                return web.json_response({"error": "client_secret must be a printable text"}, status=400)
+                return web.json_response(
+                    {"error": "client_secret must be a non-empty, printable string"}, status=400
+                )
         return web.json_response({"client_secret": self._oauth.rotate(secret)})
 
     async def reset(self, _: web.Request) -> web.Response:
-        """Set all faults and counters back."""
+        """Restore the initial faults, and set all counters to zero."""
         self._faults.change(self._initial)
         self._counters.clear()
         self._tokens.issued = 0
@@ -67,5 +69,5 @@ async def _json_object(request: web.Request) -> dict[str, Any]:
     except (ValueError, LookupError, RecursionError):  # LookupError: an unknown charset
         members = None
     if not isinstance(members, dict):
-        raise ValueError("a JSON object")  # noqa: TRY004 - of the request, not of the code
+        raise ValueError("the body must be a JSON object")  # noqa: TRY004 - of the request, not of the code
     return members

@@ -1,4 +1,4 @@
-"""What goes wrong on demand: which faults there are, and whose turn is next. Pure."""
+"""The faults that the emulator produces on demand, and which one is next. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -10,12 +10,12 @@ MAX_COUNT: Final = 1_000_000
 
 @dataclass(slots=True)
 class Faults:
-    """The faults that are set. Durations in seconds; `next_*` count API calls that still go wrong."""
+    """The faults that are set. Durations are in seconds; `next_*` count API calls that will still fail."""
 
     token_lifetime: float = 3600.0
     token_mode: str = "ok"
     token_status: int = 500
-    """The status of `token_mode` fail."""
+    """The status of the token endpoint's responses while `token_mode` is `fail`."""
     token_delay: float = 0.0
     latency: float = 0.0
     next_401: int = 0
@@ -23,19 +23,19 @@ class Faults:
     next_500: int = 0
     next_cut: int = 0
     retry_after: int = 1
-    """The Retry-After of a 429, and of a failing token endpoint's 429 and 503."""
+    """The Retry-After of every 429, and of the failing token endpoint's 503."""
 
     def change(self, given: Mapping[str, Any]) -> None:
-        """Set some; nothing is changed if one is wrong. Raises ValueError naming it."""
+        """Set the faults that are given. If one is wrong, none is set. Raises ValueError, which names it."""
         known = {field.name for field in fields(self)}
         for name, value in given.items():
             if name not in known or not self._fits(name, value):
-                raise ValueError(name)
+                raise ValueError(f"{name} is not a fault, or its value is wrong")
         for name, value in given.items():
             setattr(self, name, value)
 
     def take_next(self) -> str | None:
-        """Return the fault of the next API call (`401`, `429`, `500`, `cut`), None if it goes well."""
+        """Return the fault of the next API call (`401`, `429`, `500`, `cut`), None if it should succeed."""
         for name in ("401", "429", "500", "cut"):
             left = getattr(self, f"next_{name}")
             if left:

@@ -1,4 +1,4 @@
-"""The token endpoint, with its refusals (RFC 6749 sections 2.3, 4.4 and 5)."""
+"""The token endpoint, with its denials (RFC 6749 sections 2.3, 4.4 and 5)."""
 
 import base64
 import binascii
@@ -31,7 +31,7 @@ class OAuth:
         counters: Counter[str],
         pause: Callable[[float | None], Awaitable[None]],
     ) -> None:
-        """Know the client by its raw pair: Bits documents no form-escaping."""
+        """Accept one client by its unescaped id and secret: Bits documents no form-escaping."""
         self._client_id = client_id
         self._client_secret = client_secret
         self._tokens = tokens
@@ -40,7 +40,7 @@ class OAuth:
         self._pause = pause
 
     def rotate(self, client_secret: str | None) -> str:
-        """Take a new secret, the given or a random one; return it. The old one is refused from now on."""
+        """Replace the secret, by a random one if None is given, and return it; the old one is then denied."""
         self._client_secret = client_secret or secrets.token_urlsafe(24)
         return self._client_secret
 
@@ -57,17 +57,17 @@ class OAuth:
             return web.json_response({"error": "emulated"}, status=faults.token_status, headers=headers)
         if not self._authenticates(request.headers.get("Authorization", "")):
             challenge = {"WWW-Authenticate": 'Basic realm="bits"'}
-            return _refusal("invalid_client", "the Basic credentials are not known", 401, challenge)
+            return _denial("invalid_client", "the Basic credentials are missing or wrong", 401, challenge)
         if request.content_type != "application/x-www-form-urlencoded":
-            return _refusal("invalid_request", "the body must be application/x-www-form-urlencoded")
+            return _denial("invalid_request", "the body must be application/x-www-form-urlencoded")
         form = parse_qs((await request.read()).decode("utf-8", "replace"), keep_blank_values=True)
         if any(len(values) > 1 for values in form.values()) or "grant_type" not in form:
-            return _refusal("invalid_request", "every parameter once, and grant_type among them")
+            return _denial("invalid_request", "grant_type is required, and no parameter may occur twice")
         if form["grant_type"] != ["client_credentials"]:
-            return _refusal("unsupported_grant_type", "the only grant is client_credentials")
+            return _denial("unsupported_grant_type", "the only supported grant is client_credentials")
         asked = set(form.get("scope", [""])[0].split())
         if not asked <= {APPLICATION, APPLICATION_READ}:
-            return _refusal("invalid_scope", f"the scopes are {APPLICATION} and {APPLICATION_READ}")
+            return _denial("invalid_scope", f"the supported scopes are {APPLICATION} and {APPLICATION_READ}")
         scope = APPLICATION_READ if asked == {APPLICATION_READ} else " ".join(sorted(asked)) or APPLICATION
         lifetime = round(float(faults.token_lifetime), 3)
         self._tokens.lifetime = lifetime
@@ -90,7 +90,7 @@ class OAuth:
         return hmac.compare_digest(pair, f"{self._client_id}:{self._client_secret}".encode())
 
 
-def _refusal(
+def _denial(
     code: str, description: str, status: int = 400, headers: dict[str, str] | None = None
 ) -> web.Response:
     body = {"error": code, "error_description": description}

@@ -24,7 +24,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Emulator:
-    """The Bits API emulator. `app` is the web application, for servers of one's own."""
+    """The Bits API emulator. `app` is its web application, which another server may serve too."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Emulator:
         latency: float = 0.0,
         clock: Clock,
     ) -> None:
-        """Know one client; durations in seconds."""
+        """Accept one client. Durations are in seconds."""
         self._closing = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self._loopback_only = True
@@ -81,13 +81,13 @@ class Emulator:
         await web.SockSite(self._runner, sock).start()
 
     async def close(self) -> None:
-        """Stop serving; what hangs is let go."""
+        """Stop serving, and end the requests that hang."""
         self._closing.set()
         if self._runner is not None:
             await self._runner.cleanup()
 
     async def _pause(self, seconds: float | None) -> None:
-        """Wait that long (None: until the emulator is closed)."""
+        """Wait for `seconds`, or until the emulator is closed if that is None."""
         if seconds == 0:
             return
         try:
@@ -98,16 +98,18 @@ class Emulator:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Keep web pages out, and everybody but this machine from the controls."""
+        """Reject web pages of other sites, and let only this machine use the controls."""
         control = request.path.startswith("/_emulator")
         if control and (not _is_loopback(request.remote or "") or "Via" in request.headers):
-            return _refusal(403, "The controls answer to this machine only, and not through a proxy.")
+            return _rejection(
+                403, "The controls are available only from this machine and not through a proxy."
+            )
         if (control or self._loopback_only) and not _is_loopback(_host(request)):
-            return _refusal(421, "This Host is not served here.")
+            return _rejection(421, "The requested host is not served here.")
         origin = request.headers.get("Origin")
         foreign = origin is not None and origin != f"{request.scheme}://{request.host}"
         if foreign or request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
-            return _refusal(403, "Web pages of other sites are refused.")
+            return _rejection(403, "Requests from web pages of other sites are rejected.")
         return await handler(request)
 
 
@@ -125,5 +127,5 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _refusal(status: int, text: str) -> web.Response:
+def _rejection(status: int, text: str) -> web.Response:
     return web.json_response({"error": text}, status=status)

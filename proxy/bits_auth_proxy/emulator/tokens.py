@@ -1,4 +1,4 @@
-"""Tokens as the API issues and judges them. Pure but for the randomness of their values."""
+"""Tokens, as the API issues and checks them. Pure, apart from their random values."""
 
 import secrets
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ _MAX_TOKENS: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a token allows; `application_id` is the one application of an application.session."""
+    """What a token allows. A sessionToken is for one application, `application_id`."""
 
     scope: str
     expires_at: float = field(repr=False)
@@ -23,14 +23,14 @@ class Grant:
 
 
 class Tokens:
-    """The tokens that are valid now."""
+    """The tokens that are valid at present."""
 
     def __init__(self, *, lifetime: float, clock: Clock) -> None:
-        """Set how many seconds tokens live."""
+        """Issue tokens that live for `lifetime` seconds."""
         self.lifetime = lifetime
         self.issued = 0
         self._clock = clock
-        # Apart, so that many sessions don't push a client's token out.
+        # These are separate, so that many sessions don't displace a client's token.
         self._clients: dict[str, Grant] = {}
         self._sessions: dict[str, Grant] = {}
 
@@ -45,7 +45,7 @@ class Tokens:
         return _keep(self._sessions, Grant(APPLICATION_SESSION, end, application_id))
 
     def look_up(self, value: str) -> Grant | None:
-        """Return what `value` allows, None for what is no token, expired or revoked."""
+        """Return what `value` allows, None if it is not a token, or one that is expired or revoked."""
         grant = self._clients.get(value) or self._sessions.get(value)
         return grant if grant is not None and self._clock.now() < grant.expires_at else None
 

@@ -1,1 +1,1 @@
-"""What the operator may say. Imports nothing of the proxy."""
+"""What the operator can set, and how it is read. Of this package, it imports `errors` alone."""

@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from typing import Final, NamedTuple, TypeAlias
+from urllib.parse import urlsplit
 
 _PORT: Final = re.compile("[0-9]{1,5}")
 _MAX_PORT: Final = 65535
@@ -33,17 +34,17 @@ ListenAddress: TypeAlias = TcpAddress | UnixAddress
 
 
 def parse_address(text: str) -> ListenAddress:
-    """Return the address that `text` means. Raises ValueError, saying what is wrong."""
+    """Return the address that `text` means. Raises ValueError with a text that says what to write."""
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         if not path or len(path.encode()) > _MAX_UNIX_PATH or "\0" in path:
-            raise ValueError(f"a Unix socket's path has 1 to {_MAX_UNIX_PATH} bytes")
+            raise ValueError(f"the path of a Unix socket must have 1 to {_MAX_UNIX_PATH} bytes")
         return UnixAddress(path)
     host, separator, port = text.rpartition(":")
     if not separator or not _PORT.fullmatch(port) or int(port) > _MAX_PORT:
         raise ValueError("write host:port, with a port from 0 to 65535, or unix:/path")
     if host in ("", "*"):
-        raise ValueError("name the host: 0.0.0.0 and [::] are all of this machine's addresses")
+        raise ValueError("name the host: 0.0.0.0 and [::] stand for all addresses of this machine")
     bracketed = host.startswith("[") and host.endswith("]")
     host = host[1:-1] if bracketed else host
     if host == "localhost":
@@ -53,10 +54,21 @@ def parse_address(text: str) -> ListenAddress:
     except ValueError:
         raise ValueError("the host must be an IP address of this machine, or localhost") from None
     if (address.version == 6) != bracketed:  # noqa: PLR2004 - the version of IP
-        raise ValueError("an IPv6 address stands in brackets, any other does not")
+        raise ValueError("write an IPv6 address in brackets, and any other address without them")
     return TcpAddress(host, int(port))
 
 
 def is_loopback(address: ListenAddress) -> bool:
-    """Tell whether only this machine can reach `address`."""
+    """Return whether only this machine can reach `address`."""
     return isinstance(address, UnixAddress) or ipaddress.ip_address(address.host).is_loopback
+
+
+def is_loopback_url(url: str) -> bool:
+    """Return whether `url` leads to this machine."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

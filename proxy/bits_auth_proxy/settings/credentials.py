@@ -1,16 +1,17 @@
-"""Where the client's id and secret come from, and noticing that they were rotated."""
+"""The client's id and secret: reading them from values or files, and noticing that the files have changed."""
 
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from pydantic import SecretStr
 
+from bits_auth_proxy.errors import SettingError
 from bits_auth_proxy.settings.model import Settings
 from bits_auth_proxy.settings.permissions import readable_by_others
 
 _MAX_SIZE: Final = 64 * 1024
 _READS: Final = 3
-"""How often to read a pair anew that was swapped in between."""
+"""How many times to read a pair whose files are swapped meanwhile."""
 
 
 class Credentials(NamedTuple):
@@ -20,12 +21,12 @@ class Credentials(NamedTuple):
     client_secret: SecretStr
 
 
-class CredentialsError(Exception):
-    """The credentials can't be read. The text names the variable and the file, and no content."""
+class CredentialsError(SettingError):
+    """Unreadable credentials. The text names the variable and the file, and never quotes the content."""
 
 
 class CredentialSource:
-    """Reads the credentials, from values or files."""
+    """Reads the credentials from values or files."""
 
     def __init__(
         self,
@@ -35,7 +36,7 @@ class CredentialSource:
         client_id_file: Path | None = None,
         client_secret_file: Path | None = None,
     ) -> None:
-        """Take a value or a file for each of the two."""
+        """Take either a value or a file for the id, and likewise for the secret."""
         self._id = client_id
         self._secret = client_secret
         self._id_file = client_id_file
@@ -44,7 +45,7 @@ class CredentialSource:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "CredentialSource":
-        """Return the source that the settings describe."""
+        """Return the source that the settings name."""
         if settings.credentials_dir is not None:
             return cls(
                 client_id_file=settings.credentials_dir / "client_id",
@@ -70,8 +71,8 @@ class CredentialSource:
     def poll(self) -> Credentials | None:
         """Return the credentials if they have changed since they were last returned.
 
-        Raises CredentialsError while a file is missing, empty or not readable: a rotation may be half
-        done, and what was read before may still be good.
+        Raises CredentialsError while a file is missing, empty or unreadable. A rotation may be half done
+        then, and what was read before may still be valid.
         """
         if not self.watched:
             return None
@@ -82,7 +83,7 @@ class CredentialSource:
         return credentials
 
     def exposed_files(self) -> list[Path]:
-        """Return the secret's file if any user of this machine may read it."""
+        """Return the secret's file if every user of this machine may read it."""
         path = self._secret_file
         return [path] if path is not None and readable_by_others(path) else []
 
@@ -94,7 +95,7 @@ class CredentialSource:
             if self._places() == before:
                 break
         else:
-            raise CredentialsError("the credential files change all the time")
+            raise CredentialsError("the credential files keep changing")
         return credentials
 
     def _read_once(self) -> Credentials:
@@ -103,7 +104,7 @@ class CredentialSource:
         if self._secret_file is not None:
             secret = SecretStr(_content("BITS_CLIENT_SECRET_FILE", self._secret_file))
         if client_id is None or secret is None:
-            raise CredentialsError("BITS_CLIENT_ID, BITS_CLIENT_SECRET: are missing")
+            raise CredentialsError("BITS_CLIENT_ID, BITS_CLIENT_SECRET: both are required")
         return Credentials(client_id, secret)
 
     def _places(self) -> list[str]:
@@ -111,7 +112,7 @@ class CredentialSource:
 
 
 def _content(variable: str, path: Path) -> str:
-    """Return a file's text without the line's end."""
+    """Return a file's one line of text, without its end."""
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_SIZE + 1)
@@ -120,8 +121,8 @@ def _content(variable: str, path: Path) -> str:
     try:
         text = data.decode().strip()
     except UnicodeDecodeError:
-        # Not `from` that one: it holds the content.
+        # Raised below, outside of this block: the decoding error holds the content.
         text = ""
     if not text or not text.isprintable() or len(data) > _MAX_SIZE:
-        raise CredentialsError(f"{variable}: {path} must hold one line of text")
+        raise CredentialsError(f"{variable}: {path} must contain one line of text")
     return text

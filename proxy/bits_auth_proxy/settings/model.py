@@ -1,23 +1,34 @@
-"""Every setting, and the only reader of the environment.
+"""Every setting: its type, its default and what it is for.
 
-Sources, later ones win: TOML file < .env < environment < flags. They are put together in `loading`,
-not by pydantic-settings, because every fault has to name its variable and where it came from, all at once.
+`loading` fills the models. pydantic-settings does not: its sources merge values and forget the variable or
+line that each came from, and a fault must name it.
 """
 
-import ipaddress
-import os
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple
-from urllib.parse import urlsplit
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from bits_auth_proxy.settings.addresses import ListenAddress, TcpAddress, parse_address
+from bits_auth_proxy.settings import egress
+from bits_auth_proxy.settings.addresses import TcpAddress
+from bits_auth_proxy.settings.values import (
+    Address,
+    Addresses,
+    Bytes,
+    Count,
+    EgressProxyUrl,
+    LogLevel,
+    Mode,
+    Origin,
+    Origins,
+    Rules,
+    Seconds,
+    Texts,
+    Timeout,
+    Url,
+)
 
 DEFAULT_API: Final = "https://api.bits.bi"
-PREFIX: Final = "BITS_"
 KYC_WORDS: Final = (
     "account",
     "address",
@@ -52,122 +63,18 @@ KYC_WORDS: Final = (
     "video",
     "zip",
 )
-"""What the names of personal data contain."""
-METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "*"))
+"""The names of members that hold personal data contain one of these."""
 
 
-def _split(value: Any) -> Any:
-    """Turn `a, b` into a list; in a TOML file it is one already."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
-
-
-def _address(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return value
-    return parse_address(value if isinstance(value, str) else "")
-
-
-def _addresses(value: Any) -> Any:
-    parts = _split(value)
-    if isinstance(parts, list):
-        if not parts:
-            raise ValueError("name at least one address")
-        return tuple(_address(part) for part in parts)
-    return parts
-
-
-def _mode(value: Any) -> Any:
-    if isinstance(value, str):
-        try:
-            value = int(value.removeprefix("0o"), 8)
-        except ValueError:
-            raise ValueError("write an octal mode like 660") from None
-    if isinstance(value, int) and not 0 <= value <= 0o777:  # noqa: PLR2004 - all permission bits
-        raise ValueError("a mode is between 0 and 777")
-    return value
-
-
-def _origin(value: Any) -> Any:
-    if isinstance(value, str):
-        parts = _url_parts(value)
-        if parts.path not in ("", "/") or parts.query:
-            raise ValueError("write scheme and host alone, the paths are the API's")
-        return f"{parts.scheme}://{parts.netloc.lower()}"
-    return value
-
-
-def _url(value: Any) -> Any:
-    if isinstance(value, str):
-        _url_parts(value)
-    return value
-
-
-def _url_parts(value: str) -> Any:
-    try:
-        parts = urlsplit(value)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        parts, usable = urlsplit(""), False
-    if not usable:
-        raise ValueError("write a URL like https://api.bits.bi")
-    if "@" in parts.netloc or parts.fragment or not value.isprintable() or " " in value:
-        raise ValueError("a URL without user information, fragment and spaces is needed")
-    return parts
-
-
-def _proxy(value: Any) -> Any:
-    if isinstance(value, str):
-        try:
-            parts = urlsplit(value)
-            usable = parts.scheme == "http" and parts.hostname and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable or not value.isprintable() or " " in value:
-            raise ValueError("write http://host:port or http://user:password@host:port")
-    return value
-
-
-def _rules(value: Any) -> Any:
-    rules = _split(value)
-    for rule in rules if isinstance(rules, list) else ():
-        method, _, path = str(rule).partition(" ")
-        if method not in METHODS or not path.startswith(("/", "*")) or " " in path:
-            raise ValueError(f"{rule!r} is no rule: write METHOD /path, * stands for any text")
-    return rules
-
-
-def _origins(value: Any) -> Any:
-    origins = _split(value)
-    for origin in origins if isinstance(origins, list) else ():
-        _origin(origin)
-    return origins
-
-
-def _lower(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
-
-
-Seconds = Annotated[float, Field(ge=0, le=86_400 * 366, allow_inf_nan=False)]
-Timeout = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Bytes = Annotated[int, Field(ge=0)]
-_TEXT: Final[dict[str, Any]] = {"type": "string"}
-_LIST = WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]})
-Texts = Annotated[tuple[str, ...], BeforeValidator(_split), _LIST]
-Rules = Annotated[tuple[str, ...], BeforeValidator(_rules), _LIST]
-Origins = Annotated[tuple[str, ...], BeforeValidator(_origins), _LIST]
-Address = Annotated[ListenAddress, BeforeValidator(_address), WithJsonSchema(_TEXT)]
-Addresses = Annotated[tuple[ListenAddress, ...], BeforeValidator(_addresses), _LIST]
-Mode = Annotated[int, BeforeValidator(_mode), WithJsonSchema({"type": ["string", "integer"]})]
-
-
-class _Group(BaseModel):
+class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-class UpstreamSettings(_Group):
+class Group(_Frozen):
+    """Settings that share the first part of their dotted name; a table in the TOML file."""
+
+
+class UpstreamSettings(Group):
     """Connections to the API."""
 
     max_connections: Count = Field(100, description="Connections to the API at most")
@@ -197,7 +104,7 @@ class UpstreamSettings(_Group):
     client_key: Path | None = Field(None, description="PEM file of its private key, where it is another")
 
 
-class ListenTlsSettings(_Group):
+class ListenTlsSettings(Group):
     """TLS with clients, on the TCP addresses of `listen`; Unix sockets stay plain."""
 
     cert: Path | None = Field(
@@ -213,7 +120,7 @@ class ListenTlsSettings(_Group):
     )
 
 
-class LimitSettings(_Group):
+class LimitSettings(Group):
     """What clients may use."""
 
     max_connections: Count = Field(1000, description="Client connections at most; more wait to be accepted")
@@ -228,7 +135,7 @@ class LimitSettings(_Group):
     replay_total: Bytes = Field(16_777_216, description="Bytes of all bodies that are held for that")
 
 
-class EmulatorSettings(_Group):
+class EmulatorSettings(Group):
     """The Bits API emulator of `demo` and `emulator`."""
 
     listen: Address = Field(
@@ -243,12 +150,8 @@ class EmulatorSettings(_Group):
     latency: Seconds = Field(0, description="Seconds that its other calls take")
 
 
-class Settings(BaseSettings):
+class Settings(_Frozen):
     """All settings. Unknown keys are faults; secrets are masked wherever this is shown."""
-
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, env_prefix=PREFIX, env_nested_delimiter="__"
-    )
 
     client_id: str | None = Field(None, description="The client id that Bits gave you")
     client_secret: SecretStr | None = Field(None, description="The client secret that Bits gave you")
@@ -261,13 +164,9 @@ class Settings(BaseSettings):
     credentials_dir: Path | None = Field(
         None, description="Directory with the files client_id and client_secret, as a mounted Secret; watched"
     )
-    api_url: Annotated[str, BeforeValidator(_origin)] = Field(
-        DEFAULT_API, description="Origin of the Bits API"
-    )
-    token_url: Annotated[str | None, BeforeValidator(_url)] = Field(
-        None, description="The token endpoint; unset: /v1/oauth2/token at the API"
-    )
-    https_proxy: Annotated[SecretStr | None, BeforeValidator(_proxy)] = Field(
+    api_url: Origin = Field(DEFAULT_API, description="Origin of the Bits API")
+    token_url: Url | None = Field(None, description="The token endpoint; unset: /v1/oauth2/token at the API")
+    https_proxy: EgressProxyUrl | None = Field(
         None, description="URL of the http proxy that leads to the API; unset: HTTPS_PROXY's value"
     )
     no_proxy: str | None = Field(
@@ -288,9 +187,7 @@ class Settings(BaseSettings):
         (TcpAddress("127.0.0.1", 9090),),
         description="Where probes, metrics and status are, as in BITS_LISTEN",
     )
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
-        "info", description="The least level that is logged"
-    )
+    log_level: LogLevel = Field("info", description="The least level that is logged")
     log_format: Literal["json", "console"] | None = Field(
         None, description="How log lines look (unset: console on a terminal, else json)"
     )
@@ -349,81 +246,10 @@ class Settings(BaseSettings):
 
     @property
     def userinfo_url(self) -> str:
-        """Where a token's owner is told; outside of /v1, as documented."""
+        """The endpoint that names a token's owner. It is outside /v1, as documented."""
         return f"{self.api_url}/oauth2/userinfo"
 
     def proxy_for(self, url: str) -> str | None:
-        """Return the URL of the proxy through which `url` is reached, None for directly."""
-        if self.https_proxy is None or not url.startswith("https:"):
-            return None
-        if is_exempt(urlsplit(url).hostname or "", self.no_proxy or ""):
-            return None
-        return self.https_proxy.get_secret_value()
-
-    @classmethod
-    def settings_customise_sources(  # noqa: D102 - as in pydantic-settings
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003
-        init_settings: PydanticBaseSettingsSource,
-        *others: PydanticBaseSettingsSource,  # noqa: ARG003
-        **more: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # What `bits_auth_proxy.settings.loading` puts together, nothing else.
-        return (init_settings,)
-
-
-class FieldInfo(NamedTuple):
-    """A setting by its dotted name, e.g. `upstream.ca_file`, and the model's field behind it."""
-
-    name: str
-    info: Any
-
-    @property
-    def variable(self) -> str:
-        """The environment variable."""
-        return PREFIX + self.name.replace(".", "__").upper()
-
-    @property
-    def secret(self) -> bool:
-        """Whether the value must never show."""
-        return "SecretStr" in str(self.info.annotation)
-
-
-def fields() -> Iterator[FieldInfo]:
-    """Yield all settings in the order of their definition."""
-    for name, info in Settings.model_fields.items():
-        annotation = info.annotation
-        if isinstance(annotation, type) and issubclass(annotation, _Group):
-            for inner, inner_info in annotation.model_fields.items():
-                yield FieldInfo(f"{name}.{inner}", inner_info)
-        else:
-            yield FieldInfo(name, info)
-
-
-def is_loopback_url(url: str) -> bool:
-    """Tell whether `url` leads to this machine."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def is_exempt(host: str, no_proxy: str) -> bool:
-    """Tell whether `no_proxy` names `host`: itself, a domain above it, a network around it, or all by `*`."""
-    for entry in filter(None, (part.strip().lower() for part in no_proxy.split(","))):
-        if entry == "*" or host == entry.lstrip(".") or host.endswith("." + entry.lstrip(".")):
-            return True
-        try:
-            if ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False):
-                return True
-        except ValueError:
-            continue
-    return False
-
-
-def environment() -> Mapping[str, str]:
-    """Return the process's environment."""
-    return os.environ
+        """Return the URL of the egress proxy through which `url` is reached, None for a direct connection."""
+        https_proxy = None if self.https_proxy is None else self.https_proxy.get_secret_value()
+        return egress.proxy_for(url, https_proxy=https_proxy, no_proxy=self.no_proxy or "")

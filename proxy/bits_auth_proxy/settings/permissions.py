@@ -1,14 +1,14 @@
-"""Who may read a file."""
+"""Which users may read a file."""
 
 import stat
 from pathlib import Path
 
 
 def readable_by_others(path: Path) -> bool:
-    """Return whether any user of this machine may, by the file's permissions alone.
+    """Return whether the file's permissions alone let every user of this machine read it.
 
-    Not so in a volume of Kubernetes, which has its files behind the link `..data`: it is mounted in one
-    container, and its permissions are open to that container's user, whoever that is.
+    A Kubernetes volume, which keeps its files behind the link `..data`, never counts: it is mounted in one
+    container, and its permissions must admit that container's user, whichever that is.
     """
     if (path.parent / "..data").is_symlink():
         return False

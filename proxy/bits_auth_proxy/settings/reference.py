@@ -1,4 +1,4 @@
-"""The settings as reference: flags, a commented .env, a JSON schema, a table, and what is in effect."""
+"""The settings for people and editors: flags, a commented .env, a JSON schema, a table, effective values."""
 
 import json
 from collections.abc import Collection
@@ -7,9 +7,10 @@ from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import SecretStr
 
-from bits_auth_proxy.settings.loading import Loaded, flag_of
-from bits_auth_proxy.settings.model import FieldInfo, Settings
-from bits_auth_proxy.settings.model import fields as setting_fields
+from bits_auth_proxy.settings.fields import SettingField, flag_of
+from bits_auth_proxy.settings.fields import fields as setting_fields
+from bits_auth_proxy.settings.loading import Loaded
+from bits_auth_proxy.settings.model import Settings
 
 MASK: Final = "********"
 _KINDS: Final = (
@@ -24,7 +25,7 @@ _KINDS: Final = (
 
 
 class FieldReference(NamedTuple):
-    """A setting for people: `flag` is None for secrets, which have no place in a process's title."""
+    """A setting as people see it. Secrets have no flag, because others can read a process's command line."""
 
     name: str
     variable: str
@@ -32,6 +33,14 @@ class FieldReference(NamedTuple):
     kind: str
     default: str
     description: str
+
+
+class EffectiveSetting(NamedTuple):
+    """A setting's value as text, empty if unset and masked if secret, and where it comes from."""
+
+    variable: str
+    value: str
+    origin: str
 
 
 def fields() -> list[FieldReference]:
@@ -49,8 +58,8 @@ def fields() -> list[FieldReference]:
     ]
 
 
-def effective(loaded: Loaded, *, only: Collection[str] | None = None) -> list[tuple[str, str, str]]:
-    """Return variable, value and origin of every setting, or of those in `only`; secrets are masked."""
+def effective(loaded: Loaded, *, only: Collection[str] | None = None) -> list[EffectiveSetting]:
+    """Return every setting, or those whose dotted names are in `only`."""
     rows = []
     for field in setting_fields():
         if only is not None and field.name not in only:
@@ -58,12 +67,13 @@ def effective(loaded: Loaded, *, only: Collection[str] | None = None) -> list[tu
         value: Any = loaded.settings
         for part in field.name.split("."):
             value = getattr(value, part)
-        rows.append((field.variable, _text(value, field.name), loaded.origins.get(field.name, "default")))
+        origin = loaded.origins.get(field.name, "default")
+        rows.append(EffectiveSetting(field.variable, _text(value, field.name), origin))
     return rows
 
 
 def as_env() -> str:
-    """Return a .env that names every setting, commented out, with its default."""
+    """Return a .env file that names every setting with its default, commented out."""
     text = "# Settings of bits-auth-proxy. Take the # before a variable away to set it.\n"
     group = ""
     for field in fields():
@@ -83,7 +93,7 @@ def as_json_schema() -> str:
     for field in setting_fields():
         group, _, name = field.name.rpartition(".")
         member = (schema["$defs"][_group(group).__name__] if group else schema)["properties"][name]
-        # Editors show it beside the description: more than the name, which they know.
+        # Editors show the title beside the description; they know the name already.
         member["title"] = field.variable
         if isinstance(field.info.default, SecretStr):
             del member["default"]
@@ -107,24 +117,24 @@ def as_markdown_table() -> str:
     return "\n".join(rows)
 
 
-def _default(field: FieldInfo) -> str:
+def _default(field: SettingField) -> str:
     default = field.info.default
-    # What stands in the public source is no secret.
+    # A default is public anyway.
     return default.get_secret_value() if isinstance(default, SecretStr) else _text(default, field.name)
 
 
-def _description(field: FieldInfo) -> str:
+def _description(field: SettingField) -> str:
     words = [each for part in _parts(field.info.annotation) for each in get_args(part)]
     choices = ", ".join(each for each in words if isinstance(each, str))
     return f"{field.info.description}: {choices}" if choices else str(field.info.description)
 
 
 def _parts(annotation: Any) -> list[Any]:
-    """Return the Literals of a type, be it one or a union with one."""
+    """Return the Literals of a type, which may be one or a union that contains one."""
     return [each for each in (annotation, *get_args(annotation)) if get_origin(each) is Literal]
 
 
-def _kind(field: FieldInfo) -> str:
+def _kind(field: SettingField) -> str:
     annotation = str(field.info.annotation) + str(field.info.metadata)
     return next((kind for sign, kind in _KINDS if sign in annotation), "text")
 

@@ -1,4 +1,4 @@
-"""The log: structlog to one stream, as JSON lines or for people, with secrets replaced.
+"""The log: structlog writes to one stream, as JSON lines or for people, and every secret is replaced.
 
 Lines of the standard library's loggers (asyncio, aiohttp) and Python's warnings go the same way.
 """
@@ -16,19 +16,19 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 REDACTED: Final = "[redacted]"
 LOGGER: Final = "bits_auth_proxy"
-"""The name of our own log; the standard library's logger of that name keeps its level."""
+"""The name of our own logger; the standard library's logger of that name keeps its level."""
 LEVELS: Final = ("debug", "info", "warning", "error")
 _LEVEL_NUMBERS: Final = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
 _OWN_LOGGER: Final = logging.getLogger(LOGGER)
-# `json.dumps` with options makes an encoder for every line.
+# `json.dumps` with options would make an encoder for every line.
 _encode_json: Final = json.JSONEncoder(default=str, ensure_ascii=False).encode
 _TOKENS_REMEMBERED: Final = 16
 _MIN_LENGTH: Final = 4
-"""Shorter secrets are not looked for: every second word would be one."""
+"""Shorter secrets are not replaced: ordinary words contain them."""
 
 
 class Redactor:
-    """Knows what must not show, and replaces it."""
+    """Knows the secrets, and replaces them in texts."""
 
     def __init__(self) -> None:
         self._pinned: dict[str, None] = {}
@@ -36,7 +36,7 @@ class Redactor:
         self._forms: tuple[str, ...] = ()
 
     def add(self, secret: str, *, pinned: bool = False) -> None:
-        """Replace `secret` from now on: for good if `pinned`, else until many others have come."""
+        """Replace `secret` from now on: forever if `pinned`, otherwise until many others have been added."""
         if len(secret) < _MIN_LENGTH:
             return
         if pinned:
@@ -44,7 +44,7 @@ class Redactor:
         else:
             self._recent.append(secret)
         forms = {form for each in (*self._pinned, *self._recent) for form in _forms_of(each)}
-        # Longest first: a secret may be part of another.
+        # The longest comes first, because one secret may be part of another.
         self._forms = tuple(sorted(forms, key=len, reverse=True))
 
     def redact(self, text: str) -> str:
@@ -55,12 +55,12 @@ class Redactor:
         return text
 
     def __call__(self, logger: WrappedLogger, name: str, rendered: Any) -> str:  # noqa: ARG002
-        """Redact a rendered line, as the last processor: so nothing in it escapes, tracebacks included."""
+        """Redact a rendered line. As the last processor, it sees everything, tracebacks included."""
         return self.redact(str(rendered))
 
 
 def _forms_of(secret: str) -> set[str]:
-    """Return how a secret may stand in a log line: as it is, and as repr and JSON escape it, twice even."""
+    """Return the forms of a secret in log lines: as it is, and escaped by repr or JSON once or twice."""
     forms = {secret}
     for _ in range(2):
         for form in tuple(forms):
@@ -74,9 +74,9 @@ def _forms_of(secret: str) -> set[str]:
 
 
 class _Unfailing:
-    """A stream to write to. What it can't take (a full disk, a reader that left) is lost, not raised.
+    """A stream whose failures (a full disk, a closed pipe) lose the text and raise nothing.
 
-    Whoever logs has more to do than that: requests are served on.
+    The caller serves requests, and must go on doing so.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -96,7 +96,7 @@ class _Unfailing:
 
 
 class Lines:
-    """Ready-made lines for the log, redacted, and written together at the end of a turn of the event loop."""
+    """Writes finished lines to the log, redacted and together, at the end of each turn of the event loop."""
 
     def __init__(
         self, *, redactor: Redactor, stream: TextIO, call_soon: Callable[[Callable[[], None]], Any]
@@ -114,7 +114,7 @@ class Lines:
             self._pending.append(line)
 
     def flush(self) -> None:
-        """Write now what has come together."""
+        """Write the lines that have come together."""
         if self._pending:
             lines, self._pending = self._pending, []
             self._stream.write(self._redactor.redact("\n".join(lines)) + "\n")
@@ -122,11 +122,11 @@ class Lines:
 
 
 _json_log: tuple[Redactor, TextIO] | None = None
-"""What the log was last configured with, where it is JSON."""
+"""What the log was last configured with, if it is JSON."""
 
 
 def json_lines(call_soon: Callable[[Callable[[], None]], Any]) -> Lines | None:
-    """Return a way to write lines of JSON past the pipeline, None where the log is for people."""
+    """Return a writer of JSON lines that bypasses the pipeline, None if the log is for people."""
     if _json_log is None:
         return None
     redactor, stream = _json_log
@@ -134,7 +134,7 @@ def json_lines(call_soon: Callable[[Callable[[], None]], Any]) -> Lines | None:
 
 
 def configure(*, level: str, fmt: str, redactor: Redactor, stream: TextIO) -> None:
-    """Set up all logging of this process: `level` and above, as `json` or `console`, to `stream`."""
+    """Set up all logging of this process: `level` and above go to `stream`, as `json` or `console`."""
     global _json_log  # noqa: PLW0603 - as structlog's own configuration
     stream = cast("TextIO", _Unfailing(stream))
     _json_log = (redactor, stream) if fmt == "json" else None
@@ -176,7 +176,7 @@ def set_level(level: str) -> None:
     """Log `level` (one of LEVELS) and above from now on."""
     least = logging.getLevelNamesMapping()[level.upper()]
     _OWN_LOGGER.setLevel(least)
-    # Others' chatter is not our users' concern, unless they look for something.
+    # Libraries are heard from warning on, unless the operator is looking for something.
     logging.getLogger().setLevel(least if least <= logging.DEBUG else max(least, logging.WARNING))
 
 

@@ -16,7 +16,7 @@ from typing import Final
 from bits_auth_proxy.cli import demo
 from bits_auth_proxy.errors import ProxyError
 from bits_auth_proxy.settings.credentials import CredentialSource
-from bits_auth_proxy.settings.loading import SettingsError, load
+from bits_auth_proxy.settings.loading import load
 from bits_auth_proxy.sidecar import Sidecar
 from bits_auth_proxy.telemetry.log import Redactor, configure
 
@@ -37,7 +37,7 @@ async def host(lines: asyncio.StreamReader) -> None:
             if settings is not None:
                 try:
                     told = await stack.enter_async_context(_sandbox(settings))
-                except (SettingsError, ProxyError) as error:
+                except ProxyError as error:
                     told = {"error": str(error)}
             print(json.dumps(told), flush=True)  # noqa: T201 - the answer
 

@@ -15,13 +15,15 @@ from typing import IO, Any, Final, Literal, Self, cast
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
+from bits_auth_proxy.errors import ProxyError
+
 _START_TIMEOUT: Final = 60.0
 _TIMEOUT: Final = 60.0
 # What the environment says of proxies is not about this machine's own addresses.
 _OPENER: Final = build_opener(ProxyHandler({}))
 
 
-class SandboxError(Exception):
+class SandboxError(ProxyError):
     """The sandbox can't be had; the text says why."""
 
 
