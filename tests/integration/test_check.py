@@ -12,7 +12,7 @@ import trustme
 from aiohttp import web
 
 from bits_auth_proxy.auth.bits_oauth import BitsOAuthClient, ClientCredentials
-from bits_auth_proxy.cli.check import Finding, examine
+from bits_auth_proxy.cli.examination import Finding, examine
 from bits_auth_proxy.forward.dialing import client_context
 from bits_auth_proxy.settings.model import fields
 from tests.support.clock import FakeClock
@@ -55,7 +55,7 @@ async def findings(
     try:
         steps = examine(
             api_url=api,
-            through=through,
+            egress=through,
             context=context,
             oauth=oauth,
             credentials=ClientCredentials(CLIENT_ID, secret),
@@ -67,7 +67,7 @@ async def findings(
     # One failure, and it is the last.
     assert [finding.ok for finding in found[:-1]] == [True] * (len(found) - 1)
     assert all(finding.hint for finding in found if not finding.ok)
-    assert all(name in SETTINGS for finding in found for name in finding.about)
+    assert all(name in SETTINGS for finding in found for name in finding.settings)
     assert secret not in str(found)
     return found
 
@@ -98,7 +98,7 @@ async def test_a_scope_that_the_endpoint_does_not_know_is_the_scopes_fault() -> 
         *_, failed = await findings(api, scope="admin")
     assert failed.text == "the answer is 400 invalid_scope"
     assert "BITS_SCOPE" in failed.hint
-    assert failed.about == ("scope",)
+    assert failed.settings == ("scope",)
 
 
 async def test_all_is_well_and_the_token_is_described_but_not_shown() -> None:
@@ -114,14 +114,14 @@ async def test_all_is_well_and_the_token_is_described_but_not_shown() -> None:
     assert (dns.step, tcp.step, described.step, owner.step) == ("dns", "tcp", "token", "owner")
     assert "127.0.0.1" in dns.text
     assert "canary-token" not in f"{dns}{tcp}{described}{owner}"
-    assert described.text == "Bearer, scope application, lives 1800 s, fingerprint 4b598de5"
+    assert described.text == "Bearer, scope application, valid for 1800 s, fingerprint 4b598de5"
     assert owner.text == "bits:customer::7"
 
 
 async def test_a_lifetime_that_was_not_told_is_said_to_be_assumed() -> None:
     async with answering({"type": "Bearer", "access_token": "t", "customerId": "c"}) as api:
         *_, described, _ = await findings(api)
-    assert "lives 3600 s (assumed, not told)" in described.text
+    assert "valid for 3600 s (assumed, because the response does not say)" in described.text
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ async def test_the_demo_shows_its_token_and_requests_and_the_log_above() -> None
         assert "status=500" in above
         assert "status=200" not in above
         assert "\n".join(lines).count("── bits-auth-proxy") == 1
-        assert "2 requests · 0 in flight · 1 failed · 0 refused" in view_of(lines)[2]
+        assert "2 requests · 0 in flight · 1 failed · 0 rejected" in view_of(lines)[2]
         first = row(lines, 1)
         await terminal.shows(lambda lines: row(lines, 1) not in ("", first))  # the countdown moves
         terminal.type("\x03")

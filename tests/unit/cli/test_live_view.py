@@ -54,7 +54,7 @@ def text(*, rows: int = 8, **changes: Any) -> list[str]:
 def test_it_tells_the_token_and_what_is_to_come() -> None:
     assert text()[1:] == [
         "token    fresh · refresh in 43m 12s · expires in 59m 30s",
-        "traffic  7 requests · 1 in flight · 2 failed · 3 refused",
+        "traffic  7 requests · 1 in flight · 2 failed · 3 rejected",
         "serving  127.0.0.1:8080 → https://api.bits.bi · see http://127.0.0.1:9090/",
     ]
     assert text()[0].startswith("── bits-auth-proxy 1.2.3 ─")
@@ -89,10 +89,10 @@ def test_it_says_that_it_is_not_ready() -> None:
 def test_the_last_requests_come_in_the_order_of_time() -> None:
     exchanges = [exchange(number) for number in range(1, 20)]
     exchanges[0] |= {"status": 502, "problem": "connection_refused", "duration_seconds": 1.5}
-    refused = [{"timestamp_seconds": NOW - 2.5, "reason": "cross_site", "peer": "127.0.0.1"}]
-    lines = text(rows=3, exchanges=exchanges, rejections=refused)[4:]
+    rejected = [{"timestamp_seconds": NOW - 2.5, "reason": "cross_site", "peer": "127.0.0.1"}]
+    lines = text(rows=3, exchanges=exchanges, rejections=rejected)[4:]
     assert [line[8:] for line in lines] == [
-        "  refused cross_site from 127.0.0.1",
+        "  rejected cross_site from 127.0.0.1",
         "  POST   applications.op2             200  41.2 ms",
         "  POST   applications.op1             502    1.5 s  connection_refused",
     ]
