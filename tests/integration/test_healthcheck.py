@@ -1,4 +1,4 @@
-"""`bits-auth-proxy healthcheck` against sockets that answer, hang up, or are not there."""
+"""`bits-auth-proxy healthcheck` against sockets that answer, hang up, or do not exist."""
 
 import os
 import resource
@@ -51,7 +51,7 @@ def nothing_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "healthy", "said"),
+    ("answer", "healthy", "expected"),
     [
         (READY, True, "healthy: started"),
         (b"HTTP/1.1 503 Service Unavailable\r\n\r\ndraining\n", False, "not healthy: draining"),
@@ -61,15 +61,15 @@ def nothing_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (b"", False, "not healthy"),
     ],
 )
-def test_verdicts(answer: bytes, healthy: bool, said: str) -> None:
+def test_verdicts(answer: bytes, healthy: bool, expected: str) -> None:
     with on_port(answer) as (address, asked):
         verdict, text = healthcheck.check(address, None)
     assert verdict is healthy
-    assert said in text
+    assert expected in text
     assert asked[0].startswith(b"GET /readyz HTTP/1.0\r\n")
 
 
-def test_nobody_there() -> None:
+def test_a_port_where_nothing_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         address = f"127.0.0.1:{sock.getsockname()[1]}"
     verdict, text = healthcheck.check(address, None)
@@ -79,7 +79,7 @@ def test_nobody_there() -> None:
 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:port", "unix:/no/such/socket"])
-def test_an_address_of_no_use_is_named(address: str) -> None:
+def test_an_unusable_address_is_named(address: str) -> None:
     verdict, text = healthcheck.check(address, None)
     assert not verdict
     assert address in text

@@ -20,7 +20,7 @@ from bits_auth_proxy.errors import reason_of
 
 _TIMEOUT: Final = 5.0
 _SKEW: Final = 60.0
-"""Seconds by which the API's clock and ours may differ before the user hears of it."""
+"""Seconds by which the API's clock and ours may differ before the difference is reported."""
 _CERTIFICATE_TIMES: Final = (9, 10)
 """X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL."""
 
