@@ -1,4 +1,4 @@
-"""`python -m proxy` is `bits-auth-proxy`."""
+"""`python -m bits_auth_proxy` is the command `bits-auth-proxy`."""
 
 import sys
 

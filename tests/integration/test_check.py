@@ -1,4 +1,4 @@
-"""What `check` finds, and what it says to change."""
+"""What `check` finds, and what it tells the user to change."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ import trustme
 from aiohttp import web
 
 from bits_auth_proxy.auth.bits_oauth import BitsOAuthClient, ClientCredentials
-from bits_auth_proxy.cli.check import Finding, examine
+from bits_auth_proxy.cli.examination import Finding, examine
 from bits_auth_proxy.forward.dialing import client_context
 from bits_auth_proxy.settings.fields import fields
 from tests.support.clock import FakeClock
@@ -25,7 +25,7 @@ DAY = dt.timedelta(days=1)
 
 
 def trusting() -> ssl.SSLContext:
-    """Return TLS settings as `check` has them, with the system's trust."""
+    """Return the TLS context that `check` uses, with the system's trust store."""
     return client_context(ca_file=None, client_cert=None, client_key=None)
 
 
@@ -55,7 +55,7 @@ async def findings(
     try:
         steps = examine(
             api_url=api,
-            through=through,
+            egress=through,
             context=context,
             oauth=oauth,
             credentials=ClientCredentials(CLIENT_ID, secret),
@@ -67,7 +67,7 @@ async def findings(
     # One failure, and it is the last.
     assert [finding.ok for finding in found[:-1]] == [True] * (len(found) - 1)
     assert all(finding.hint for finding in found if not finding.ok)
-    assert all(name in SETTINGS for finding in found for name in finding.about)
+    assert all(name in SETTINGS for finding in found for name in finding.settings)
     assert secret not in str(found)
     return found
 
@@ -98,10 +98,10 @@ async def test_a_scope_that_the_endpoint_does_not_know_is_the_scopes_fault() -> 
         *_, failed = await findings(api, scope="admin")
     assert failed.text == "the answer is 400 invalid_scope"
     assert "BITS_SCOPE" in failed.hint
-    assert failed.about == ("scope",)
+    assert failed.settings == ("scope",)
 
 
-async def test_all_is_well_and_the_token_is_described_but_not_shown() -> None:
+async def test_when_every_step_passes_the_token_is_described_but_not_shown() -> None:
     token = {
         "type": "Bearer",
         "access_token": "canary-token",
@@ -114,30 +114,30 @@ async def test_all_is_well_and_the_token_is_described_but_not_shown() -> None:
     assert (dns.step, tcp.step, described.step, owner.step) == ("dns", "tcp", "token", "owner")
     assert "127.0.0.1" in dns.text
     assert "canary-token" not in f"{dns}{tcp}{described}{owner}"
-    assert described.text == "Bearer, scope application, lives 1800 s, fingerprint 4b598de5"
+    assert described.text == "Bearer, scope application, valid for 1800 s, fingerprint 4b598de5"
     assert owner.text == "bits:customer::7"
 
 
-async def test_a_lifetime_that_was_not_told_is_said_to_be_assumed() -> None:
+async def test_a_lifetime_that_the_response_leaves_out_is_reported_as_assumed() -> None:
     async with answering({"type": "Bearer", "access_token": "t", "customerId": "c"}) as api:
         *_, described, _ = await findings(api)
-    assert "lives 3600 s (assumed, not told)" in described.text
+    assert "valid for 3600 s (assumed, because the response does not say)" in described.text
 
 
 @pytest.mark.parametrize(
-    ("skew", "said"),
+    ("skew", "expected"),
     [(0, None), (50, None), (-50, None), (600, "600 s ahead of the API"), (-600, "600 s behind the API")],
 )
-async def test_clocks_that_differ_by_more_than_a_minute_are_told_and_no_failure(
-    skew: float, said: str | None
+async def test_clocks_that_differ_by_more_than_a_minute_are_reported_but_no_failure(
+    skew: float, expected: str | None
 ) -> None:
     async with emulating() as (_, api):
         found = await findings(api, skew=skew)
     assert found[-1].ok
     texts = [finding.text for finding in found if finding.step == "clock"]
-    assert len(texts) == (0 if said is None else 1)
+    assert len(texts) == (0 if expected is None else 1)
     # The Date field has whole seconds.
-    assert all(abs(float(text.split()[3]) - 600) <= 2 and text.endswith(str(said)[5:]) for text in texts)
+    assert all(abs(float(text.split()[3]) - 600) <= 2 and text.endswith(str(expected)[5:]) for text in texts)
 
 
 async def test_a_granted_scope_that_is_too_small_names_both_and_the_setting() -> None:
@@ -173,11 +173,11 @@ async def test_another_path_than_the_token_endpoints(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("valid_from", "valid_to", "said"),
+    ("valid_from", "valid_to", "expected"),
     [(NOW - 2 * DAY, NOW - DAY, "certificate has expired"), (NOW + DAY, NOW + 2 * DAY, "not yet valid")],
 )
 async def test_a_certificate_of_another_time_points_at_the_clock(
-    valid_from: dt.datetime, valid_to: dt.datetime, said: str
+    valid_from: dt.datetime, valid_to: dt.datetime, expected: str
 ) -> None:
     authority = trustme.CA()
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -187,7 +187,7 @@ async def test_a_certificate_of_another_time_points_at_the_clock(
     async with answering({}, context=serving) as api:
         *_, failed = await findings(api, context=context)
     assert failed.step == "tls"
-    assert said in failed.text
+    assert expected in failed.text
     assert "clock" in failed.hint
 
 
@@ -207,7 +207,7 @@ async def test_plain_http_where_tls_is_expected() -> None:
     assert "TLS 1.2" in failed.hint
 
 
-async def test_an_egress_proxy_that_is_not_there() -> None:
+async def test_an_egress_proxy_that_does_not_listen() -> None:
     server = await asyncio.start_server(lambda _, __: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     server.close()
@@ -220,9 +220,9 @@ async def test_an_egress_proxy_that_is_not_there() -> None:
 async def test_an_egress_proxy_that_opens_no_tunnel() -> None:
     async with connect_proxy() as egress:
         egress.reply = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
-        way, failed = await findings(
+        passed, failed = await findings(
             "https://localhost:1", context=trusting(), through=f"127.0.0.1:{egress.port}"
         )
-    assert (way.step, failed.step) == ("proxy", "token")
+    assert (passed.step, failed.step) == ("proxy", "token")
     assert "407" in failed.text
     assert "HTTPS_PROXY" in failed.hint

@@ -1,4 +1,4 @@
-"""The commands as users call them, each in a process of its own."""
+"""The commands as users run them, each in its own process."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ FREE_PORTS = {
 }
 
 
-async def test_emulator_serves_alone_and_says_where() -> None:
+async def test_the_emulator_serves_alone_and_prints_its_address() -> None:
     async with command("emulator", env=FREE_PORTS) as running:
         printed = await running.text("/_emulator/state\n")
         origin = printed.split("ready at ")[1].split()[0]
@@ -40,7 +40,7 @@ async def test_emulator_serves_alone_and_says_where() -> None:
         assert await running.ended() == 0
 
 
-async def test_check_walks_from_settings_to_the_owner() -> None:
+async def test_check_examines_everything_from_the_settings_to_the_owner() -> None:
     async with emulating() as (_, api):
         code, stdout, stderr = await run("check", env=proxy_env(api))
     assert (code, stderr) == (0, "")
@@ -82,7 +82,7 @@ async def test_check_names_slips_and_exposed_secrets(tmp_path: Path) -> None:
     ]
 
 
-async def test_check_names_an_api_that_is_not_there() -> None:
+async def test_check_names_the_setting_of_an_api_that_does_not_listen() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     code, stdout, _ = await run("check", env=proxy_env(f"http://127.0.0.1:{port}"))
@@ -165,7 +165,7 @@ async def test_all_faults_of_the_settings_are_listed_and_end_with_64() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         ((), "COMMAND"),
         (("walk",), "walk"),
@@ -174,10 +174,10 @@ async def test_all_faults_of_the_settings_are_listed_and_end_with_64() -> None:
         (("healthcheck", "--nonsense"), "--nonsense"),
     ],
 )
-async def test_bad_usage_ends_with_64(arguments: tuple[str, ...], said: str) -> None:
+async def test_bad_usage_ends_with_64(arguments: tuple[str, ...], expected: str) -> None:
     code, stdout, stderr = await run(*arguments)
     assert (code, stdout) == (64, "")
-    assert said in stderr
+    assert expected in stderr
     assert "--help" in stderr
 
 

@@ -1,5 +1,7 @@
-"""`bits-auth-proxy healthcheck` against sockets that answer, hang up, or are not there."""
+"""`bits-auth-proxy healthcheck` against sockets that answer, hang up, or do not exist."""
 
+import os
+import resource
 import socket
 import subprocess
 import sys
@@ -49,7 +51,7 @@ def nothing_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "healthy", "said"),
+    ("answer", "healthy", "expected"),
     [
         (READY, True, "healthy: started"),
         (b"HTTP/1.1 503 Service Unavailable\r\n\r\ndraining\n", False, "not healthy: draining"),
@@ -59,15 +61,15 @@ def nothing_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (b"", False, "not healthy"),
     ],
 )
-def test_verdicts(answer: bytes, healthy: bool, said: str) -> None:
+def test_verdicts(answer: bytes, healthy: bool, expected: str) -> None:
     with on_port(answer) as (address, asked):
         verdict, text = healthcheck.check(address, None)
     assert verdict is healthy
-    assert said in text
+    assert expected in text
     assert asked[0].startswith(b"GET /readyz HTTP/1.0\r\n")
 
 
-def test_nobody_there() -> None:
+def test_a_port_where_nothing_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         address = f"127.0.0.1:{sock.getsockname()[1]}"
     verdict, text = healthcheck.check(address, None)
@@ -77,7 +79,7 @@ def test_nobody_there() -> None:
 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:port", "unix:/no/such/socket"])
-def test_an_address_of_no_use_is_named(address: str) -> None:
+def test_an_unusable_address_is_named(address: str) -> None:
     verdict, text = healthcheck.check(address, None)
     assert not verdict
     assert address in text
@@ -116,19 +118,35 @@ def test_the_address_is_found_where_the_proxy_finds_it(
     assert verdict or healthcheck.DEFAULT_ADDRESS in text
 
 
-def test_the_command_loads_neither_the_event_loop_nor_a_dependency() -> None:
+@pytest.mark.parametrize(
+    ("arguments", "code", "module"),
+    [
+        (("healthcheck", "--admin-listen=127.0.0.1:1"), 1, "bits_auth_proxy.cli.healthcheck"),
+        (("--version",), 0, "bits_auth_proxy.cli.main"),
+        (("--help",), 0, "bits_auth_proxy.cli.main"),
+    ],
+)
+def test_the_command_loads_neither_the_event_loop_nor_a_dependency(
+    arguments: tuple[str, ...], code: int, module: str
+) -> None:
     """An exec probe runs every few seconds."""
-    command = [
-        sys.executable,
-        "-X",
-        "importtime",
-        "-m",
-        "bits_auth_proxy",
-        "healthcheck",
-        "--admin-listen=127.0.0.1:1",
-    ]
+    command = [sys.executable, "-X", "importtime", "-m", "bits_auth_proxy", *arguments]
     asked = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert asked.returncode == 1
+    assert asked.returncode == code
     loaded = {line.rpartition("|")[2].strip() for line in asked.stderr.splitlines()}
-    assert "bits_auth_proxy.cli.healthcheck" in loaded
-    assert not loaded & {"asyncio", "ssl", "aiohttp", "pydantic", "config", "structlog", "uvloop"}
+    assert module in loaded
+    heavy = {"asyncio", "ssl", "aiohttp", "pydantic", "bits_auth_proxy.settings", "structlog", "uvloop"}
+    assert not loaded & heavy
+
+
+def test_the_command_takes_less_than_50_ms_of_cpu() -> None:
+    command = [sys.executable, "-m", "bits_auth_proxy", "healthcheck", "--admin-listen=127.0.0.1:1"]
+    # Coverage would measure itself.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    taken = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, capture_output=True, check=False, env=env)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(taken) < 0.05

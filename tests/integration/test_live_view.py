@@ -1,4 +1,4 @@
-"""The live view of the real command on a real terminal, and where there is none."""
+"""The live view of the real command on a real terminal, and the cases without one."""
 
 import asyncio
 import re
@@ -33,7 +33,7 @@ def token_is_fresh(lines: list[str]) -> bool:
 
 
 async def origins(terminal: Terminal) -> tuple[str, str]:
-    """Return where the proxy and where the emulator are, as the view tells."""
+    """Return where the proxy and where the emulator are, as the view shows them."""
     found = re.search(r"serving +(\S+) → (\S+)", "\n".join(await terminal.shows(token_is_fresh)))
     assert found is not None
     return f"http://{found[1]}", found[2]
@@ -56,7 +56,7 @@ async def test_the_demo_shows_its_token_and_requests_and_the_log_above() -> None
         assert "status=500" in above
         assert "status=200" not in above
         assert "\n".join(lines).count("── bits-auth-proxy") == 1
-        assert "2 requests · 0 in flight · 1 failed · 0 refused" in view_of(lines)[2]
+        assert "2 requests · 0 in flight · 1 failed · 0 rejected" in view_of(lines)[2]
         first = row(lines, 1)
         await terminal.shows(lambda lines: row(lines, 1) not in ("", first))  # the countdown moves
         terminal.type("\x03")
@@ -79,7 +79,7 @@ async def test_colors_can_be_turned_off() -> None:
 
 
 @pytest.mark.parametrize(("more", "term"), [({"BITS_LOG_FORMAT": "console"}, "xterm"), ({}, "dumb")])
-async def test_who_wants_plain_lines_gets_them(more: dict[str, str], term: str) -> None:
+async def test_a_log_format_or_a_dumb_terminal_turns_the_view_off(more: dict[str, str], term: str) -> None:
     async with on_terminal("demo", env={**PORTS, **more}, term=term) as terminal:
         await terminal.shows(lambda lines: "token_refreshed" in "\n".join(lines))
         await asyncio.sleep(0.6)  # longer than the view takes to come

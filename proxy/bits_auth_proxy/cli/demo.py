@@ -1,21 +1,20 @@
-"""`bits-auth-proxy demo` and `emulator`: the Bits API emulator, with or without the proxy before it."""
+"""`bits-auth-proxy demo`: the proxy and the emulator that it forwards to, until SIGTERM or SIGINT."""
 
-import asyncio
-import contextlib
-import signal
-from collections.abc import AsyncIterator, Callable
+import argparse
+import sys
+from collections.abc import Sequence
 from typing import Final
 
 from bits_auth_proxy import sidecar
-from bits_auth_proxy.assembly import bind_for, bound_address
-from bits_auth_proxy.clock import SystemClock
-from bits_auth_proxy.emulator.server import Emulator
-from bits_auth_proxy.errors import OperatorError
-from bits_auth_proxy.process import on_signals
+from bits_auth_proxy.cli import emulation, event_loop
+from bits_auth_proxy.cli.arguments import parse_settings
+from bits_auth_proxy.cli.live_view import LiveView
+from bits_auth_proxy.cli.log_setup import log_warnings, set_up_log
+from bits_auth_proxy.cli.output import print_text
+from bits_auth_proxy.cli.terminal import live_view
 from bits_auth_proxy.settings.addresses import ListenAddress, UnixAddress
 from bits_auth_proxy.settings.credentials import CredentialSource
 from bits_auth_proxy.settings.loading import Loaded
-from bits_auth_proxy.settings.model import EmulatorSettings, Settings
 from bits_auth_proxy.telemetry.log import Redactor
 
 _BODY: Final = (
@@ -24,118 +23,82 @@ _BODY: Final = (
 )
 
 
-async def serve(
-    loaded: Loaded,
-    *,
-    redactor: Redactor,
-    say: Callable[[str], None],
-    watch: Callable[[sidecar.Sidecar], None] | None = None,
-) -> bool:
-    """Run the emulator and a proxy before it until SIGTERM or SIGINT; tell what to try with `say`.
-
-    `watch` shows the running proxy and its requests; without it they are logged.
-    """
-
-    def started(running: sidecar.Sidecar) -> None:
-        say(_what_to_try(running, address))
-        if watch is not None:
-            watch(running)
-
-    async with emulating(loaded.settings.emulator, redactor) as address:
-        settings = against(address, loaded, access_log="errors" if watch else "all")
-        return await sidecar.serve(
-            settings,
-            credentials=CredentialSource.from_settings(settings),
-            redactor=redactor,
-            started=started,
-        )
+def execute(parser: argparse.ArgumentParser, options: Sequence[str]) -> bool:
+    """Serve; return whether the proxy came to a clean end. Raises CommandError."""
+    loaded = parse_settings(parser, options, credentials_required=False)
+    view = live_view(loaded)
+    # Standard output has the instructions.
+    redactor = set_up_log(loaded.settings, stream=sys.stderr, view=view)
+    log_warnings(loaded)
+    return event_loop.run(_serve(loaded, redactor=redactor, view=view))
 
 
-async def serve_emulator(settings: Settings, *, redactor: Redactor, say: Callable[[str], None]) -> bool:
-    """Run the emulator alone until SIGTERM or SIGINT."""
-    stopped = asyncio.Event()
-    with on_signals({signal.SIGTERM: stopped.set, signal.SIGINT: stopped.set}):
-        async with emulating(settings.emulator, redactor) as address:
-            say(
-                f"The Bits API emulator is ready at http://{address}\n"
-                f"Its client id is {settings.emulator.client_id!r}; "
-                "the secret is BITS_EMULATOR__CLIENT_SECRET's, by default bits-demo-secret.\n"
-                f"Point a proxy at it:  BITS_API_URL=http://{address} bits-auth-proxy run\n"
-                f"See and set faults:   curl http://{address}/_emulator/state"
+async def _serve(loaded: Loaded, *, redactor: Redactor, view: LiveView | None) -> bool:
+    async with emulation.emulating(loaded.settings.emulator, redactor) as emulator:
+        # The live view shows the requests; without it the log does.
+        access_log = "all" if view is None else "errors"
+        settings = emulation.settings_for(emulator, loaded, access_log=access_log)
+
+        def started(running: sidecar.Sidecar) -> None:
+            print_text(
+                instructions(
+                    listen=running.addresses,
+                    admin=running.admin_addresses,
+                    emulator=emulator,
+                    tls=running.speaks_tls,
+                )
             )
-            await stopped.wait()
-    return True
+            if view is not None:
+                view.start(running.activity)
+
+        try:
+            return await sidecar.serve(
+                settings,
+                credentials=CredentialSource.from_settings(settings),
+                redactor=redactor,
+                started=started,
+            )
+        finally:
+            if view is not None:
+                view.stop()
 
 
-@contextlib.asynccontextmanager
-async def emulating(settings: EmulatorSettings, redactor: Redactor) -> AsyncIterator[ListenAddress]:
-    """Serve the emulator; yield where."""
-    if isinstance(settings.listen, UnixAddress):
-        raise OperatorError("BITS_EMULATOR__LISTEN: must be host:port, the proxy reaches the API over TCP")
-    secret = settings.client_secret.get_secret_value()
-    redactor.add(secret, pinned=True)
-    emulator = Emulator(
-        client_id=settings.client_id,
-        client_secret=secret,
-        token_lifetime=settings.token_lifetime,
-        token_delay=settings.token_delay,
-        latency=settings.latency,
-        clock=SystemClock(),
-    )
-    sock = bind_for("BITS_EMULATOR__LISTEN", settings.listen)
-    address = bound_address(settings.listen, sock)
-    try:
-        await emulator.start(sock)
-        yield address
-    finally:
-        await emulator.close()
-        sock.close()
-
-
-def against(address: ListenAddress, loaded: Loaded, *, access_log: str) -> Settings:
-    """Return the settings turned to the emulator: its address, its credentials, another default."""
-    settings = loaded.settings
-    asked_for_log = loaded.origins.get("access_log", "default") != "default"
-    return settings.model_copy(
-        update={
-            "api_url": f"http://{address}",
-            "token_url": None,
-            "client_id": settings.emulator.client_id,
-            "client_secret": settings.emulator.client_secret,
-            "client_id_file": None,
-            "client_secret_file": None,
-            "credentials_dir": None,
-            "access_log": settings.access_log if asked_for_log else access_log,
-        }
-    )
-
-
-def _what_to_try(running: sidecar.Sidecar, emulator: ListenAddress) -> str:
-    listen = running.addresses[0]
-    if isinstance(listen, UnixAddress):
-        curl, origin = f"curl -s --unix-socket {listen.path} ", "http://localhost"
+def instructions(
+    *,
+    listen: Sequence[ListenAddress],
+    admin: Sequence[ListenAddress],
+    emulator: ListenAddress,
+    tls: bool,
+) -> str:
+    """Return what the user can try. `tls`: clients speak https to the proxy."""
+    first = listen[0]
+    if isinstance(first, UnixAddress):
+        curl, origin = f"curl -s --unix-socket {first.path} ", "http://localhost"
     else:
-        # -k: the certificate of a trial.
-        curl, scheme = ("curl -sk ", "https") if running.speaks_tls else ("curl -s ", "http")
-        origin = f"{scheme}://localhost:{listen.port}"
+        # -k, because the certificate of a trial is seldom one that curl trusts.
+        curl, scheme = ("curl -sk ", "https") if tls else ("curl -s ", "http")
+        origin = f"{scheme}://localhost:{first.port}"
     lines = [
-        f"The proxy is ready at {', '.join(map(str, running.addresses))}; behind it is a Bits API emulator.",
+        f"The proxy is ready at {', '.join(map(str, listen))}. It forwards to an emulator of the Bits API.",
         "",
-        "Try (no token, no secret: the proxy adds what is needed):",
+        "Send a request. It needs neither a token nor a secret, because the proxy adds the token:",
         f"  {curl}-X POST {origin}/v1/applications.create -H 'content-type: application/json' -d '{_BODY}'",
         f"  {curl}{origin}/oauth2/userinfo",
         "",
-        "Look:",
     ]
-    for admin in running.admin_addresses:
-        reach = (
-            f"--unix-socket {admin.path} http://localhost" if isinstance(admin, UnixAddress) else f"{admin}"
-        )
-        lines += [f"  open http://{admin}/ in a browser"] if not isinstance(admin, UnixAddress) else []
-        lines += [f"  curl -s {reach}/metrics | grep token", f"  curl -s {reach}/status"]
+    if admin:
+        lines += ["See how the proxy is doing:", *(line for each in admin for line in _admin_lines(each)), ""]
     lines += [
-        "Break something:",
+        "Break something: make the emulator revoke all tokens.",
         f"  curl -s -X POST {emulator}/_emulator/revoke",
         "",
     ]
     return "\n".join(lines)
+
+
+def _admin_lines(admin: ListenAddress) -> list[str]:
+    if isinstance(admin, UnixAddress):
+        page, target = [], f"--unix-socket {admin.path} http://localhost"
+    else:
+        page, target = [f"  Open http://{admin}/ in a browser."], str(admin)
+    return [*page, f"  curl -s {target}/metrics | grep token", f"  curl -s {target}/status"]

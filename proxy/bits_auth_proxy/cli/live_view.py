@@ -1,7 +1,7 @@
-"""The live view of `run` and `demo` on a terminal: a few lines at its bottom; what is logged scrolls above.
+"""The live view of `run` and `demo`: a few lines at the bottom of the terminal, with the log scrolling above.
 
-`render` is pure: what the proxy tells of itself in, lines out. `LiveView` keeps them on the screen, and is
-the stream that the log writes to, so that neither overwrites the other.
+`render` is pure: it turns what the proxy reports into lines. `LiveView` keeps these lines on the screen. It
+is also the stream that the log is written to, so that neither overwrites the other.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from os import terminal_size
 from typing import Any, Final, TextIO, TypeAlias
 
 TICK: Final = 0.5
-"""Seconds between looks at what has changed."""
+"""Seconds between two updates."""
 MAX_ROWS: Final = 8
 _FIXED_LINES: Final = 4
 _MINUTE: Final = 60
@@ -29,10 +29,10 @@ _STATE_STYLES: Final = {"fresh": _GREEN, "stale": _YELLOW, "suspect": _YELLOW}
 
 _BEGIN: Final = "\x1b[?2026h"
 _END: Final = "\x1b[?2026l"
-"""Terminals that know these show all in between at once; others ignore them."""
+"""Synchronized output: terminals that know these show everything between them at once; others ignore them."""
 
 Spans: TypeAlias = Sequence[tuple[str, str]]
-"""Pieces of a line, each with its style: parameters of SGR (ECMA-48), empty for none."""
+"""Pieces of a line, each with its style: the parameters of SGR (ECMA-48), empty for the default style."""
 
 
 def render(activity: Mapping[str, Any], *, rows: int) -> list[Spans]:
@@ -47,7 +47,7 @@ def render(activity: Mapping[str, Any], *, rows: int) -> list[Spans]:
             ("traffic  ", _DIM),
             (f"{totals['requests']} requests · {totals['requests_in_flight']} in flight · ", _PLAIN),
             (f"{failed} failed", _RED if failed else _PLAIN),
-            (f" · {totals['rejected_requests']} refused", _PLAIN),
+            (f" · {totals['rejected_requests']} rejected", _PLAIN),
         ],
         [("serving  ", _DIM), *_serving(activity)],
     ]
@@ -92,7 +92,7 @@ def _exchange(exchange: Mapping[str, Any]) -> Spans:
 
 
 def _rejection(rejection: Mapping[str, Any]) -> Spans:
-    return [(" refused", _YELLOW), (f" {rejection['reason']} from {rejection['peer']}", _PLAIN)]
+    return [(" rejected", _YELLOW), (f" {rejection['reason']} from {rejection['peer']}", _PLAIN)]
 
 
 def _countdown(seconds: float) -> str:
@@ -103,15 +103,15 @@ def _countdown(seconds: float) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Return a duration with three digits at most."""
+    """Return a duration with at most three significant digits."""
     return f"{seconds * 1000:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"  # noqa: PLR2004 - 1 s, rounded
 
 
 class LiveView:
-    """The lower end of a terminal. A stream for log lines: `write`, `flush`, `isatty`."""
+    """The bottom of a terminal, and a stream for the log above it: `write`, `flush`, `isatty`."""
 
     def __init__(self, *, terminal: TextIO, color: bool, size: Callable[[], terminal_size]) -> None:
-        """Show nothing yet: lines pass through until `start`. `size` tells the terminal's."""
+        """Show nothing before `start`; the log passes through. `size` returns the size of the terminal."""
         self._terminal = terminal
         self._color = color
         self._size = size
@@ -121,33 +121,31 @@ class LiveView:
         self._lengths: list[int] = []
 
     def start(self, activity: Callable[[], Mapping[str, Any]]) -> None:
-        """Show `activity()` from now on, in the running loop."""
+        """Show `activity()` and keep it up to date, in the running event loop."""
         self._tick(activity)
 
     def stop(self) -> None:
-        """Take the view off the screen; lines go on passing through."""
+        """Remove the view from the screen. The log still passes through."""
         if self._timer is not None:
             self._timer.cancel()
         if self._shown:
             self._put("", [], [])
 
-    # The stream.
+    # The stream for the log.
 
     def write(self, text: str) -> int:
-        """Put whole lines above the view; what has no line's end yet waits for it."""
+        """Put complete lines above the view, and keep an incomplete line until its end comes."""
         whole, _, self._partial = (self._partial + text).rpartition("\n")
         if whole or text.endswith("\n"):
             self._put(f"{whole}\n", self._shown, self._lengths)
         return len(text)
 
     def flush(self) -> None:
-        """Nothing waits but a line without its end."""
+        """Do nothing: only an incomplete line is held back."""
 
     def isatty(self) -> bool:
-        """A view is on a terminal, else it would not be."""
+        """Return whether the log may use colors: there is a live view on terminals only."""
         return self._color
-
-    # Within.
 
     def _tick(self, activity: Callable[[], Mapping[str, Any]]) -> None:
         self._timer = asyncio.get_running_loop().call_later(TICK, self._tick, activity)
@@ -159,9 +157,9 @@ class LiveView:
             self._put("", shown, [length for _, length in painted])
 
     def _put(self, above: str, shown: list[str], lengths: list[int]) -> None:
-        """Replace the view, with lines above it, in one write."""
+        """Write lines above the view and draw the view anew, in one write."""
         width = max(1, self._size()[0])
-        # Lines that were drawn before the terminal became narrower take more than one row now.
+        # A line that was drawn before the terminal became narrower takes more than one row now.
         rows = sum(max(1, -(-length // width)) for length in self._lengths)
         erase = f"\r\x1b[{rows}A\x1b[J" if rows else ""
         self._shown, self._lengths = shown, lengths
@@ -169,7 +167,7 @@ class LiveView:
         self._terminal.flush()
 
     def _paint(self, spans: Spans, width: int) -> tuple[str, int]:
-        """Return a line that fits into `width` columns, and how many it takes."""
+        """Return the line cut to `width` columns, and the number of columns it takes."""
         pieces, used = [], 0
         for text, style in spans:
             visible = text[: width - used]

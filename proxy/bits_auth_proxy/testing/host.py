@@ -13,7 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
-from bits_auth_proxy.cli import demo
+from bits_auth_proxy.cli import emulation
 from bits_auth_proxy.errors import ProxyError
 from bits_auth_proxy.settings.credentials import CredentialSource
 from bits_auth_proxy.settings.loading import load
@@ -49,8 +49,8 @@ async def _sandbox(environ: Mapping[str, str]) -> AsyncIterator[Mapping[str, str
     redactor = Redactor()
     fmt = loaded.settings.log_format or "console"
     configure(level=loaded.settings.log_level, fmt=fmt, redactor=redactor, stream=sys.stderr)
-    async with demo.emulating(loaded.settings.emulator, redactor) as emulator:
-        settings = demo.against(emulator, loaded, access_log="all")
+    async with emulation.emulating(loaded.settings.emulator, redactor) as emulator:
+        settings = emulation.settings_for(emulator, loaded, access_log="all")
         sidecar = Sidecar(settings, credentials=CredentialSource.from_settings(settings), redactor=redactor)
         try:
             await sidecar.start()

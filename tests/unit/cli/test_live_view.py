@@ -1,4 +1,4 @@
-"""The live view: what its lines say, and how it shares a terminal with the log."""
+"""The live view: its lines, and how it shares a terminal with the log."""
 
 import io
 from os import terminal_size
@@ -51,10 +51,10 @@ def text(*, rows: int = 8, **changes: Any) -> list[str]:
     return ["".join(piece for piece, _ in spans) for spans in render(activity(**changes), rows=rows)]
 
 
-def test_it_tells_the_token_and_what_is_to_come() -> None:
+def test_it_shows_the_token_the_traffic_and_the_addresses() -> None:
     assert text()[1:] == [
         "token    fresh · refresh in 43m 12s · expires in 59m 30s",
-        "traffic  7 requests · 1 in flight · 2 failed · 3 refused",
+        "traffic  7 requests · 1 in flight · 2 failed · 3 rejected",
         "serving  127.0.0.1:8080 → https://api.bits.bi · see http://127.0.0.1:9090/",
     ]
     assert text()[0].startswith("── bits-auth-proxy 1.2.3 ─")
@@ -78,21 +78,21 @@ def test_it_tells_the_token_and_what_is_to_come() -> None:
         ),
     ],
 )
-def test_it_tells_the_token_in_every_state(token: dict[str, Any], line: str) -> None:
+def test_it_shows_the_token_in_every_state(token: dict[str, Any], line: str) -> None:
     assert text(token=token)[1] == line
 
 
-def test_it_says_that_it_is_not_ready() -> None:
+def test_it_shows_why_the_proxy_is_not_ready() -> None:
     assert text(ready={"ok": False, "reason": "draining"})[3].startswith("serving  draining · 127.0.0.1:8080")
 
 
 def test_the_last_requests_come_in_the_order_of_time() -> None:
     exchanges = [exchange(number) for number in range(1, 20)]
     exchanges[0] |= {"status": 502, "problem": "connection_refused", "duration_seconds": 1.5}
-    refused = [{"timestamp_seconds": NOW - 2.5, "reason": "cross_site", "peer": "127.0.0.1"}]
-    lines = text(rows=3, exchanges=exchanges, rejections=refused)[4:]
+    rejected = [{"timestamp_seconds": NOW - 2.5, "reason": "cross_site", "peer": "127.0.0.1"}]
+    lines = text(rows=3, exchanges=exchanges, rejections=rejected)[4:]
     assert [line[8:] for line in lines] == [
-        "  refused cross_site from 127.0.0.1",
+        "  rejected cross_site from 127.0.0.1",
         "  POST   applications.op2             200  41.2 ms",
         "  POST   applications.op1             502    1.5 s  connection_refused",
     ]
@@ -100,17 +100,17 @@ def test_the_last_requests_come_in_the_order_of_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"), [(0.00042, "0.42 ms"), (0.9994, "999 ms"), (0.9996, "1 s"), (61.23, "61.2 s")]
+    ("seconds", "text"), [(0.00042, "0.42 ms"), (0.9994, "999 ms"), (0.9996, "1 s"), (61.23, "61.2 s")]
 )
-def test_durations_have_three_digits(seconds: float, told: str) -> None:
-    assert duration_text(seconds) == told
+def test_durations_have_three_digits(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
 
 
 class Stage:
-    """A view on an emulated terminal, and what it is to show."""
+    """A view on an emulated terminal, and the activity that it shows."""
 
     def __init__(self, columns: int = 60, lines: int = 12) -> None:
-        self.told = activity()
+        self.activity = activity()
         self.size = terminal_size((columns, lines))
         self.output = io.StringIO()
         self.view = LiveView(terminal=self.output, color=True, size=lambda: self.size)
@@ -125,15 +125,15 @@ class Stage:
 async def test_log_lines_scroll_above_the_view() -> None:
     stage = Stage()
     stage.view.write("before\n")
-    stage.view.start(lambda: stage.told)
+    stage.view.start(lambda: stage.activity)
     for number in range(20):
         print(f"line {number}", file=stage.view)  # writes the text and its end apart
     shown = stage.screen()
     assert shown[:7] == [f"line {number}" for number in range(13, 20)]
     assert [line.split()[0] for line in shown[7:]] == ["──", "token", "traffic", "serving"]
-    # What is told next replaces what stood there.
-    stage.told = activity(exchanges=[exchange(1)])
-    stage.view._tick(lambda: stage.told)
+    # A new state replaces what the screen showed.
+    stage.activity = activity(exchanges=[exchange(1)])
+    stage.view._tick(lambda: stage.activity)
     assert stage.screen()[-1].endswith("applications.op1             200  41.2 ms")
     assert "\n".join(stage.screen()).count("token ") == 1
     stage.view.stop()
@@ -149,9 +149,9 @@ async def test_log_lines_scroll_above_the_view() -> None:
 
 async def test_nothing_is_written_while_nothing_changes() -> None:
     stage = Stage()
-    stage.view.start(lambda: stage.told)
+    stage.view.start(lambda: stage.activity)
     before = stage.output.getvalue()
-    stage.view._tick(lambda: stage.told)
+    stage.view._tick(lambda: stage.activity)
     assert stage.output.getvalue() == before
     stage.view.stop()
 
@@ -159,8 +159,8 @@ async def test_nothing_is_written_while_nothing_changes() -> None:
 @pytest.mark.parametrize("size", [(30, 12), (12, 5), (1, 1)])
 async def test_it_fits_into_any_terminal(size: tuple[int, int]) -> None:
     stage = Stage(*size)
-    stage.told = activity(exchanges=[exchange(number) for number in range(30)])
-    stage.view.start(lambda: stage.told)
+    stage.activity = activity(exchanges=[exchange(number) for number in range(30)])
+    stage.view.start(lambda: stage.activity)
     stage.view.write("a line\n")
     shown = stage.view._shown
     assert 1 <= len(shown) <= max(1, size[1] - 2)
@@ -170,7 +170,7 @@ async def test_it_fits_into_any_terminal(size: tuple[int, int]) -> None:
 
 async def test_lines_that_a_narrower_terminal_wraps_are_erased_as_well() -> None:
     stage = Stage(columns=60)
-    stage.view.start(lambda: stage.told)
+    stage.view.start(lambda: stage.activity)
     lengths = list(stage.view._lengths)
     stage.size = terminal_size((20, 12))
     before = len(stage.output.getvalue())
