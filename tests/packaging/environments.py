@@ -26,6 +26,7 @@ class Environment:
         venv.create(root, symlinks=True)
         self.root = root
         self.python = root / "bin" / "python"
+        (self.site_packages,) = root.glob("lib/python*/site-packages")
 
     def install(self, *what: str | Path, target: Path | None = None) -> None:
         """Install distributions with their dependencies, into the folder `target` if one is given."""

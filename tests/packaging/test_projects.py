@@ -163,30 +163,34 @@ def test_python_m_pytest_with_a_safe_path(installed: Environment, tmp_path: Path
     assert_passed(installed.run(*module(installed), cwd=project, env={"PYTHONSAFEPATH": "1"}))
 
 
-def test_a_project_cannot_replace_modules_of_the_sandbox(
+def test_modules_of_the_project_do_not_replace_those_of_the_sandbox(
     installed: Environment, tmp_path: Path, mode: str
 ) -> None:
     project = write(tmp_path, SMALL_PROJECT | NAMESAKES)
     assert_passed(installed.run(*module(installed), mode, cwd=project))
 
 
-def test_nor_can_it_with_names_that_pytest_needs(installed: Environment, tmp_path: Path) -> None:
+def test_those_that_pytest_itself_needs_are_not_replaced_either(
+    installed: Environment, tmp_path: Path
+) -> None:
     """Only the command works here: it imports pytest before the project is on the path."""
     more = {"logging.py": "raise AssertionError", "json.py": "raise AssertionError"}
     project = write(tmp_path, SMALL_PROJECT | NAMESAKES | more)
     assert_passed(installed.run(*command(installed), cwd=project))
 
 
-def test_nor_can_it_through_variables_of_python(installed: Environment, tmp_path: Path) -> None:
+def test_variables_of_python_do_not_reach_the_sandbox(installed: Environment, tmp_path: Path) -> None:
     customized = {"sitecustomize.py": "print('This is not a line of the sandbox.')"}
     project = write(tmp_path, SMALL_PROJECT | NAMESAKES | customized)
     env = {"PYTHONPATH": str(project), "PYTHONSTARTUP": "config.py"}
     assert_passed(installed.run(*command(installed), cwd=project, env=env))
 
 
-def test_nor_can_it_where_all_is_found_through_pythonpath(built: Built, tmp_path: Path) -> None:
+def test_an_installation_on_pythonpath_is_not_replaced_either(built: Built, tmp_path: Path) -> None:
+    """Other versions in the environment do not count, nor do modules of the project."""
     environment, libraries = Environment(tmp_path / "environment"), tmp_path / "libraries"
     environment.install("pytest")
     environment.install(built.wheel, target=libraries)
+    write(environment.site_packages, NAMESAKES)
     project = write(tmp_path / "project", SMALL_PROJECT | NAMESAKES)
     assert_passed(environment.run(*module(environment), cwd=project, env={"PYTHONPATH": str(libraries)}))

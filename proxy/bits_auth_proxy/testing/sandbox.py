@@ -20,19 +20,18 @@ _START_TIMEOUT: Final = 60.0
 _TIMEOUT: Final = 60.0
 # The proxy variables of the environment do not apply to the loopback addresses that are called here.
 _OPENER: Final = build_opener(ProxyHandler({}))
-# The folder that holds our package.
+# The folder that holds our package, and usually its dependencies.
 _OURS: Final = str(Path(__file__).parents[2])
-# No module of the project under test may replace one that the sandbox needs. So Python starts isolated (-I),
-# without the working directory, PYTHONPATH and the other PYTHON… variables. The package is imported from the
-# folder of this module, even if another version is installed. The path of the tests comes last; it finds
-# dependencies that are not installed in the environment.
+# No module of the project under test may replace one that the sandbox needs. So Python starts isolated
+# (-I), without the working directory, PYTHONPATH and the other PYTHON… variables. The standard library
+# comes first on its path (-S), then our folder, then the packages of the environment. The path of the
+# tests comes last, for dependencies that are in none of these.
 _PROGRAM: Final = """
-import sys
+import site, sys
 ours, *theirs = sys.argv[1:]
-sys.path.insert(0, ours)
-import bits_auth_proxy
-del sys.path[0]
-sys.path += [ours, *theirs]
+sys.path.append(ours)
+site.main()
+sys.path += theirs
 from bits_auth_proxy.testing.host import main
 main()
 """
@@ -93,7 +92,7 @@ class SandboxHost:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-I", "-c", _PROGRAM, _OURS, *sys.path],
+            [sys.executable, "-I", "-S", "-c", _PROGRAM, _OURS, *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
