@@ -20,7 +20,7 @@ def bits_sandbox(
 
 @pytest.fixture
 def bits_sandbox_settings() -> dict[str, str]:
-    """Override this to set BITS_… variables of both. The addresses that they listen on are fixed."""
+    """Override this to set BITS_… variables of the emulator and the proxy, except their addresses."""
     return {}
 
 
