@@ -45,6 +45,8 @@ lock: $(VENV)/.dev ## Lock the dependencies anew; ARGS=--upgrade takes the newes
 	$(COMPILE) $(ARGS) --group bench --output-file requirements/bench.lock
 	$(COMPILE) $(ARGS) --constraint requirements/runtime.lock --constraint requirements/build.lock \
 		pyproject.toml --group dev --output-file requirements/dev.lock
+	$(COMPILE) $(ARGS) --constraint requirements/dev.lock \
+		pyproject.toml --group neighbours --output-file requirements/neighbours.lock
 
 image: $(VENV)/.dev ## Build the image where no image registry is reached: on a base from Debian; needs root and podman
 	@$(BIN)/python -m tools.image.podman build
@@ -114,10 +116,17 @@ $(VENV)/.runtime: requirements/runtime.lock | $(BIN)/pip
 	@$(PIP_INSTALL) --require-hashes --requirement requirements/runtime.lock
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.lock pyproject.toml $(OAUTH_SERVERS)/package-lock.json $(VENV)/.runtime
+$(VENV)/.dev: requirements/dev.lock pyproject.toml $(OAUTH_SERVERS)/package-lock.json $(VENV)/.runtime $(VENV)/.neighbours
 	@$(PIP_INSTALL) --require-hashes --requirement requirements/dev.lock
 	@$(PIP_INSTALL) --no-build-isolation --editable .
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/npm ci --loglevel=error --no-audit --no-fund --ignore-scripts --prefix $(OAUTH_SERVERS)
+	@touch $@
+
+# The packaging tests install from these wheels, without a network, into environments that they make.
+$(VENV)/.neighbours: requirements/neighbours.lock | $(BIN)/pip
+	@rm -rf $(VENV)/wheels
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(VENV)/wheels \
+		--require-hashes --requirement requirements/neighbours.lock
 	@touch $@
 
 # Apart, because it pins much of what the rest needs in other versions.

@@ -1,7 +1,9 @@
-"""The pytest plugin as users have it: pytest in a process of its own, on the documentation's examples."""
+"""The pytest plugin as users run it: pytest in a separate process, on the examples of the documentation."""
 
 import contextlib
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -22,12 +24,6 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "testing.md").rea
 def run(pytester: pytest.Pytester) -> pytest.RunResult:
     pytester.makeini("[pytest]\nfilterwarnings = error\nasyncio_default_fixture_loop_scope = function\n")
     return pytester.runpytest_subprocess("-p", "no:cacheprovider")
-
-
-def python(program: str) -> tuple[int, str]:
-    command = [sys.executable, "-c", program]
-    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT)
-    return ended.returncode, ended.stdout
 
 
 def test_the_documented_examples_pass(pytester: pytest.Pytester) -> None:
@@ -70,7 +66,7 @@ def test_each_test_has_its_own_and_a_failing_one_shows_the_log(pytester: pytest.
     assert "bits-demo-secret" not in text
 
 
-def test_wrong_settings_are_told(pytester: pytest.Pytester) -> None:
+def test_a_wrong_setting_is_named(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
         import pytest
@@ -88,7 +84,15 @@ def test_wrong_settings_are_told(pytester: pytest.Pytester) -> None:
     assert "BITS_TOKEN_WAIT" in outcome.stdout.str()
 
 
-def test_a_wrong_fault_is_told() -> None:
+def test_modules_of_the_project_do_not_replace_those_of_the_sandbox(pytester: pytest.Pytester) -> None:
+    """The development environment has an editable installation; tests/packaging tries the others."""
+    names = ("config", "prometheus_client", "secrets", "structlog")
+    pytester.makepyfile(**dict.fromkeys(names, "raise AssertionError('this is a module of the project')"))
+    pytester.makepyfile("def test_it(bits_sandbox): assert bits_sandbox.counters()['tokens_issued'] == 1")
+    run(pytester).assert_outcomes(passed=1)
+
+
+def test_a_wrong_fault_is_named() -> None:
     with SandboxHost() as host, host.serve({}) as sandbox:
         with pytest.raises(SandboxError, match="next_teapot is not a fault"):
             sandbox.set_faults(next_teapot=1)
@@ -105,16 +109,14 @@ def test_one_ends_before_the_next_begins() -> None:
                 sandbox.status()
 
 
-def test_that_the_process_has_died_is_told() -> None:
+def test_the_death_of_the_process_is_reported() -> None:
     with contextlib.suppress(BrokenPipeError), SandboxHost() as host:
         host._process.kill()
         with pytest.raises(SandboxError, match="ended with exit code -9"), host.serve({}):
             pass
 
 
-def test_the_environment_of_the_tests_is_not_looked_at(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_environment_of_the_tests_has_no_effect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("BITS_TOKEN_WAIT=soon\n")
     monkeypatch.setenv("BITS_LISTEN", "nowhere")
@@ -141,6 +143,30 @@ def test_the_process_ends_when_the_tests_are_killed() -> None:
     while served_by.exists() and b"bits_auth_proxy.testing.host" in served_by.read_bytes():
         assert time.monotonic() < ends
         time.sleep(0.01)
+
+
+def test_an_interrupt_from_the_terminal_ends_the_tests_in_order(tmp_path: Path) -> None:
+    """Control-C signals all processes of a group, which here are those of a session."""
+    (tmp_path / "test_it.py").write_text(
+        "import time\ndef test_it(bits_sandbox):\n    open('started', 'w').close()\n    time.sleep(600)\n"
+    )
+    (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    with subprocess.Popen(
+        [sys.executable, "-m", "pytest"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as tests:
+        ends = time.monotonic() + HANGS
+        while not (tmp_path / "started").exists():
+            assert time.monotonic() < ends
+            time.sleep(0.01)
+        os.killpg(tests.pid, signal.SIGINT)
+        said, _ = tests.communicate(timeout=HANGS)
+    assert tests.returncode == pytest.ExitCode.INTERRUPTED, said
+    assert "SandboxError" not in said
 
 
 def test_nothing_heavy_is_loaded_until_it_is_used() -> None:

@@ -1,17 +1,17 @@
-"""The wheel and the source distribution: what is in them, and that anybody builds the same ones."""
+"""The wheel and the source distribution: what they contain, and that everybody builds the same ones."""
 
 import re
-from importlib.metadata import distributions
+import zipfile
+from configparser import ConfigParser
+from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 
-import pytest
-
 import bits_auth_proxy
+from bits_auth_proxy.testing import plugin
 from tests.support.commands import ROOT
 from tools.release.distributions import (
     TOP_LEVEL,
     Built,
-    build,
     build_again,
     digests,
     files_of_sdist,
@@ -20,17 +20,15 @@ from tools.release.distributions import (
     tree_files,
 )
 
-EPOCH = 1_750_000_000
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    return build(ROOT, tmp_path_factory.mktemp("dist"), epoch=EPOCH)
+SDIST_FILES = {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "SECURITY.md"}
+SDIST_FOLDERS = {"config", "docs", "proxy", "requirements", "tests", "tools"}
+SDIST_ADDED = {"PKG-INFO", ".gitignore"}
+"""What the build backend adds: the metadata, and which files of the tree it leaves out."""
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
     files = {name for name in files_of_wheel(built.wheel) if ".dist-info/" not in name}
-    assert {name.partition("/")[0] for name in files} == TOP_LEVEL
+    assert {name.partition("/")[0] for name in files} == TOP_LEVEL == {"bits_auth_proxy"}
     assert files == set(tree_files(ROOT / "proxy", *TOP_LEVEL))
     assert "bits_auth_proxy/py.typed" in files
 
@@ -45,25 +43,39 @@ def test_the_metadata_keeps_to_the_standard(built: Built) -> None:
     assert metadata.description == (ROOT / "README.md").read_text("utf-8")
 
 
+def test_the_entry_points_are_the_command_and_the_pytest_plugin(built: Built) -> None:
+    parser = ConfigParser()
+    with zipfile.ZipFile(built.wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt"))
+        parser.read_string(archive.read(name).decode())
+    loaded = {
+        (group, name): EntryPoint(name, value, group).load()
+        for group in parser.sections()
+        for name, value in parser[group].items()
+    }
+    command = loaded.pop(("console_scripts", "bits-auth-proxy"))
+    assert loaded == {("pytest11", "bits_auth_proxy"): plugin}
+    assert callable(command)
+    assert command.__module__.partition(".")[0] == "bits_auth_proxy"
+
+
 def test_the_source_distribution_holds_what_is_needed_to_build_and_test(built: Built) -> None:
     files = files_of_sdist(built.sdist)
-    assert set(tree_files(ROOT, "config", "proxy", "docs")) <= files
-    assert {"pyproject.toml", "requirements/runtime.lock", "README.md", "CHANGELOG.md", "LICENSE"} <= files
-    assert {name.partition("/")[0] for name in files} == {
-        *(".gitignore", "PKG-INFO", "pyproject.toml", "requirements"),
-        *("CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md"),
-        *("config", "docs", "proxy", "tests", "tools"),
-    }
+    assert set(tree_files(ROOT, *SDIST_FOLDERS - {"requirements", "tests"})) <= files
+    assert {name for name in files if "/" not in name} == SDIST_FILES | SDIST_ADDED
+    assert {name.partition("/")[0] for name in files if "/" in name} == SDIST_FOLDERS
+    locks = {path.relative_to(ROOT).as_posix() for path in (ROOT / "requirements").glob("*.lock")}
+    assert "requirements/runtime.lock" in locks <= files
     assert not [name for name in files if "__pycache__" in name or "node_modules" in name]
 
 
-def test_another_user_on_another_day_builds_the_same_bytes(built: Built, tmp_path: Path) -> None:
-    again = build_again(built.sdist, tmp_path, epoch=EPOCH)
+def test_another_user_on_another_day_builds_the_same_bytes(built: Built, epoch: int, tmp_path: Path) -> None:
+    again = build_again(built.sdist, tmp_path, epoch=epoch)
     assert digests(*again) == digests(*built)
 
 
 def test_nobody_else_owns_our_names() -> None:
-    """In an environment of all that is locked; others might well think of `config` too."""
+    """No distribution of the development environment does; it holds all that is locked for running."""
     locked = re.findall(
         r"^([a-z0-9-]+)==", (ROOT / "requirements" / "runtime.lock").read_text("utf-8"), re.MULTILINE
     )
@@ -78,6 +90,6 @@ def test_nobody_else_owns_our_names() -> None:
     assert [name for name, owned in names.items() if owned & TOP_LEVEL] == []
 
 
-def test_the_changelog_tells_of_this_version() -> None:
+def test_the_changelog_has_a_section_for_this_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
     assert f"\n## [{bits_auth_proxy.__version__}] - " in changelog

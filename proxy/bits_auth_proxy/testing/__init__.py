@@ -1,1 +1,1 @@
-"""For tests of services that call the Bits API: an emulator of it and a proxy before it, on free ports."""
+"""Support for the tests of services that call the Bits API: an emulator with a proxy in front of it."""

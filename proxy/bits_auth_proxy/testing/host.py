@@ -1,8 +1,8 @@
-"""The process behind `sandbox`: an emulator and a proxy, again and again, until its input ends.
+"""The process behind `sandbox`, which serves one sandbox (an emulator and a proxy) after another.
 
-A line in is `{"settings": {…}}`: the sandbox of before ends, and one with these settings begins; with null,
-none does. A line out tells where it is, or `{"error": …}`. Logs go to standard error, so that a test runner
-shows them with a test that failed.
+For each line of input, `{"settings": {…}}`, it stops the previous sandbox and starts one with these settings,
+or none if they are null. It answers with a line that holds the new sandbox's addresses, or `{"error": …}`. It
+ends when its input ends. Logs go to standard error, so that a test runner shows them for a test that failed.
 """
 
 import asyncio
@@ -28,23 +28,23 @@ _PORTS: Final = {
 
 
 async def host(lines: asyncio.StreamReader) -> None:
-    """Do what the lines say."""
+    """Serve what each line asks for."""
     async with contextlib.AsyncExitStack() as stack:
         while line := await lines.readline():
             await stack.aclose()
             settings = json.loads(line)["settings"]
-            told: Mapping[str, str] = {}
+            answer: Mapping[str, str] = {}
             if settings is not None:
                 try:
-                    told = await stack.enter_async_context(_sandbox(settings))
+                    answer = await stack.enter_async_context(_sandbox(settings))
                 except ProxyError as error:
-                    told = {"error": str(error)}
-            print(json.dumps(told), flush=True)  # noqa: T201 - the answer
+                    answer = {"error": str(error)}
+            print(json.dumps(answer), flush=True)  # noqa: T201 - the protocol with `sandbox`
 
 
 @contextlib.asynccontextmanager
 async def _sandbox(environ: Mapping[str, str]) -> AsyncIterator[Mapping[str, str]]:
-    """Serve both; yield where."""
+    """Serve an emulator and a proxy; yield their addresses."""
     loaded = load(environ={**environ, **_PORTS}, env_file=None, credentials_required=False)
     redactor = Redactor()
     fmt = loaded.settings.log_format or "console"
@@ -62,11 +62,16 @@ async def _sandbox(environ: Mapping[str, str]) -> AsyncIterator[Mapping[str, str
             }
         finally:
             await sidecar.close()
-            # A sidecar keeps the collector from what it began with: it thinks it is the only one.
+            # A sidecar freezes the garbage collector's objects, as if it were the only one in its process.
             gc.unfreeze()
 
 
-async def _main() -> None:
+def main() -> None:
+    """Serve until standard input ends."""
+    asyncio.run(_serve_input())
+
+
+async def _serve_input() -> None:
     lines = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(lines), sys.stdin
@@ -75,7 +80,3 @@ async def _main() -> None:
         await host(lines)
     finally:
         transport.close()
-
-
-if __name__ == "__main__":
-    asyncio.run(_main())

@@ -1,4 +1,4 @@
-"""The pytest plugin (entry point `pytest11`). Loads next to nothing until a test asks for its fixture."""
+"""The pytest plugin (entry point `pytest11`), which imports almost nothing until a test uses its fixture."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 def bits_sandbox(
     _bits_sandbox_host: "SandboxHost", bits_sandbox_settings: dict[str, str]
 ) -> Iterator["Sandbox"]:
-    """An emulator of the Bits API and a proxy before it, fresh for each test. See `Sandbox`."""
+    """An emulator of the Bits API with a proxy in front of it, new for each test. See `Sandbox`."""
     with _bits_sandbox_host.serve(bits_sandbox_settings) as sandbox:
         yield sandbox
 
 
 @pytest.fixture
 def bits_sandbox_settings() -> dict[str, str]:
-    """Settings of both as environment variables (BITS_…), to be overridden; where they listen is fixed."""
+    """Override this to set BITS_… variables of the emulator and the proxy, except their addresses."""
     return {}
 
 
 @pytest.fixture(scope="session")
 def _bits_sandbox_host() -> Iterator["SandboxHost"]:
-    from bits_auth_proxy.testing.sandbox import SandboxHost  # noqa: PLC0415 - only when it is used
+    from bits_auth_proxy.testing.sandbox import SandboxHost  # noqa: PLC0415 - only if a test uses it
 
     with SandboxHost() as host:
         yield host

@@ -1,7 +1,7 @@
-"""The test's side of the sandbox. Standard library only; what serves runs in a process of its own.
+"""The test's side of the sandbox, in the standard library alone; the servers run in a separate process.
 
-So it shares no event loop, log set-up or garbage collector with the tests, and serves synchronous and
-asynchronous ones alike.
+So they share no event loop, logging configuration or garbage collector with the tests, and they work for
+synchronous and asynchronous tests alike.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Literal, Self, cast
 from urllib.error import HTTPError
@@ -19,19 +20,34 @@ from bits_auth_proxy.errors import ProxyError
 
 _START_TIMEOUT: Final = 60.0
 _TIMEOUT: Final = 60.0
-# What the environment says of proxies is not about this machine's own addresses.
+# The proxy variables of the environment do not apply to the loopback addresses that are called here.
 _OPENER: Final = build_opener(ProxyHandler({}))
+# The folder that holds our package, and usually its dependencies.
+_OURS: Final = str(Path(__file__).parents[2])
+# No module of the project under test may replace one that the sandbox needs. So Python starts isolated
+# (-I), without the working directory, PYTHONPATH and the other PYTHON… variables. The standard library
+# comes first on its path (-S), then our folder, then the packages of the environment. The path of the
+# tests comes last, for dependencies that are in none of these.
+_PROGRAM: Final = """
+import site, sys
+ours, *theirs = sys.argv[1:]
+sys.path.append(ours)
+site.main()
+sys.path += theirs
+from bits_auth_proxy.testing.host import main
+main()
+"""
 
 
 class SandboxError(ProxyError):
-    """The sandbox can't be had; the text says why."""
+    """The sandbox failed, or rejected a request; the text gives the reason."""
 
 
 class Sandbox:
-    """A running emulator with a proxy before it.
+    """A running emulator with a proxy in front of it.
 
-    `url` is where the service under test calls; `emulator_url` is the Bits API itself, which wants tokens;
-    `admin_url` has the proxy's `/status` and `/metrics`.
+    The service under test sends its calls to `url`. `emulator_url` is the emulated API itself, which requires
+    tokens; `admin_url` serves the proxy's `/status` and `/metrics`.
     """
 
     def __init__(self, *, url: str, admin_url: str, emulator_url: str) -> None:
@@ -40,33 +56,33 @@ class Sandbox:
         self.emulator_url: Final = emulator_url
 
     def revoke(self) -> None:
-        """Make the API refuse all tokens it has issued so far."""
+        """Make the API reject all tokens that it has issued so far."""
         self._control("revoke")
 
     def fail_next(self, fault: Literal["401", "429", "500", "cut"], times: int = 1) -> None:
-        """Let the next API calls fail: with that status, or cut off without an answer."""
+        """Make the next API calls fail with this status, or cut them off before a response ("cut")."""
         self.set_faults(**{f"next_{fault}": times})
 
     def set_faults(self, **faults: object) -> None:
-        """Set the emulator's faults by name, e.g. `latency=0.5`, `token_mode="hang"`: see docs/testing.md."""
+        """Set faults by name, e.g. `latency=0.5`, `token_mode="hang"`; docs/testing.md lists them."""
         self._control("faults", faults)
 
     def reset(self) -> None:
-        """Set faults and counters back."""
+        """Clear all faults and set the counters to zero."""
         self._control("reset")
 
     def counters(self) -> dict[str, int]:
-        """Return how many calls of each operation the API got, and `token_requests`, `tokens_issued`."""
+        """Return the number of calls by operation, with `token_requests` and `tokens_issued`."""
         found: dict[str, int] = _fetch(f"{self.emulator_url}/_emulator/state")["counters"]
         return found
 
     def status(self) -> dict[str, Any]:
-        """Return the proxy's `/status`."""
-        told: dict[str, Any] = _fetch(f"{self.admin_url}/status")
-        return told
+        """Return the content of the proxy's `/status`."""
+        status: dict[str, Any] = _fetch(f"{self.admin_url}/status")
+        return status
 
     def refresh(self) -> None:
-        """Let the proxy ask for another token."""
+        """Make the proxy request a new token."""
         _fetch(f"{self.admin_url}/refresh", {})
 
     def _control(self, name: str, members: Mapping[str, object] | None = None) -> None:
@@ -74,15 +90,17 @@ class Sandbox:
 
 
 class SandboxHost:
-    """The process that serves one sandbox after the other. A context manager."""
+    """A context manager for the process that serves one sandbox after another."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "bits_auth_proxy.testing.host"],
+        self._process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-I", "-S", "-c", _PROGRAM, _OURS, *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             encoding="utf-8",
+            # Control-C interrupts the tests; the sandbox must still be there for their teardown.
+            process_group=0,
         )
 
     def __enter__(self) -> Self:
@@ -91,16 +109,16 @@ class SandboxHost:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The end of its input ends the process, also when the tests are killed.
+        # The process ends when its input does, which happens even if the tests are killed.
         self._process.communicate(timeout=_TIMEOUT)
 
     @contextlib.contextmanager
     def serve(self, settings: Mapping[str, str]) -> Iterator[Sandbox]:
-        """Serve a sandbox; it has a token. Raises SandboxError."""
-        told = self._ask({"settings": dict(settings)})
-        if "error" in told:
-            raise SandboxError(told["error"])
-        sandbox = Sandbox(**told)
+        """Serve a sandbox, and yield it once the proxy has a token. Raises SandboxError."""
+        answer = self._ask({"settings": dict(settings)})
+        if "error" in answer:
+            raise SandboxError(answer["error"])
+        sandbox = Sandbox(**answer)
         try:
             _await_start(sandbox)
             yield sandbox
@@ -112,17 +130,17 @@ class SandboxHost:
         try:
             stdin.write(f"{json.dumps(request)}\n")
             stdin.flush()
-            answer = stdout.readline()
+            line = stdout.readline()
         except BrokenPipeError:
-            answer = ""
-        if not answer:
+            line = ""
+        if not line:
             raise SandboxError(f"the sandbox's process ended with exit code {self._process.wait()}")
-        told: dict[str, str] = json.loads(answer)
-        return told
+        answer: dict[str, str] = json.loads(line)
+        return answer
 
 
 def _await_start(sandbox: Sandbox) -> None:
-    """Wait for the first token, or until the proxy no longer waits for it (BITS_STARTUP_GRACE)."""
+    """Wait until the proxy has its first token, or has stopped waiting for one (BITS_STARTUP_GRACE)."""
     ends = time.perf_counter() + _START_TIMEOUT
     while time.perf_counter() < ends:
         try:
@@ -131,11 +149,11 @@ def _await_start(sandbox: Sandbox) -> None:
         except HTTPError as answer:
             answer.close()
         time.sleep(0.005)
-    raise SandboxError("no token came in time")
+    raise SandboxError(f"the proxy was not ready within {_START_TIMEOUT:.0f} seconds")
 
 
 def _fetch(url: str, members: Mapping[str, object] | None = None) -> Any:
-    """Return the JSON of a page; with `members` it is a POST of them."""
+    """Return the JSON content of a page. If `members` are given, send them in a POST request."""
     body = None if members is None else json.dumps(members).encode()
     request = Request(url, data=body, headers={"X-Requested-With": "bits-sandbox"})  # noqa: S310 - http
     try:
