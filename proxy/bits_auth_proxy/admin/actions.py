@@ -37,7 +37,7 @@ def add_routes(router: web.UrlDispatcher, actions: Actions) -> None:
         level = request.query.get("level") or await _level_in_body(request)
         if level not in actions.levels:
             known = ", ".join(actions.levels)
-            return web.Response(status=400, text=f"POST /log-level?level=…, which is one of {known}.\n")
+            return web.Response(status=400, text=f"Send POST /log-level?level=… with one of {known}.\n")
         before = actions.get_level()
         actions.set_level(level)
         return web.json_response({"level": level, "before": before})
@@ -50,7 +50,7 @@ def add_routes(router: web.UrlDispatcher, actions: Actions) -> None:
 def _require_intent(request: web.Request) -> None:
     """Raise the refusal of a request that a page of another site could have made a browser send."""
     if "Origin" not in request.headers and "X-Requested-With" not in request.headers:
-        raise web.HTTPForbidden(text="Send the header X-Requested-With, with any value.\n")
+        raise web.HTTPForbidden(text="Send the header X-Requested-With with any value.\n")
 
 
 async def _level_in_body(request: web.Request) -> Any:

@@ -60,7 +60,7 @@ def build_app(
     async def show_inspected(request: web.Request) -> web.Response:
         kept = None if inspected is None else inspected(request.match_info["id"])
         if kept is None:
-            return web.Response(status=404, text="Nothing is kept of this exchange.\n")
+            return web.Response(status=404, text="The proxy does not keep this exchange.\n")
         return web.json_response(kept)
 
     app = web.Application(middlewares=[_guard(check_host=loopback)])
@@ -93,13 +93,13 @@ def _guard(*, check_host: bool) -> Any:
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if check_host and not is_loopback(_host(request)):
-            return web.Response(status=421, text="This Host is not served here.\n")
+            return web.Response(status=421, text="The requested host is not served here.\n")
         origin = request.headers.get("Origin")
         own = f"{request.scheme}://{request.host}"
         if origin is not None and origin != own:
-            return web.Response(status=403, text="Web pages of other sites are refused.\n")
+            return web.Response(status=403, text="Requests from web pages of other sites are rejected.\n")
         if request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
-            return web.Response(status=403, text="Web pages of other sites are refused.\n")
+            return web.Response(status=403, text="Requests from web pages of other sites are rejected.\n")
         response = await handler(request)
         response.headers["Cache-Control"] = "no-store"
         return response

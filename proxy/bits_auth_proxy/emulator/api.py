@@ -65,7 +65,7 @@ class Api:
             raise _forbidden()
         application = self._applications.get(application_id)
         if application is None:
-            raise _error(web.HTTPNotFound, "not_found", "there is no such application")
+            raise _error(web.HTTPNotFound, "not_found", "the application does not exist")
         return web.json_response(application)
 
     async def organization(self, request: web.Request) -> web.StreamResponse:
@@ -92,7 +92,7 @@ class Api:
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
         grant = self._tokens.look_up(value.strip()) if scheme.lower() == "bearer" else None
         if grant is None or fault == "401":
-            answer = _error(web.HTTPUnauthorized, "invalid_token", "a valid token is needed")
+            answer = _error(web.HTTPUnauthorized, "invalid_token", "a valid token is required")
             answer.headers["WWW-Authenticate"] = 'Bearer error="invalid_token"' if value else "Bearer"
             raise answer
         if not set(grant.scope.split()).intersection(scopes):
@@ -111,7 +111,7 @@ async def _json_object(request: web.Request) -> dict[str, Any]:
 
 
 def _forbidden() -> web.HTTPException:
-    answer = _error(web.HTTPForbidden, "insufficient_scope", "the token does not allow this")
+    answer = _error(web.HTTPForbidden, "insufficient_scope", "the token does not allow this call")
     answer.headers["WWW-Authenticate"] = 'Bearer error="insufficient_scope"'
     return answer
 

@@ -30,7 +30,7 @@ class Controls:
         try:
             self._faults.change(await _json_object(request))
         except ValueError as error:
-            return web.json_response({"error": f"{error} is not a fault, or its value is wrong"}, status=400)
+            return web.json_response({"error": f"can't set the faults: {error}"}, status=400)
         return self._state()
 
     async def revoke(self, _: web.Request) -> web.Response:
@@ -46,7 +46,9 @@ class Controls:
             except ValueError as error:
                 return web.json_response({"error": str(error)}, status=400)
             if secret is not None and not (isinstance(secret, str) and secret and secret.isprintable()):
-                return web.json_response({"error": "client_secret must be a printable text"}, status=400)
+                return web.json_response(
+                    {"error": "client_secret must be a non-empty, printable string"}, status=400
+                )
         return web.json_response({"client_secret": self._oauth.rotate(secret)})
 
     async def reset(self, _: web.Request) -> web.Response:
@@ -67,5 +69,5 @@ async def _json_object(request: web.Request) -> dict[str, Any]:
     except (ValueError, LookupError, RecursionError):  # LookupError: an unknown charset
         members = None
     if not isinstance(members, dict):
-        raise ValueError("a JSON object")  # noqa: TRY004 - of the request, not of the code
+        raise ValueError("the body must be a JSON object")  # noqa: TRY004 - of the request, not of the code
     return members

@@ -30,7 +30,7 @@ class Faults:
         known = {field.name for field in fields(self)}
         for name, value in given.items():
             if name not in known or not self._fits(name, value):
-                raise ValueError(name)
+                raise ValueError(f"{name} is not a fault, or its value is wrong")
         for name, value in given.items():
             setattr(self, name, value)
 

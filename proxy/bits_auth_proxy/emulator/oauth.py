@@ -57,17 +57,17 @@ class OAuth:
             return web.json_response({"error": "emulated"}, status=faults.token_status, headers=headers)
         if not self._authenticates(request.headers.get("Authorization", "")):
             challenge = {"WWW-Authenticate": 'Basic realm="bits"'}
-            return _refusal("invalid_client", "the Basic credentials are not known", 401, challenge)
+            return _refusal("invalid_client", "the Basic credentials are missing or wrong", 401, challenge)
         if request.content_type != "application/x-www-form-urlencoded":
             return _refusal("invalid_request", "the body must be application/x-www-form-urlencoded")
         form = parse_qs((await request.read()).decode("utf-8", "replace"), keep_blank_values=True)
         if any(len(values) > 1 for values in form.values()) or "grant_type" not in form:
-            return _refusal("invalid_request", "every parameter once, and grant_type among them")
+            return _refusal("invalid_request", "grant_type is required, and no parameter may occur twice")
         if form["grant_type"] != ["client_credentials"]:
-            return _refusal("unsupported_grant_type", "the only grant is client_credentials")
+            return _refusal("unsupported_grant_type", "the only supported grant is client_credentials")
         asked = set(form.get("scope", [""])[0].split())
         if not asked <= {APPLICATION, APPLICATION_READ}:
-            return _refusal("invalid_scope", f"the scopes are {APPLICATION} and {APPLICATION_READ}")
+            return _refusal("invalid_scope", f"the supported scopes are {APPLICATION} and {APPLICATION_READ}")
         scope = APPLICATION_READ if asked == {APPLICATION_READ} else " ".join(sorted(asked)) or APPLICATION
         lifetime = round(float(faults.token_lifetime), 3)
         self._tokens.lifetime = lifetime

@@ -101,13 +101,13 @@ class Emulator:
         """Keep web pages out, and everybody but this machine from the controls."""
         control = request.path.startswith("/_emulator")
         if control and (not _is_loopback(request.remote or "") or "Via" in request.headers):
-            return _refusal(403, "The controls answer to this machine only, and not through a proxy.")
+            return _refusal(403, "The controls are available only from this machine and not through a proxy.")
         if (control or self._loopback_only) and not _is_loopback(_host(request)):
-            return _refusal(421, "This Host is not served here.")
+            return _refusal(421, "The requested host is not served here.")
         origin = request.headers.get("Origin")
         foreign = origin is not None and origin != f"{request.scheme}://{request.host}"
         if foreign or request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
-            return _refusal(403, "Web pages of other sites are refused.")
+            return _refusal(403, "Requests from web pages of other sites are rejected.")
         return await handler(request)
 
 

@@ -47,15 +47,15 @@ def tunnel_is_open(reply: bytes) -> bool:
     end = reply.find(_END)
     if end < 0:
         if len(reply) > MAX_REPLY:
-            raise TunnelError("the egress proxy's reply has no end")
+            raise TunnelError("the head of the egress proxy's response is too large")
         return False
     version, _, rest = reply.partition(b"\r\n")[0].partition(b" ")
     status = rest[:3]
     if not version.startswith(b"HTTP/1.") or not status.isdigit():
-        raise TunnelError("the egress proxy does not speak HTTP/1.1")
+        raise TunnelError("the egress proxy's response is not HTTP/1.1")
     if int(status) not in _SUCCESS:
-        raise TunnelError(f"the egress proxy answered {int(status)}")
+        raise TunnelError(f"the egress proxy answered with {int(status)}")
     if len(reply) > end + len(_END):
         # In TLS the client speaks first: these bytes can't be the API's.
-        raise TunnelError("the egress proxy sent bytes of its own")
+        raise TunnelError("the egress proxy sent data after its response")
     return True

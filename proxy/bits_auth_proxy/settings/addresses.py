@@ -37,13 +37,13 @@ def parse_address(text: str) -> ListenAddress:
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         if not path or len(path.encode()) > _MAX_UNIX_PATH or "\0" in path:
-            raise ValueError(f"a Unix socket's path has 1 to {_MAX_UNIX_PATH} bytes")
+            raise ValueError(f"the path of a Unix socket must have 1 to {_MAX_UNIX_PATH} bytes")
         return UnixAddress(path)
     host, separator, port = text.rpartition(":")
     if not separator or not _PORT.fullmatch(port) or int(port) > _MAX_PORT:
         raise ValueError("write host:port, with a port from 0 to 65535, or unix:/path")
     if host in ("", "*"):
-        raise ValueError("name the host: 0.0.0.0 and [::] are all of this machine's addresses")
+        raise ValueError("name the host: 0.0.0.0 or [::] stands for all addresses of this machine")
     bracketed = host.startswith("[") and host.endswith("]")
     host = host[1:-1] if bracketed else host
     if host == "localhost":
@@ -53,7 +53,7 @@ def parse_address(text: str) -> ListenAddress:
     except ValueError:
         raise ValueError("the host must be an IP address of this machine, or localhost") from None
     if (address.version == 6) != bracketed:  # noqa: PLR2004 - the version of IP
-        raise ValueError("an IPv6 address stands in brackets, any other does not")
+        raise ValueError("write an IPv6 address in brackets, and any other address without them")
     return TcpAddress(host, int(port))
 
 

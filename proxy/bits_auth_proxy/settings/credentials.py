@@ -94,7 +94,7 @@ class CredentialSource:
             if self._places() == before:
                 break
         else:
-            raise CredentialsError("the credential files change all the time")
+            raise CredentialsError("the credential files keep changing")
         return credentials
 
     def _read_once(self) -> Credentials:
@@ -103,7 +103,7 @@ class CredentialSource:
         if self._secret_file is not None:
             secret = SecretStr(_content("BITS_CLIENT_SECRET_FILE", self._secret_file))
         if client_id is None or secret is None:
-            raise CredentialsError("BITS_CLIENT_ID, BITS_CLIENT_SECRET: are missing")
+            raise CredentialsError("BITS_CLIENT_ID, BITS_CLIENT_SECRET: both are required")
         return Credentials(client_id, secret)
 
     def _places(self) -> list[str]:
@@ -123,5 +123,5 @@ def _content(variable: str, path: Path) -> str:
         # Not `from` that one: it holds the content.
         text = ""
     if not text or not text.isprintable() or len(data) > _MAX_SIZE:
-        raise CredentialsError(f"{variable}: {path} must hold one line of text")
+        raise CredentialsError(f"{variable}: {path} must contain one line of text")
     return text

@@ -59,7 +59,7 @@ _WORDINGS: Final = {
     "int_parsing": "write a whole number",
     "int_type": "write a whole number",
     "path_type": "write a path",
-    "string_type": "write a text",
+    "string_type": "write text",
 }
 """What to say of a value that does not fit, by pydantic's type of error."""
 
@@ -207,7 +207,7 @@ def _from_toml(path: str, faults: list[str]) -> dict[str, _Given]:
         if name in known:
             given[name] = _Given(value, f"file {place}")
         elif name in groups:
-            faults.append(f"{place}: {name} is a table: write [{name}] and its settings below")
+            faults.append(f"{place}: {name} is a table: write [{name}] with its settings below it")
         else:
             faults.append(f"{place}: there is no setting {name!r}{_nearest(name, known)}")
     return given
@@ -237,12 +237,12 @@ def _unknown(variables: Mapping[str, str], where: str) -> Iterator[str]:
     known = {field.variable for field in fields()} | {CONFIG_VARIABLE}
     for name in sorted(variables):
         if name.startswith(PREFIX) and name not in known and not _SERVICE_LINK.match(name):
-            yield f"{name} in {where} is no setting{_nearest(name, known)}"
+            yield f"{name} in {where} is not a setting{_nearest(name, known)}"
 
 
 def _nearest(name: str, known: set[str]) -> str:
     matches = difflib.get_close_matches(name, known, n=1)
-    return f"; is {matches[0]} meant?" if matches else ""
+    return f"; did you mean {matches[0]}?" if matches else ""
 
 
 def _why(error: Exception) -> str:
@@ -296,10 +296,10 @@ def _disagreements(settings: Settings, *, credentials_required: bool) -> Iterato
 def _contradictions(settings: Settings) -> Iterator[_Disagreement]:
     for one, other in _EXCLUSIVE:
         if getattr(settings, one) is not None and getattr(settings, other) is not None:
-            yield (one, other), f"{variable_of(one)}: leave it out or {variable_of(other)}, both are given"
+            yield (one, other), f"{variable_of(one)}: set either this or {variable_of(other)}, not both"
     for one, other in _DEPENDENT:
         if attrgetter(one)(settings) is not None and attrgetter(other)(settings) is None:
-            yield (one, other), f"{variable_of(one)}: is of no use without {variable_of(other)}"
+            yield (one, other), f"{variable_of(one)}: has no effect without {variable_of(other)}"
 
 
 def _exposed_inspection(settings: Settings) -> Iterator[_Disagreement]:
@@ -307,7 +307,7 @@ def _exposed_inspection(settings: Settings) -> Iterator[_Disagreement]:
         for name in ("listen", "admin_listen"):
             for address in getattr(settings, name) or ():
                 if not is_loopback(address):
-                    text = f"others reach {address}, and BITS_INSPECT=true keeps what passes: use loopback"
+                    text = f"use loopback: BITS_INSPECT=true keeps requests, and others can reach {address}"
                     yield (name, "inspect"), f"{variable_of(name)}: {text}"
 
 
@@ -315,7 +315,7 @@ def _missing_credentials(settings: Settings) -> Iterator[_Disagreement]:
     for name in ("client_id", "client_secret"):
         file = f"{name}_file"
         if getattr(settings, name) is None and getattr(settings, file) is None:
-            text = f"{variable_of(name)}: is missing; or give {variable_of(file)} or BITS_CREDENTIALS_DIR"
+            text = f"{variable_of(name)}: is missing; set it, {variable_of(file)} or BITS_CREDENTIALS_DIR"
             yield (name, file, "credentials_dir"), text
 
 
@@ -327,7 +327,7 @@ def _unprintable_credentials(settings: Settings) -> Iterator[_Disagreement]:
     }
     for name, value in given.items():
         if value is not None and not value.isprintable():
-            yield (name,), f"{variable_of(name)}: holds a line break or another control character"
+            yield (name,), f"{variable_of(name)}: contains a line break or another control character"
 
 
 def _missing_files(settings: Settings) -> Iterator[_Disagreement]:
@@ -344,5 +344,5 @@ def _readable_secrets(settings: Settings) -> Iterator[_Disagreement]:
     for name in ("api_url", "token_url"):
         url = getattr(settings, name) or ""
         if url.startswith("http:") and not is_loopback_url(url) and not settings.allow_insecure_http:
-            text = f"{variable_of(name)}: plain http to another machine shows it the secret; use https"
+            text = f"{variable_of(name)}: plain http to another machine exposes the secret; use https"
             yield (name, "allow_insecure_http"), f"{text}, or set BITS_ALLOW_INSECURE_HTTP=true"
