@@ -55,7 +55,7 @@ async def test_check_names_refused_credentials() -> None:
         code, stdout, _ = await run("check", env=proxy_env(api, BITS_CLIENT_SECRET="wrong-one"))
     assert code == 1
     failed, *values, hint = stdout.splitlines()[3:]
-    assert failed == "FAIL  token     the answer is 401 invalid_client"
+    assert failed == "FAIL  token     the response is 401 invalid_client"
     assert [line.strip() for line in values] == [
         f"BITS_CLIENT_ID = {CLIENT_ID}  (environment)",
         "BITS_CLIENT_SECRET = ********  (environment)",
@@ -73,7 +73,10 @@ async def test_check_names_slips_and_exposed_secrets(tmp_path: Path) -> None:
         code, stdout, stderr = await run("check", env=env, cwd=tmp_path)
     assert (code, stderr) == (0, "")
     assert stdout.splitlines()[:3] == [
-        "warn  settings  BITS_CLIENT_SECERT in the environment is no setting; is BITS_CLIENT_SECRET meant?",
+        (
+            "warn  settings  BITS_CLIENT_SECERT in the environment is not a setting; "
+            "did you mean BITS_CLIENT_SECRET?"
+        ),
         "warn  settings  .env holds a secret, and any user of this machine may read it",
         "ok    settings  complete",
     ]

@@ -130,4 +130,6 @@ def test_it_is_refused_where_others_can_reach_it(variable: str) -> None:
     with pytest.raises(SettingsError) as caught:
         try_with("127.0.0.1:1,0.0.0.0:1")
     (fault,) = caught.value.faults
-    assert fault.startswith(f"{variable}: others reach 0.0.0.0:1")
+    assert fault.startswith(
+        f"{variable}: use loopback: BITS_INSPECT=true keeps requests, and others can reach 0.0.0.0:1"
+    )

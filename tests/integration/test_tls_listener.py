@@ -669,11 +669,11 @@ async def test_files_that_can_not_be_used_end_the_start(
 @pytest.mark.parametrize(
     ("given", "variable"),
     [
-        (["BITS_LISTEN_TLS__CERT"], "BITS_LISTEN_TLS__CERT: is of no use without BITS_LISTEN_TLS__KEY"),
-        (["BITS_LISTEN_TLS__KEY"], "BITS_LISTEN_TLS__KEY: is of no use without BITS_LISTEN_TLS__CERT"),
+        (["BITS_LISTEN_TLS__CERT"], "BITS_LISTEN_TLS__CERT: has no effect without BITS_LISTEN_TLS__KEY"),
+        (["BITS_LISTEN_TLS__KEY"], "BITS_LISTEN_TLS__KEY: has no effect without BITS_LISTEN_TLS__CERT"),
         (
             ["BITS_LISTEN_TLS__CLIENT_CA"],
-            "BITS_LISTEN_TLS__CLIENT_CA: is of no use without BITS_LISTEN_TLS__CERT",
+            "BITS_LISTEN_TLS__CLIENT_CA: has no effect without BITS_LISTEN_TLS__CERT",
         ),
     ],
 )

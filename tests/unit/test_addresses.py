@@ -57,7 +57,7 @@ def test_a_missing_host_is_refused_with_what_to_write(text: str) -> None:
     ],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"write|bracket|must be|has 1 to"):
+    with pytest.raises(ValueError, match=r"write|bracket|must be|must have 1 to"):
         parse_address(text)
 
 

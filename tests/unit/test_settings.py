@@ -85,7 +85,10 @@ def test_faults_say_where_they_stand_and_what_to_write(tmp_path: Path) -> None:
     toml.write_text('token_wait = "soon"\n\n[upstream]\nmax_conections = 5\nwarm_connections = 1.5\n')
     dotenv.write_text("\n# why\nBITS_INSPECT=maybe\nBITS_LOG_FORMAT=xml\n")
     assert faults({"BITS_DRAIN_DELAY": "-1"}, config_file=toml, env_file=dotenv) == [
-        f"{toml} line 4: there is no setting 'upstream.max_conections'; is upstream.max_connections meant?",
+        (
+            f"{toml} line 4: there is no setting 'upstream.max_conections'; "
+            "did you mean upstream.max_connections?"
+        ),
         "BITS_LOG_FORMAT: must be 'json' or 'console' (.env line 4)",
         "BITS_INSPECT: write true or false (.env line 3)",
         f"BITS_TOKEN_WAIT: write a number (file {toml} line 1)",
@@ -266,7 +269,7 @@ def test_unknown_variables_are_warnings_with_the_nearest_name(tmp_path: Path) ->
     dotenv.write_text("BITS_SCOPES=x\n")
     warnings = loaded({"BITS_CLIENT_SECRT": SECRET}, env_file=dotenv).warnings
     assert len(warnings) == 2
-    assert any("BITS_CLIENT_SECRT" in each and "BITS_CLIENT_SECRET " in f"{each} " for each in warnings)
+    assert any("BITS_CLIENT_SECRT" in each and "BITS_CLIENT_SECRET?" in each for each in warnings)
     assert any("BITS_SCOPES" in each and "BITS_SCOPE " in f"{each.replace('?', ' ')} " for each in warnings)
     assert SECRET not in "".join(warnings)
 

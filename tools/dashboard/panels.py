@@ -207,7 +207,7 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
         ),
         Chart(
             "Failed requests",
-            "The share of requests that ended with 5xx, and the share that ended with the proxy's own errors.",
+            "The share of requests that ended with 5xx, and the share that met a problem of the proxy.",
             "percentunit",
             [
                 Query(f"{_sum('requests_total', _SERVER_ERRORS)} / {_sum('requests_total')}", "5xx"),

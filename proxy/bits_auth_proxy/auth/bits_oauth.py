@@ -139,7 +139,9 @@ def parse_token_answer(answer: EndpointAnswer, *, asked_scope: str | None, wall:
     if error is not None:
         code = _error_code(members)
         kind: FailureKind = "server_error" if code in _TRANSIENT_ERRORS else "refused"
-        raise TokenRequestError(kind, f"the response has status 200 but the error {code or '(unreadable)'}")
+        raise TokenRequestError(
+            kind, f"the response has status 200 but contains the error {code or '(unreadable)'}"
+        )
     token_type = members.get("token_type", members.get("type"))
     if not isinstance(token_type, str) or token_type.lower() != "bearer":
         raise TokenRequestError("malformed", "the token type in the response is not Bearer")

@@ -57,7 +57,7 @@ class AccessToken:
         Raises ValueError, without the value, when it can't stand in a header field.
         """
         if not value or not all("!" <= character <= "~" for character in value):
-            raise ValueError("the access token contains characters that a header field can't contain")
+            raise ValueError("the access token contains characters that are not allowed in a header field")
         self._value: Final = value
         self.header_line: Final = b"Authorization: Bearer " + value.encode("ascii") + b"\r\n"
         self.fingerprint: Final = hashlib.sha256(value.encode("ascii")).hexdigest()[:8]

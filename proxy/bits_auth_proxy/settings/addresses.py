@@ -43,7 +43,7 @@ def parse_address(text: str) -> ListenAddress:
     if not separator or not _PORT.fullmatch(port) or int(port) > _MAX_PORT:
         raise ValueError("write host:port, with a port from 0 to 65535, or unix:/path")
     if host in ("", "*"):
-        raise ValueError("name the host: 0.0.0.0 or [::] stands for all addresses of this machine")
+        raise ValueError("name the host: 0.0.0.0 and [::] stand for all addresses of this machine")
     bracketed = host.startswith("[") and host.endswith("]")
     host = host[1:-1] if bracketed else host
     if host == "localhost":

@@ -408,7 +408,7 @@ class Settings(BaseSettings):
         0, description="For how many seconds after SIGTERM the proxy still accepts connections."
     )
     drain_timeout: Seconds = Field(
-        25, description="How many seconds requests in flight have to end after BITS_DRAIN_DELAY is over."
+        25, description="How many seconds requests in flight have to finish after BITS_DRAIN_DELAY."
     )
     startup_grace: Seconds = Field(30, description="How many seconds /startupz waits for the first token.")
     allow_core_dumps: bool = Field(

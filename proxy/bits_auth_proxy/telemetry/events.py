@@ -152,7 +152,7 @@ INSPECTING: Final = Event(
     "inspecting",
     ("warning",),
     "`BITS_INSPECT` is on: the proxy keeps the headers and bodies of the last requests, masked.",
-    {"mask": "the words whose occurrence in a name masks its value; credentials are always masked"},
+    {"mask": "values whose name contains one of these words are masked; credentials always are"},
 )
 STARTED: Final = Event(
     "started",
@@ -184,7 +184,8 @@ LOG_LEVEL_CHANGED: Final = Event(
 REPEATS_SUPPRESSED: Final = Event(
     "repeats_suppressed",
     ("warning",),
-    f"There were more than {BURST} lines of one kind within {WINDOW:g} s. The rest were only counted.",
+    f"There were more than {BURST} lines of one kind within {WINDOW:g} s. The rest were counted but not "
+    "written.",
     {"of": "the event", "kind": "what the lines had in common", "count": "the number of lines left out"},
 )
 CRASHED: Final = Event(

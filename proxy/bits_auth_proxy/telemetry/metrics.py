@@ -98,7 +98,7 @@ TOKEN_STATE: Final = Family(
 TOKEN_EXPIRES: Final = Family(
     "gauge",
     "token_expires_timestamp_seconds",
-    "When the current token stops being used, less the safety margin. Absent before the first token.",
+    "When the current token stops being used: its end less the safety margin. Absent before the first token.",
 )
 TOKEN_ISSUED: Final = Family(
     "gauge",
@@ -134,7 +134,7 @@ CREDENTIALS_DENIED: Final = Family(
     "1 once the token endpoint has denied three or more token requests in a row, otherwise 0.",
 )
 CREDENTIALS_CHANGES: Final = Family(
-    "counter", "credentials_changes", "Changes of the pair in the credential files."
+    "counter", "credentials_changes", "Changes of the client id or the client secret in the credential files."
 )
 CREDENTIALS_READ_FAILURES: Final = Family(
     "counter",
