@@ -96,7 +96,7 @@ async def answering(
 async def test_a_scope_that_the_endpoint_does_not_know_is_the_scopes_fault() -> None:
     async with emulating() as (_, api):
         *_, failed = await findings(api, scope="admin")
-    assert failed.text == "the answer is 400 invalid_scope"
+    assert failed.text == "the response is 400 invalid_scope"
     assert "BITS_SCOPE" in failed.hint
     assert failed.settings == ("scope",)
 
@@ -145,7 +145,7 @@ async def test_a_granted_scope_that_is_too_small_names_both_and_the_setting() ->
     async with answering(token) as api:
         *_, failed = await findings(api, scope="application")
     assert failed.text == (
-        "asked for scope 'application', granted 'application.read': 'application' is missing"
+        "requested scope 'application', granted 'application.read': 'application' is missing"
     )
     assert "BITS_SCOPE" in failed.hint
 
@@ -160,7 +160,7 @@ async def test_a_name_without_an_address() -> None:
 async def test_credentials_that_are_refused() -> None:
     async with emulating() as (_, api):
         *_, failed = await findings(api, secret="canary-wrong")
-    assert (failed.step, failed.text) == ("token", "the answer is 401 invalid_client")
+    assert (failed.step, failed.text) == ("token", "the response is 401 invalid_client")
     assert "BITS_CLIENT_SECRET" in failed.hint
 
 

@@ -55,7 +55,7 @@ async def test_check_names_refused_credentials() -> None:
         code, stdout, _ = await run("check", env=proxy_env(api, BITS_CLIENT_SECRET="wrong-one"))
     assert code == 1
     failed, *values, hint = stdout.splitlines()[3:]
-    assert failed == "FAIL  token     the answer is 401 invalid_client"
+    assert failed == "FAIL  token     the response is 401 invalid_client"
     assert [line.strip() for line in values] == [
         f"BITS_CLIENT_ID = {CLIENT_ID}  (environment)",
         "BITS_CLIENT_SECRET = ********  (environment)",

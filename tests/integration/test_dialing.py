@@ -209,7 +209,7 @@ async def test_where_nobody_answers_it_is_a_timeout_and_no_socket_is_left(
         # The first time, the event loop opens what it keeps for itself.
         for _ in range(2):
             opened.append(descriptors())
-            with pytest.raises(DialError, match=r"no answer within 0\.3 s") as caught:
+            with pytest.raises(DialError, match=r"no connection within 0\.3 s") as caught:
                 await connect(dialer(names, context=client if tls else None, timeout=0.3))
             assert caught.value.problem is problems.CONNECTION_TIMEOUT
         # The event loop closes in its own time.

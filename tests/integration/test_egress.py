@@ -102,11 +102,11 @@ async def test_no_proxy_goes_directly(api: SecureApi, egress: ConnectProxy) -> N
 @pytest.mark.parametrize(
     ("reply", "said"),
     [
-        (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", "answered 407"),
-        (b"HTTP/1.1 200 OK\r\n\r\nsurprise", "bytes of its own"),
-        (b"SSH-2.0-OpenSSH_9.2 nothing here\r\n\r\n", "does not speak HTTP"),
+        (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", "answered with 407"),
+        (b"HTTP/1.1 200 OK\r\n\r\nsurprise", "sent data after its response"),
+        (b"SSH-2.0-OpenSSH_9.2 nothing here\r\n\r\n", "is not HTTP/1.1"),
         (b"HTTP/1.1 200 OK\r\nX-Half", "closed the connection"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 20_000, "no end"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 20_000, "response is too large"),
     ],
 )
 async def test_a_proxy_that_opens_no_tunnel_is_a_502_that_says_so(

@@ -57,5 +57,5 @@ class VirtualTokenEndpoint:
         self._loop.call_later(answer.latency, answered.set_result, None)
         await answered
         if not answer.granted:
-            raise TokenRequestError("server_error", "the answer is 503", retry_after=answer.retry_after)
+            raise TokenRequestError("server_error", "the response is 503", retry_after=answer.retry_after)
         return TokenGrant("t", self._model.lifetime, lifetime_assumed=False, scope=None, date=None)

@@ -59,7 +59,7 @@ def test_no_rendering_shows_the_token() -> None:
 @pytest.mark.parametrize("write", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_it_is_neither_pickled_nor_copied(write: object) -> None:
     assert callable(write)
-    with pytest.raises(TypeError, match="not pickled") as caught:
+    with pytest.raises(TypeError, match="can't be pickled") as caught:
         write(token())
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
@@ -82,7 +82,7 @@ def test_any_visible_ascii_is_a_token(value: str) -> None:
     st.text(max_size=5),
 )
 def test_nothing_else_gets_into_a_header_field(before: str, bad: str, after: str) -> None:
-    with pytest.raises(ValueError, match="can't stand in a header field"):
+    with pytest.raises(ValueError, match="not allowed in a header field"):
         token(before + bad + after)
 
 

@@ -79,10 +79,15 @@ _WITHOUT_TOKEN: Final = 'problem=~"token_unavailable|credentials_refused"'
 
 ROWS: Final[dict[str, Sequence[Panel]]] = {
     "Token": (
-        Number("Proxies", "That are scraped", "short", Query(f"count({_bits('build_info')})")),
+        Number(
+            "Proxies",
+            "The number of proxies that are scraped.",
+            "short",
+            Query(f"count({_bits('build_info')})"),
+        ),
         Number(
             "Token life left",
-            "The least of all proxies, as a share of the whole",
+            "The lowest value of all proxies, as a share of the token's lifetime.",
             "percentunit",
             Query(f"min(({_LEFT}) / ({_bits('token_expires_timestamp_seconds')} - {_ISSUED}))"),
             0.18,
@@ -90,15 +95,15 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
         ),
         Number(
             "Without a valid token",
-            "Proxies whose calls wait or fail now",
+            "The number of proxies whose calls are waiting or failing now.",
             "short",
             Query(f"sum({_bits('token_state', _NONE_VALID)})"),
             1,
             1,
         ),
         Number(
-            "Credentials refused",
-            "Proxies whose id and secret the token endpoint does not take",
+            "Credentials not accepted",
+            "The number of proxies whose client id and secret the token endpoint does not accept.",
             "short",
             Query(f"sum({_bits('token_credentials_refused')})"),
             1,
@@ -106,15 +111,15 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
         ),
         Number(
             "Calls that waited for a token",
-            "In the time shown. At a start some may; later, none should",
+            "The number in the time shown. Some may wait at a start; later, none should.",
             "short",
             Query(_total("token_wait_duration_seconds_count")),
             1,
             100,
         ),
         Number(
-            "Calls failed for want of a token",
-            "In the time shown",
+            "Calls failed without a token",
+            "The number in the time shown.",
             "short",
             Query(_total("request_problems_total", _WITHOUT_TOKEN)),
             1,
@@ -122,7 +127,7 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
         ),
         Chart(
             "Token state",
-            "Proxies by the state of their token: fresh, stale and suspect serve",
+            "Proxies by the state of their token. Fresh, stale and suspect tokens serve requests.",
             "short",
             [Query(f"sum by (state) ({_bits('token_state')})", "{{state}}")],
             stacked=True,
@@ -136,19 +141,19 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
         ),
         Chart(
             "Token left",
-            "Until the token stops being used, and until the next token request",
+            "The time until the token stops being used, and until the next token request.",
             "s",
             [
-                Query(f"min({_LEFT})", "token, least"),
-                Query(f"max({_LEFT})", "token, most"),
+                Query(f"min({_LEFT})", "token, shortest"),
+                Query(f"max({_LEFT})", "token, longest"),
                 Query(
-                    f"min({_bits('token_next_refresh_timestamp_seconds')} - time())", "next request, first"
+                    f"min({_bits('token_next_refresh_timestamp_seconds')} - time())", "next request, earliest"
                 ),
             ],
         ),
         Chart(
             "Token requests",
-            "By how they ended and why they were made",
+            "Token requests by outcome and reason.",
             "cpm",
             [
                 Query(
@@ -159,23 +164,24 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
         ),
         Chart(
             "Failed token requests",
-            "By what failed",
+            "Failed token requests by kind of failure.",
             "cpm",
             [Query(f"60 * {_rate('kind', 'token_refresh_failures_total')} > 0", "{{kind}}")],
             stacked=True,
         ),
         Chart(
             "Token request duration",
-            "Mean over an hour; no call waits for it while a token is in hand",
+            "The mean over an hour. No call waits for it while the current token is valid.",
             "s",
             [Query(_mean("token_refresh_duration_seconds", "1h"), "mean")],
         ),
         Chart(
-            "Refused by the API, and credentials",
-            "Tokens answered with 401 before their time; rotations seen; credential files that can't be read",
+            "Tokens answered with 401, and credentials",
+            "Tokens that the API answered with 401 before they expired, rotations, and failures to read the "
+            "credential files.",
             "cpm",
             [
-                Query(f"60 * {_sum('token_refused_total')}", "token refused"),
+                Query(f"60 * {_sum('token_refused_total')}", "401"),
                 Query(f"60 * {_sum('credentials_changes_total')}", "rotation"),
                 Query(
                     f"60 * {_sum('credentials_read_failures_total')}",
@@ -187,21 +193,21 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
     "Requests": (
         Chart(
             "Requests by operation",
-            "Accepted for forwarding and ended",
+            "Requests that were accepted for forwarding and have ended.",
             "reqps",
             [Query(_rate("operation", "requests_total"), "{{operation}}")],
             stacked=True,
         ),
         Chart(
             "Requests by status",
-            "As sent to the client; 499: it left before",
+            "The status sent to the client. 499 means that the client left before.",
             "reqps",
             [Query(_rate("status", "requests_total"), "{{status}}")],
             stacked=True,
         ),
         Chart(
             "Failed requests",
-            "5xx of all, and of it what the proxy answered itself",
+            "The share of requests that ended with 5xx, and the share that met a problem of the proxy.",
             "percentunit",
             [
                 Query(f"{_sum('requests_total', _SERVER_ERRORS)} / {_sum('requests_total')}", "5xx"),
@@ -213,19 +219,19 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
         ),
         Chart(
             "Latency by operation",
-            "From a request's head to the end of its response: the 95th percentile",
+            "The 95th percentile of the time from a request's head to the end of its response.",
             "s",
             [Query(_quantile(0.95, "operation, le", "request_duration_seconds"), "{{operation}}")],
         ),
         Chart(
             "API latency by operation",
-            "From sending the head to the API's final head: the 95th percentile",
+            "The 95th percentile of the time from sending a request's head to the final response's head.",
             "s",
             [Query(_quantile(0.95, "operation, le", "upstream_duration_seconds"), "{{operation}}")],
         ),
         Chart(
             "Latency, all operations",
-            "Percentiles of the whole request",
+            "Percentiles of the time from a request's head to the end of its response.",
             "s",
             [
                 Query(_quantile(each, "le", "request_duration_seconds"), f"p{each * 100:g}")
@@ -234,21 +240,21 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
         ),
         Chart(
             "Problems",
-            "Requests whose end was not the API's answer",
+            "Requests that did not end with the API's response.",
             "reqps",
             [Query(f"{_rate('problem', 'request_problems_total')} > 0", "{{problem}}")],
             stacked=True,
         ),
         Chart(
-            "Refused",
-            "Requests that are the client's fault; they did not reach the API",
+            "Rejected requests",
+            "Requests that were rejected because the client was at fault. They did not reach the API.",
             "reqps",
             [Query(f"{_rate('reason', 'rejected_requests_total')} > 0", "{{reason}}")],
             stacked=True,
         ),
         Chart(
             "Content",
-            "Of requests and responses",
+            "The rate of request and response content.",
             "Bps",
             [
                 Query(_sum("request_bytes_total"), "requests"),
@@ -259,7 +265,7 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
     "Connections and saturation": (
         Chart(
             "Connections to the API",
-            "By state",
+            "Connections by state.",
             "short",
             [
                 Query(f"sum by (state) ({_bits('upstream_connections')})", "{{state}}"),
@@ -267,26 +273,26 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
         ),
         Chart(
             "Attempts to connect",
-            "By how they ended",
+            "Attempts by outcome.",
             "cpm",
             [Query(f"60 * {_rate('outcome', 'upstream_connects_total')} > 0", "{{outcome}}")],
             stacked=True,
         ),
         Chart(
             "Time to connect",
-            "DNS, TCP and TLS: the mean over an hour",
+            "The mean over an hour, with DNS, TCP and TLS.",
             "s",
             [Query(_mean("upstream_connect_duration_seconds", "1h"), "mean")],
         ),
         Chart(
-            "Sent again",
-            "Requests, by why",
+            "Requests sent again",
+            "Requests sent again, by reason.",
             "reqps",
             [Query(_rate("reason", "retries_total"), "{{reason}}")],
         ),
         Chart(
             "In flight and queued",
-            "Requests under way, and those that wait for a connection",
+            "Requests that are being forwarded, and requests that are waiting for a connection.",
             "short",
             [
                 Query(f"sum({_bits('requests_in_flight')})", "in flight"),
@@ -294,8 +300,8 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
             ],
         ),
         Chart(
-            "Nearest to its limit",
-            "The fullest proxy: connections to the API, the queue, clients",
+            "Closest to a limit",
+            "The highest share in use of any proxy: connections to the API, queue, client connections.",
             "percentunit",
             [
                 Query(
@@ -311,21 +317,31 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
     "Process": (
         Chart(
             "CPU",
-            "Of the one core that a proxy can use",
+            "The share of the one core that a proxy can use.",
             "percentunit",
             [Query(f"rate({_of('process_cpu_seconds_total')}[$__rate_interval])", "{{instance}}")],
         ),
-        Chart("Memory", "Resident", "bytes", [Query(_of("process_resident_memory_bytes"), "{{instance}}")]),
-        Chart("File descriptors", "Open", "short", [Query(_of("process_open_fds"), "{{instance}}")]),
         Chart(
-            "Up for",
-            "A fall to 0 is a restart",
+            "Memory",
+            "Resident memory.",
+            "bytes",
+            [Query(_of("process_resident_memory_bytes"), "{{instance}}")],
+        ),
+        Chart(
+            "File descriptors",
+            "Open file descriptors.",
+            "short",
+            [Query(_of("process_open_fds"), "{{instance}}")],
+        ),
+        Chart(
+            "Uptime",
+            "A drop to 0 is a restart.",
             "s",
             [Query(f"time() - {_of('process_start_time_seconds')}", "{{instance}}")],
         ),
         Chart(
             "Bugs and suppressed log lines",
-            "Internal errors are bugs; suppressed lines only repeat others",
+            "Internal errors are bugs. Suppressed lines only repeat other lines.",
             "cpm",
             [
                 Query(f"60 * {_sum('internal_errors_total')}", "internal errors"),
@@ -334,7 +350,7 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
         ),
         Chart(
             "Versions",
-            "Proxies by version",
+            "Proxies by version.",
             "short",
             [Query(f"sum by (version, python) ({_bits('build_info')})", "{{version}}, Python {{python}}")],
             stacked=True,

@@ -1,4 +1,4 @@
-{{/* A container that runs the proxy, but for its name, ports and probes. */}}
+{{/* A container that runs the proxy, without its name, ports and probes. */}}
 {{- define "bits-auth-proxy.container" -}}
 {{ include "bits-auth-proxy.confined" . }}
 env:
@@ -19,7 +19,7 @@ volumeMounts:
   {{- end }}
 {{- end -}}
 
-{{/* A container of the image with next to no rights. */}}
+{{/* A container of the image with minimal rights. */}}
 {{- define "bits-auth-proxy.confined" -}}
 image: {{ include "bits-auth-proxy.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
@@ -48,7 +48,8 @@ securityContext:
 {{- end -}}
 {{- end -}}
 
-{{/* The volumes that the container mounts. Whole directories, no subPath: so a rotation reaches the proxy. */}}
+{{/* The volumes that the container mounts. They are whole directories without subPath, so that a rotation
+     reaches the proxy. */}}
 {{- define "bits-auth-proxy.volumes" -}}
 - name: bits-credentials
   secret:
@@ -73,12 +74,12 @@ securityContext:
 {{- end }}
 {{- end -}}
 
-{{/* Not empty where the listener speaks TLS. */}}
+{{/* Returns a non-empty string if the listener uses TLS. */}}
 {{- define "bits-auth-proxy.tls" -}}
 {{- if eq .Values.mode "gateway" -}}{{- .Values.gateway.tls.secretName -}}{{- end -}}
 {{- end -}}
 
-{{/* The settings as environment: what the chart needs, then what the values say. */}}
+{{/* The settings as environment variables: those that the chart needs, then those in the values. */}}
 {{- define "bits-auth-proxy.env" -}}
 {{- $env := dict
   "BITS_ADMIN_LISTEN" (include "bits-auth-proxy.everywhere" (dict "root" . "port" .Values.adminPort))
@@ -119,19 +120,19 @@ securityContext:
   {{- else if kindIs "string" $value }}
   value: {{ $value | quote }}
   {{- else }}
-  {{- /* Not by `quote`, which writes 16777216 as 1.6777216e+07. */}}
+  {{- /* `quote` alone would write 16777216 as 1.6777216e+07. */}}
   value: {{ toJson $value | quote }}
   {{- end }}
 {{- end }}
 {{- end -}}
 
-{{/* A port on all addresses of the pod. Takes a dict: root, port. */}}
+{{/* A port on all addresses of the pod. Takes a dict with root and port. */}}
 {{- define "bits-auth-proxy.everywhere" -}}
 {{- printf "0.0.0.0:%d" (int .port) -}}
 {{- if .root.Values.ipv6 -}}{{- printf ",[::]:%d" (int .port) -}}{{- end -}}
 {{- end -}}
 
-{{/* A duration among the settings, or else what it is without. Takes a list: root, variable. */}}
+{{/* A duration from the settings, or its default. Takes a list of root and variable. */}}
 {{- define "bits-auth-proxy.seconds" -}}
 {{- $settings := (first .).Values.settings -}}
 {{- $name := last . -}}
@@ -144,7 +145,7 @@ securityContext:
   containerPort: {{ .Values.adminPort }}
 {{- end -}}
 
-{{/* The app, or traffic, is let in when there is a token, or when it was waited for long enough. */}}
+{{/* The app starts, or the gateway gets traffic, once there is a token or the wait for it has been long enough. */}}
 {{- define "bits-auth-proxy.probes" -}}
 startupProbe:
   httpGet:

@@ -1,4 +1,4 @@
-{{/* The release's name, with the chart's where it isn't part of it. */}}
+{{/* The release's name, followed by the chart's name unless it already contains that. */}}
 {{- define "bits-auth-proxy.fullname" -}}
 {{- if contains .Chart.Name .Release.Name -}}
 {{- .Release.Name | trunc 52 | trimSuffix "-" -}}
@@ -7,8 +7,8 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What every object of this chart begins with: a name (with `suffix`), the namespace, labels.
-     Takes a dict: root, suffix, labels (more of them). */}}
+{{/* The metadata that every object of this chart has: a name (with `suffix`), the namespace and labels.
+     Takes a dict with root, suffix and labels (additional ones). */}}
 {{- define "bits-auth-proxy.metadata" -}}
 name: {{ include "bits-auth-proxy.fullname" .root }}{{ .suffix }}
 namespace: {{ .root.Release.Namespace }}
@@ -26,7 +26,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* Those of the gateway's pods, which never change. */}}
+{{/* The labels that select the gateway's pods and never change. */}}
 {{- define "bits-auth-proxy.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}

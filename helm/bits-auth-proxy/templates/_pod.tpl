@@ -1,4 +1,4 @@
-{{/* What a pod that is ours alone has: the gateway's and the test's. */}}
+{{/* The common part of the pods that run only the proxy: the gateway's pods and the test's pod. */}}
 {{- define "bits-auth-proxy.pod" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false

@@ -1,6 +1,6 @@
 {{/*
 For your own chart: the proxy as a native sidecar, an item of `initContainers`. The app starts when the proxy
-has its first token, and stops before it. Hand in this chart's part of your context:
+has its first token, and it stops before the proxy does. Pass this chart's part of your context:
 
   initContainers:
     {{- include "bits-auth-proxy.sidecar" (index .Subcharts "bits-auth-proxy") | nindent 4 }}
@@ -9,7 +9,7 @@ has its first token, and stops before it. Hand in this chart's part of your cont
 */}}
 {{- define "bits-auth-proxy.sidecar" -}}
 {{- if ne .Values.mode "sidecar" -}}
-{{- fail "bits-auth-proxy.mode: must be sidecar where its templates are included" -}}
+{{- fail "bits-auth-proxy.mode: must be sidecar if a chart includes its templates" -}}
 {{- end -}}
 - name: bits-auth-proxy
   restartPolicy: Always

@@ -139,23 +139,25 @@ def parse_token_answer(answer: EndpointAnswer, *, asked_scope: str | None, wall:
     if error is not None:
         code = _error_code(members)
         kind: FailureKind = "server_error" if code in _TRANSIENT_ERRORS else "refused"
-        raise TokenRequestError(kind, f"the answer is 200 but says error {code or '(unreadable)'}")
+        raise TokenRequestError(
+            kind, f"the response has status 200 but contains the error {code or '(unreadable)'}"
+        )
     token_type = members.get("token_type", members.get("type"))
     if not isinstance(token_type, str) or token_type.lower() != "bearer":
-        raise TokenRequestError("malformed", "the answer's token type is not Bearer")
+        raise TokenRequestError("malformed", "the token type in the response is not Bearer")
     value = members.get("access_token")
     if not isinstance(value, str) or not value or not all("!" <= character <= "~" for character in value):
-        raise TokenRequestError("malformed", "the answer holds no usable access_token")
+        raise TokenRequestError("malformed", "the response contains no usable access_token")
     lifetime = _lifetime(members)
     scope = members.get("scope")
     if scope is not None and not isinstance(scope, str):
-        raise TokenRequestError("malformed", "the answer's scope is not a string")
+        raise TokenRequestError("malformed", "the scope in the response is not a string")
     # Left out, it is the one that was asked for (RFC 6749 section 5.1).
     granted = scope if scope is not None else asked_scope
     missing = sorted(set((asked_scope or "").split()) - set((granted or "").split()))
     if missing:
         raise TokenRequestError(
-            "scope", f"asked for scope {asked_scope!r}, granted {granted!r}: {' '.join(missing)!r} is missing"
+            "scope", f"requested scope {asked_scope!r}, granted {granted!r}: {' '.join(missing)!r} is missing"
         )
     return TokenGrant(
         value=value,
@@ -171,7 +173,7 @@ def parse_userinfo_answer(answer: EndpointAnswer, *, wall: float) -> str:
     _check_status(answer, wall)
     customer = _json_object(answer).get("customerId")
     if not isinstance(customer, str) or not customer.isprintable():
-        raise TokenRequestError("malformed", "the answer holds no customerId")
+        raise TokenRequestError("malformed", "the response contains no customerId")
     return customer
 
 
@@ -192,16 +194,18 @@ def _check_status(answer: EndpointAnswer, wall: float) -> None:
         return
     retry_after = parse_retry_after(answer.fields.get("retry-after"), wall=wall)
     if status in _REDIRECTS:
-        raise TokenRequestError("redirect", f"the answer is a redirect ({status}), which is not followed")
+        raise TokenRequestError("redirect", f"the response is a redirect ({status}), which is not followed")
     if status == _THROTTLED:
-        raise TokenRequestError("throttled", "too many requests (429)", retry_after=retry_after)
+        raise TokenRequestError(
+            "throttled", "the response is 429 (too many requests)", retry_after=retry_after
+        )
     if status in _SERVER_ERRORS:
-        raise TokenRequestError("server_error", f"the answer is {status}", retry_after=retry_after)
+        raise TokenRequestError("server_error", f"the response is {status}", retry_after=retry_after)
     try:
         code = _error_code(_json_object(answer))
     except TokenRequestError:
         code = ""
-    text = f"the answer is {status}" + (f" {code}" if code else "")
+    text = f"the response is {status}" + (f" {code}" if code else "")
     raise TokenRequestError(
         "refused" if status in _DENIAL_STATUSES else "status", text, retry_after=retry_after
     )
@@ -215,7 +219,7 @@ def _json_object(answer: EndpointAnswer) -> dict[str, Any]:
         members = None
     if not isinstance(members, dict):
         what = "empty" if not answer.content.strip() else "not a JSON object"
-        raise TokenRequestError("malformed", f"the answer is {what}")
+        raise TokenRequestError("malformed", f"the response is {what}")
     return members
 
 
@@ -234,7 +238,7 @@ def _lifetime(members: Mapping[str, Any]) -> float | None:
         with contextlib.suppress(ValueError, OverflowError):
             seconds = float(value)
     if not MIN_LIFETIME <= seconds <= MAX_LIFETIME:
-        raise TokenRequestError("malformed", "the answer's expires_in is not a sensible number of seconds")
+        raise TokenRequestError("malformed", "expires_in in the response is not a sensible number of seconds")
     return seconds
 
 
@@ -328,13 +332,15 @@ class BitsOAuthClient:
         except aiohttp.ClientConnectorError as error:
             failure = TokenRequestError("connect", f"no connection: {reason_of(error.os_error)}")
         except (TimeoutError, aiohttp.ServerTimeoutError):
-            failure = TokenRequestError("timeout", f"no whole answer within {self._timeout:g} s")
+            failure = TokenRequestError("timeout", f"no complete response within {self._timeout:g} s")
         except aiohttp.ClientHttpProxyError as error:
-            failure = TokenRequestError("proxy", f"the egress proxy answered {error.status}")
+            failure = TokenRequestError("proxy", f"the egress proxy answered with {error.status}")
         except aiohttp.ClientResponseError:
-            failure = TokenRequestError("malformed", "the answer is not valid HTTP")
+            failure = TokenRequestError("malformed", "the response is not valid HTTP")
         except (aiohttp.ClientError, OSError):
-            failure = TokenRequestError("disconnected", "the connection was lost before the whole answer")
+            failure = TokenRequestError(
+                "disconnected", "the connection was lost before the response was complete"
+            )
         raise failure
 
     async def _exchange(
@@ -356,6 +362,6 @@ class BitsOAuthClient:
             async for piece in response.content.iter_chunked(16 * 1024):
                 content += piece
                 if len(content) > MAX_ANSWER:
-                    raise TokenRequestError("malformed", f"the answer is larger than {MAX_ANSWER} bytes")
+                    raise TokenRequestError("malformed", f"the response is larger than {MAX_ANSWER} bytes")
             headers = {name.lower(): value for name, value in response.headers.items()}
             return EndpointAnswer(response.status, headers, bytes(content))

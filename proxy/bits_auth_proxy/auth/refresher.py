@@ -237,7 +237,7 @@ class Refresher:
             await self._attempt(reason)
         except Exception as error:  # noqa: BLE001 - whatever happens, the token's life must go on
             self._observer.crashed(error)
-            self._failed(reason, TokenRequestError("internal", "an internal error, see the log"))
+            self._failed(reason, TokenRequestError("internal", "an internal error occurred; see the log"))
 
     async def _attempt(self, reason: Reason) -> None:
         candidate = self._candidate
@@ -340,9 +340,9 @@ class Refresher:
     def _unavailable(self) -> TokenUnavailable:
         error = self._last_error
         return TokenUnavailable(
-            "no valid token"
+            "there is no valid token"
             if error is None
-            else f"no valid token: the token endpoint failed ({error.kind})",
+            else f"there is no valid token: the last token request failed ({error.kind})",
             retry_after=max(1.0, self._life.attempt_at - self._clock.now()),
             permanent=self._life.permanent,
         )

@@ -57,7 +57,7 @@ class AccessToken:
         Raises ValueError, without the value, when it can't stand in a header field.
         """
         if not value or not all("!" <= character <= "~" for character in value):
-            raise ValueError("the access token holds characters that can't stand in a header field")
+            raise ValueError("the access token contains characters that are not allowed in a header field")
         self._value: Final = value
         self.header_line: Final = b"Authorization: Bearer " + value.encode("ascii") + b"\r\n"
         self.fingerprint: Final = hashlib.sha256(value.encode("ascii")).hexdigest()[:8]
@@ -73,7 +73,7 @@ class AccessToken:
         )
 
     def __reduce__(self) -> str | tuple[object, ...]:
-        raise TypeError("an access token is not pickled")
+        raise TypeError("an access token can't be pickled")
 
     def reveal(self) -> str:
         """Return the token itself. For building requests and feeding the log redactor, nothing else."""

@@ -124,7 +124,7 @@ def split_target(head: RequestHead) -> tuple[bytes | None, bytes]:
     """
     target = head.target
     if b"#" in target:
-        raise ValueError("a request target has no fragment")
+        raise ValueError("the request target must not have a fragment")
     if target.startswith(b"/") or target == b"*" or head.method in _NOT_FORWARDED:
         return None, target
     scheme, separator, rest = target.partition(b"://")
@@ -133,7 +133,7 @@ def split_target(head: RequestHead) -> tuple[bytes | None, bytes]:
     end = min((i for i in (rest.find(b"/"), rest.find(b"?")) if i >= 0), default=len(rest))
     authority, path = rest[:end], rest[end:]
     if not authority or b"@" in authority:
-        raise ValueError("the request target has no plain authority")
+        raise ValueError("the authority of the request target must be a host with an optional port")
     if head.method == b"OPTIONS" and not path:
         return authority, b"*"
     return authority, path if path.startswith(b"/") else b"/" + path

@@ -69,7 +69,7 @@ class ServerCertificate:
             except CertificateError:
                 if self._digest() == self._seen:
                     raise
-        raise CertificateError("cert", "the files change all the time")
+        raise CertificateError("cert", "the files keep changing")
 
     def _digest(self) -> bytes:
         digest = hashlib.sha256()
@@ -90,7 +90,7 @@ def server_context(files: CertificateFiles) -> ssl.SSLContext:
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise CertificateError("key", f"{files.key} is not the key of the certificate") from None
-        text = f"{files.key} holds no usable private key in PEM format"
+        text = f"{files.key} contains no usable private key in PEM format"
         raise CertificateError("key", f"{text} ({error.reason})" if error.reason else text) from None
     except OSError as error:
         raise CertificateError("key", f"{files.key} can't be used: {error.strerror}") from None
@@ -105,7 +105,7 @@ def _load_certificates(context: ssl.SSLContext, name: str, path: Path) -> None:
     try:
         context.load_verify_locations(cadata=content.decode("ascii"))
     except (ssl.SSLError, ValueError):  # ValueError: empty, or not ASCII.
-        raise CertificateError(name, f"{path} holds no certificate in PEM format") from None
+        raise CertificateError(name, f"{path} contains no certificate in PEM format") from None
 
 
 def _content(name: str, path: Path) -> bytes:

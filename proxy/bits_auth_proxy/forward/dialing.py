@@ -104,7 +104,7 @@ class Dialer:
                 return await self._attempt(keeper, others, tried)
         except TimeoutError:
             pass
-        raise DialError(problems.CONNECTION_TIMEOUT, f"no answer within {self._timeout:g} s")
+        raise DialError(problems.CONNECTION_TIMEOUT, f"no connection within {self._timeout:g} s")
 
     async def _addresses(self) -> Sequence[AddressInfo]:
         loop = asyncio.get_running_loop()

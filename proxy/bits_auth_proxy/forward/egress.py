@@ -66,13 +66,13 @@ class TunnelReply:
                 data = self._parser.rest
         except MalformedMessage as error:
             if error.reason in ("head_too_large", "line_too_long"):
-                raise TunnelError("the egress proxy's reply has no end") from None
-            raise TunnelError("the egress proxy does not speak HTTP/1.1") from None
+                raise TunnelError("the head of the egress proxy's response is too large") from None
+            raise TunnelError("the egress proxy's response is not HTTP/1.1") from None
         if head is None:
             return False
         if head.status not in _SUCCESS:
-            raise TunnelError(f"the egress proxy answered {head.status}")
+            raise TunnelError(f"the egress proxy answered with {head.status}")
         if self._parser.rest:
             # In TLS the client speaks first: these bytes can't be the API's.
-            raise TunnelError("the egress proxy sent bytes of its own")
+            raise TunnelError("the egress proxy sent data after its response")
         return True

@@ -231,7 +231,7 @@ class Exchange:
             return
         state = self.state
         if state is _AWAITING_TOKEN:
-            self.fail(problems.TOKEN_UNAVAILABLE, detail="none came in time", retry_after=1.0)
+            self.fail(problems.TOKEN_UNAVAILABLE, detail="no token arrived in time", retry_after=1.0)
         elif state is _AWAITING_CONNECTION:
             self._check_queue(now)
         elif state is _UNAUTHORIZED:

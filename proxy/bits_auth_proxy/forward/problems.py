@@ -73,36 +73,40 @@ def _rejection(
 
 # The client sent something that is not forwarded.
 BAD_SYNTAX: Final = _rejection("bad_syntax", 400, "The request is not valid HTTP")
-BAD_FRAMING: Final = _rejection("bad_framing", 400, "The length of the request's body is not clear")
+BAD_FRAMING: Final = _rejection("bad_framing", 400, "The length of the request body is not clear")
 BAD_CHUNK: Final = _rejection("bad_chunk", 400, "The chunked body is not valid")
-BAD_HOST: Final = _rejection("bad_host", 400, "The request needs exactly one valid Host field")
+BAD_HOST: Final = _rejection("bad_host", 400, "The request must have exactly one valid Host field")
 BAD_FIELD: Final = _rejection("bad_field", 400, "A header field is not acceptable")
 BAD_TARGET: Final = _rejection("bad_target", 400, "The request target is not acceptable")
 AMBIGUOUS_PATH: Final = _rejection("ambiguous_path", 400, "The path could be read in more than one way")
-OWN_CREDENTIALS: Final = _rejection("own_credentials", 400, "The request brings an Authorization of its own")
-NOT_ALLOWED: Final = _rejection(
-    "denied", 403, "This call is not allowed through the proxy", "http_request_denied"
+OWN_CREDENTIALS: Final = _rejection(
+    "own_credentials", 400, "The request contains its own Authorization field"
 )
+NOT_ALLOWED: Final = _rejection("denied", 403, "The proxy does not allow this call", "http_request_denied")
 CROSS_SITE: Final = _rejection(
-    "cross_site", 403, "Requests from web pages of other sites are refused", "http_request_denied"
+    "cross_site", 403, "Requests from web pages of other sites are rejected", "http_request_denied"
 )
 METHOD_NOT_ALLOWED: Final = _rejection(
     "method_not_allowed",
     405,
-    "The method is not forwarded",
+    "The proxy does not forward this method",
     fields=b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n",
 )
 REQUEST_TIMEOUT: Final = _rejection("request_timeout", 408, "The request did not arrive in time")
-BODY_TOO_LARGE: Final = _rejection("body_too_large", 413, "The request's body is too large")
+BODY_TOO_LARGE: Final = _rejection("body_too_large", 413, "The request body is too large")
 TARGET_TOO_LONG: Final = _rejection("target_too_long", 414, "The request line is too long")
-UNKNOWN_EXPECTATION: Final = _rejection("unknown_expectation", 417, "Only 100-continue can be expected")
+UNKNOWN_EXPECTATION: Final = _rejection(
+    "unknown_expectation", 417, "The only supported expectation is 100-continue"
+)
 MISDIRECTED: Final = _rejection(
-    "misdirected", 421, "The Host is not one this proxy answers for", "http_request_denied"
+    "misdirected", 421, "The proxy does not serve the requested host", "http_request_denied"
 )
 HEAD_TOO_LARGE: Final = _rejection("head_too_large", 431, "The request's header section is too large")
-UNKNOWN_METHOD: Final = _rejection("unknown_method", 501, "The method is not known")
-UNKNOWN_VERSION: Final = _rejection("unknown_version", 505, "Only HTTP/1.1 and HTTP/1.0 are spoken here")
-LOOP: Final = _rejection("loop", 502, "The request has been through this proxy before", "proxy_loop_detected")
+UNKNOWN_METHOD: Final = _rejection("unknown_method", 501, "The method is unknown")
+UNKNOWN_VERSION: Final = _rejection("unknown_version", 505, "Only HTTP/1.1 and HTTP/1.0 are supported")
+LOOP: Final = _rejection(
+    "loop", 502, "The request has already passed through this proxy", "proxy_loop_detected"
+)
 
 # The token.
 TOKEN_UNAVAILABLE: Final = Problem(
@@ -112,38 +116,43 @@ CREDENTIALS_DENIED: Final = Problem(
     "credentials_refused",
     503,
     "proxy_configuration_error",
-    "The token endpoint refuses the proxy's credentials",
+    "The token endpoint does not accept the proxy's credentials",
 )
 
 # The way to the Bits API.
-DNS_ERROR: Final = Problem("dns_error", 502, "dns_error", "The API's host name does not resolve")
+DNS_ERROR: Final = Problem("dns_error", 502, "dns_error", "The API's host name could not be resolved")
 CONNECTION_REFUSED: Final = Problem(
-    "connection_refused", 502, "connection_refused", "The API can't be connected to"
+    "connection_refused", 502, "connection_refused", "The proxy could not connect to the API"
 )
 EGRESS_PROXY_REFUSED: Final = Problem(
-    "egress_proxy_refused", 502, "destination_unavailable", "The egress proxy opens no way to the API"
+    "egress_proxy_refused",
+    502,
+    "destination_unavailable",
+    "The egress proxy did not open a tunnel to the API",
 )
 CONNECTION_TIMEOUT: Final = Problem(
     "connection_timeout", 504, "connection_timeout", "Connecting to the API took too long"
 )
-TLS_ERROR: Final = Problem("tls_error", 502, "tls_protocol_error", "TLS with the API could not be set up")
+TLS_ERROR: Final = Problem(
+    "tls_error", 502, "tls_protocol_error", "A TLS connection to the API could not be established"
+)
 TLS_CERTIFICATE: Final = Problem(
     "tls_certificate", 502, "tls_certificate_error", "The API's certificate is not trusted"
 )
 OVERLOADED: Final = Problem(
-    "overloaded", 503, "connection_limit_reached", "All connections to the API are busy and the queue is full"
+    "overloaded", 503, "connection_limit_reached", "All connections to the API are in use"
 )
 CONNECTION_LOST: Final = Problem(
-    "connection_lost", 502, "connection_terminated", "The API closed the connection before it answered"
+    "connection_lost", 502, "connection_terminated", "The API closed the connection before it responded"
 )
 BAD_RESPONSE: Final = Problem(
-    "bad_response", 502, "http_protocol_error", "The API's answer is not valid HTTP"
+    "bad_response", 502, "http_protocol_error", "The API's response is not valid HTTP"
 )
 UPGRADE_FAILED: Final = Problem(
-    "upgrade_failed", 502, "http_upgrade_failed", "The API switched to a protocol nobody asked for"
+    "upgrade_failed", 502, "http_upgrade_failed", "The API switched to a protocol that was not requested"
 )
 RESPONSE_TIMEOUT: Final = Problem(
-    "response_timeout", 504, "http_response_timeout", "The API did not answer in time"
+    "response_timeout", 504, "http_response_timeout", "The API did not respond in time"
 )
 CLIENT_GONE: Final = "client_gone"
 """The code for a client that left before the end. It gets no answer, so this is no `Problem`."""

@@ -90,7 +90,7 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
         if self._below.is_closing():
             self.abort()
         elif now >= self._deadline:
-            self._fail("took too long")
+            self._fail("the handshake took too long")
 
     def close_if_idle(self) -> None:
         """Close: there is no request yet. For shutdown."""

@@ -232,7 +232,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
-        self._fail(exc or ConnectionResetError("closed by the peer"), problems.CONNECTION_LOST)
+        self._fail(exc or ConnectionResetError("the peer closed the connection"), problems.CONNECTION_LOST)
         self._transport = None
         self._keeper.lost(self)
 
@@ -350,7 +350,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def _fail(self, error: BaseException | None, problem: Problem) -> None:
         if not self._ready.done():
-            self._ready.set_exception(error or ConnectionResetError("closed by the peer"))
+            self._ready.set_exception(error or ConnectionResetError("the peer closed the connection"))
         sink, self._sink = self._sink, None
         if self._transport is not None:
             self._transport.abort()

@@ -58,7 +58,7 @@ def apply_request_framing(head: RequestHead) -> None:
     host = by_name.get(b"host")
     if host is not None:
         if not _HOSTS[host]:
-            raise MalformedMessage("bad_host", "the Host field is not a host and port")
+            raise MalformedMessage("bad_host", "the Host field is not a valid host and port")
         head.host = host
     elif head.minor_version == 1:
         raise MalformedMessage("bad_host", "the Host field is missing")
@@ -81,7 +81,7 @@ def apply_request_framing(head: RequestHead) -> None:
         )
     if b"expect" in by_name:
         if by_name[b"expect"].lower() != b"100-continue":
-            raise MalformedMessage("unknown_expectation", "only 100-continue can be expected")
+            raise MalformedMessage("unknown_expectation", "the only supported expectation is 100-continue")
         # An HTTP/1.0 client can't read an interim response (RFC 9110 section 10.1.1).
         head.expects_continue = head.minor_version == 1
 
@@ -97,7 +97,9 @@ def joined(fields: Iterable[Field], singles: Mapping[bytes, str]) -> dict[bytes,
         if key not in values:
             values[key] = field.value
         elif key in singles:
-            raise MalformedMessage(singles[key], f"more than one {field.name.decode('latin-1')} field")
+            raise MalformedMessage(
+                singles[key], f"there is more than one {field.name.decode('latin-1')} field"
+            )
         else:
             values[key] += b", " + field.value
     return values
@@ -122,7 +124,7 @@ def apply_response_framing(head: ResponseHead) -> None:
         head.connection_options, upgrade, persistent = _CONNECTIONS[connection]
         head.keep_alive = persistent[head.minor_version]
     if head.status == _SWITCHING_PROTOCOLS and not (b"upgrade" in by_name and upgrade):
-        raise MalformedMessage("bad_syntax", "a 101 that does not say to what it switches")
+        raise MalformedMessage("bad_syntax", "the 101 response does not name the new protocol")
     if head.status < _OK or head.status in _BODILESS:
         head.length = NO_BODY
     if b"keep-alive" in by_name and (match := _KEEP_ALIVE_TIMEOUT.search(by_name[b"keep-alive"])):
@@ -132,11 +134,11 @@ def apply_response_framing(head: ResponseHead) -> None:
 def _check_chunked(head: RequestHead | ResponseHead, length: bytes | None) -> None:
     """Accept a Transfer-Encoding that is `chunked`, in HTTP/1.1, without a Content-Length."""
     if length is not None:
-        raise MalformedMessage("bad_framing", "Content-Length together with Transfer-Encoding")
+        raise MalformedMessage("bad_framing", "both Content-Length and Transfer-Encoding are present")
     if head.by_name[b"transfer-encoding"].lower() != b"chunked":
-        raise MalformedMessage("bad_framing", "a Transfer-Encoding other than chunked")
+        raise MalformedMessage("bad_framing", "the Transfer-Encoding is not chunked")
     if head.minor_version == 0:
-        raise MalformedMessage("bad_framing", "Transfer-Encoding in HTTP/1.0")
+        raise MalformedMessage("bad_framing", "HTTP/1.0 does not allow Transfer-Encoding")
 
 
 def _read_number(value: bytes) -> int | None:

@@ -146,7 +146,7 @@ class _HeadParser(ABC, Generic[HeadT, LineT]):
         self._execute(head[buffered:end], head)
         sink = self._sink
         if not sink.complete:
-            raise MalformedMessage("bad_syntax", "the head does not end where its empty line stands")
+            raise MalformedMessage("bad_syntax", "the head does not end at its empty line")
         if len(sink.fields) > self._max_fields:
             raise MalformedMessage("head_too_large", f"the head has more than {self._max_fields} fields")
         self._buffer = b""
@@ -169,7 +169,7 @@ class _HeadParser(ABC, Generic[HeadT, LineT]):
     def _bad_method(head: bytes) -> MalformedMessage:
         word = head.partition(b"\r\n")[0].partition(b" ")[0]
         if word and _TOKEN.issuperset(word):
-            return MalformedMessage("unknown_method", "the method is not known")
+            return MalformedMessage("unknown_method", "the method is unknown")
         return MalformedMessage("bad_syntax", "the method is not a token")
 
     @abstractmethod
@@ -199,15 +199,17 @@ class RequestParser(_HeadParser[RequestHead, RequestLine]):
     def _first_line(self, line: bytes) -> RequestLine:
         parts = line.split(b" ")
         if len(parts) != 3:  # noqa: PLR2004 - method, target, version (RFC 9112 section 3)
-            raise MalformedMessage("bad_syntax", "the request line is not method, target and version")
+            raise MalformedMessage(
+                "bad_syntax", "the request line must consist of method, target and version"
+            )
         method, target, version = parts
         minor_version = _VERSIONS.get(version)
         if minor_version is None:
             if version.startswith(b"HTTP/"):
-                raise MalformedMessage("unknown_version", "only HTTP/1.1 and HTTP/1.0 are spoken here")
+                raise MalformedMessage("unknown_version", "only HTTP/1.1 and HTTP/1.0 are supported")
             raise MalformedMessage("bad_syntax", "the request line names another protocol")
         if method not in _METHODS:
-            raise MalformedMessage("unknown_method", "the method is not known")
+            raise MalformedMessage("unknown_method", "the method is unknown")
         return RequestLine(method, target, minor_version, path_of(target))
 
     def _build(self, start: RequestLine, fields: list[Field]) -> RequestHead:
@@ -234,11 +236,11 @@ class ResponseParser(_HeadParser[ResponseHead, StatusLine]):
         status, _, reason = rest.partition(b" ")
         minor_version = _VERSIONS.get(version)
         if minor_version is None or len(status) != 3 or not status.isdigit():  # noqa: PLR2004 - three digits
-            raise MalformedMessage("bad_syntax", "the status line is not that of HTTP/1.1 or HTTP/1.0")
+            raise MalformedMessage("bad_syntax", "the status line is not valid in HTTP/1.1 or HTTP/1.0")
         if status.startswith(b"0"):
             raise MalformedMessage("bad_syntax", "the status is below 100")
         if not _REASON.match(reason):
-            raise MalformedMessage("bad_syntax", "the reason phrase holds control bytes")
+            raise MalformedMessage("bad_syntax", "the reason phrase contains control bytes")
         return StatusLine(int(status), reason, minor_version)
 
     def _build(self, start: StatusLine, fields: list[Field]) -> ResponseHead:

@@ -75,164 +75,248 @@ class Group(_Frozen):
 
 
 class UpstreamSettings(Group):
-    """Connections to the API."""
+    """How the proxy connects to the API."""
 
-    max_connections: Count = Field(100, description="Connections to the API at most")
+    max_connections: Count = Field(100, description="The maximum number of connections to the API.")
     queue_limit: Annotated[int, Field(ge=0)] = Field(
-        1000, description="Requests that may wait for a connection; more get 503"
+        1000,
+        description="The maximum number of requests that may wait for a connection. Further requests are "
+        "answered with 503.",
     )
-    queue_timeout: Timeout = Field(5, description="Seconds a request waits for a free connection, then 503")
-    idle_timeout: Timeout = Field(55, description="Seconds after which an idle connection is closed")
-    max_age: Timeout = Field(1800, description="Seconds after which a connection is not used again")
+    queue_timeout: Timeout = Field(
+        5,
+        description="How many seconds a request may wait for a free connection before it is answered with "
+        "503.",
+    )
+    idle_timeout: Timeout = Field(
+        55, description="How many seconds a connection may be idle before it is closed."
+    )
+    max_age: Timeout = Field(
+        1800, description="The age in seconds at which a connection is no longer used for further requests."
+    )
     warm_connections: Annotated[int, Field(ge=0, le=100)] = Field(
-        1, description="Idle connections kept ready, TLS done; 0 turns it off"
+        1, description="How many idle connections are kept ready, with TLS set up. 0 turns this off."
     )
     warm_for: Seconds = Field(
-        3600, description="Seconds after the last request for which they are kept ready"
+        3600, description="For how many seconds after the last request idle connections are kept ready."
     )
-    connect_timeout: Timeout = Field(5, description="Seconds for TCP and TLS together, then 504")
+    connect_timeout: Timeout = Field(
+        5,
+        description="How many seconds TCP and TLS together may take before the request is answered with 504.",
+    )
     response_timeout: Timeout = Field(
-        60, description="Seconds from a request's end to the answer's head, then 504"
+        60,
+        description="How many seconds may pass from the end of a request to the head of the response before "
+        "the request is answered with 504.",
     )
     idle_stream_timeout: Timeout = Field(
-        60, description="Seconds without a byte of a body after which it is cut"
+        60, description="How many seconds may pass without a byte of a body before the transfer is cut."
     )
     ca_file: Path | None = Field(
-        None, description="PEM file of the authorities to trust instead of the system's"
+        None, description="The PEM file with the certificate authorities to trust instead of the system's."
     )
-    client_cert: Path | None = Field(None, description="PEM file of the certificate to present to the API")
-    client_key: Path | None = Field(None, description="PEM file of its private key, where it is another")
+    client_cert: Path | None = Field(
+        None, description="The PEM file with the certificate that the proxy presents to the API."
+    )
+    client_key: Path | None = Field(
+        None,
+        description="The PEM file with the private key of that certificate, if the key is in a separate "
+        "file.",
+    )
 
 
 class ListenTlsSettings(Group):
-    """TLS with clients, on the TCP addresses of `listen`; Unix sockets stay plain."""
+    """TLS with clients on the TCP addresses of `listen`. Unix sockets do not use TLS."""
 
     cert: Path | None = Field(
         None,
-        description="PEM file of the certificate, with its chain, for TLS on the TCP addresses of "
-        "BITS_LISTEN; watched for changes",
+        description="The PEM file with the certificate and its chain for TLS on the TCP addresses of "
+        "BITS_LISTEN. The proxy watches it for changes.",
     )
-    key: Path | None = Field(None, description="PEM file of its private key; watched too")
+    key: Path | None = Field(
+        None,
+        description="The PEM file with the private key of that certificate. The proxy watches it for "
+        "changes.",
+    )
     client_ca: Path | None = Field(
         None,
-        description="PEM file of the authorities whose certificates clients must present; watched too; "
-        "unset: they need none",
+        description="The PEM file with the certificate authorities, one of which must have signed a "
+        "client's certificate. The proxy watches it for changes. If unset, clients need no certificate.",
     )
 
 
 class LimitSettings(Group):
-    """What clients may use."""
+    """Limits on what clients may use."""
 
-    max_connections: Count = Field(1000, description="Client connections at most; more wait to be accepted")
-    request_line: Annotated[int, Field(ge=128)] = Field(8192, description="Bytes of a request line, else 414")
-    head: Annotated[int, Field(ge=256)] = Field(32_768, description="Bytes of a request's head, else 431")
-    fields: Count = Field(100, description="Header fields of a request, else 431")
-    head_timeout: Timeout = Field(10, description="Seconds from a head's first byte to its end, else 408")
-    keepalive_timeout: Timeout = Field(75, description="Seconds after which an idle client is disconnected")
-    replay_body: Bytes = Field(
-        65_536, description="Bytes of a request's body that are held for sending it again"
+    max_connections: Count = Field(
+        1000, description="The maximum number of client connections. Further connections wait to be accepted."
     )
-    replay_total: Bytes = Field(16_777_216, description="Bytes of all bodies that are held for that")
+    request_line: Annotated[int, Field(ge=128)] = Field(
+        8192,
+        description="The maximum size of a request line in bytes. A request with a longer one is answered "
+        "with 414.",
+    )
+    head: Annotated[int, Field(ge=256)] = Field(
+        32_768,
+        description="The maximum size of a request's head in bytes. A request with a larger one is answered "
+        "with 431.",
+    )
+    fields: Count = Field(
+        100,
+        description="The maximum number of header fields in a request. A request with more is answered with "
+        "431.",
+    )
+    head_timeout: Timeout = Field(
+        10,
+        description="How many seconds a request's head may take from its first byte to its end before the "
+        "request is answered with 408.",
+    )
+    keepalive_timeout: Timeout = Field(
+        75, description="How many seconds a client connection may be idle before it is closed."
+    )
+    replay_body: Bytes = Field(
+        65_536,
+        description="The maximum size in bytes of a request body that the proxy holds so that it can send "
+        "the request again.",
+    )
+    replay_total: Bytes = Field(
+        16_777_216,
+        description="The maximum size in bytes of all the request bodies together that the proxy holds for "
+        "this purpose.",
+    )
 
 
 class EmulatorSettings(Group):
-    """The Bits API emulator of `demo` and `emulator`."""
+    """The Bits API emulator that the commands `demo` and `emulator` run."""
 
     listen: Address = Field(
-        TcpAddress("127.0.0.1", 8090), description="Where the emulator listens, host:port"
+        TcpAddress("127.0.0.1", 8090), description="The address on which the emulator listens, as host:port."
     )
     token_lifetime: Annotated[float, Field(gt=0, le=86_400)] = Field(
-        3600, description="Seconds that its tokens live"
+        3600, description="How many seconds the emulator's tokens live."
     )
-    client_id: str = Field("bits-demo", min_length=1, description="The client id it knows")
-    client_secret: SecretStr = Field(SecretStr("bits-demo-secret"), description="The client secret it knows")
-    token_delay: Seconds = Field(0, description="Seconds that its token endpoint takes")
-    latency: Seconds = Field(0, description="Seconds that its other calls take")
+    client_id: str = Field("bits-demo", min_length=1, description="The client id that the emulator accepts.")
+    client_secret: SecretStr = Field(
+        SecretStr("bits-demo-secret"), description="The client secret that the emulator accepts."
+    )
+    token_delay: Seconds = Field(
+        0, description="How many seconds the emulator's token endpoint takes to respond."
+    )
+    latency: Seconds = Field(0, description="How many seconds the emulator takes to respond to other calls.")
 
 
 class Settings(_Frozen):
-    """All settings. Unknown keys are faults; secrets are masked wherever this is shown."""
+    """All settings. An unknown key is an error. Secrets are masked wherever the settings are shown."""
 
-    client_id: str | None = Field(None, description="The client id that Bits gave you")
-    client_secret: SecretStr | None = Field(None, description="The client secret that Bits gave you")
+    client_id: str | None = Field(None, description="The client id that Bits gave you.")
+    client_secret: SecretStr | None = Field(None, description="The client secret that Bits gave you.")
     client_id_file: Path | None = Field(
-        None, description="File that holds the client id; watched for changes"
+        None, description="The file that contains the client id. The proxy watches it for changes."
     )
     client_secret_file: Path | None = Field(
-        None, description="File that holds the client secret; watched too"
+        None, description="The file that contains the client secret. The proxy watches it for changes."
     )
     credentials_dir: Path | None = Field(
-        None, description="Directory with the files client_id and client_secret, as a mounted Secret; watched"
+        None,
+        description="The directory that contains the files client_id and client_secret, such as a mounted "
+        "Secret. The proxy watches it for changes.",
     )
-    api_url: Origin = Field(DEFAULT_API, description="Origin of the Bits API")
-    token_url: Url | None = Field(None, description="The token endpoint; unset: /v1/oauth2/token at the API")
+    api_url: Origin = Field(DEFAULT_API, description="The origin of the Bits API.")
+    token_url: Url | None = Field(
+        None, description="The URL of the token endpoint. If unset, it is /v1/oauth2/token at the API."
+    )
     https_proxy: EgressProxyUrl | None = Field(
-        None, description="URL of the http proxy that leads to the API; unset: HTTPS_PROXY's value"
+        None,
+        description="The URL of the http egress proxy through which the API is reached. If unset, the value "
+        "of HTTPS_PROXY is used.",
     )
     no_proxy: str | None = Field(
-        None, description="Hosts that are reached without it, comma-separated; unset: NO_PROXY's value"
+        None,
+        description="The hosts that are reached without the egress proxy, comma-separated. If unset, the "
+        "value of NO_PROXY is used.",
     )
-    scope: str | None = Field(None, description="Scope to ask for, space-separated; unset: what Bits grants")
+    scope: str | None = Field(
+        None, description="The scope to request, space-separated. If unset, no scope is requested."
+    )
     allow_insecure_http: bool = Field(
         default=False,
-        description="Whether the API may be plain http on another machine; secrets travel readable",
+        description="Whether the API may be on another machine and use plain http. Secrets then cross the "
+        "network unencrypted.",
     )
     listen: Addresses | None = Field(
         None,
-        description="Where clients call, host:port or unix:/path, comma-separated; "
-        "unset: 127.0.0.1:8080 and, where there is IPv6, [::1]:8080",
+        description="The addresses that clients call, as host:port or unix:/path, comma-separated. If "
+        "unset, they are 127.0.0.1:8080 and, where IPv6 is available, [::1]:8080.",
     )
-    socket_mode: Mode = Field(0o600, description="Permissions of Unix sockets, octal")
+    socket_mode: Mode = Field(0o600, description="The permissions of Unix sockets, in octal.")
     admin_listen: Addresses = Field(
         (TcpAddress("127.0.0.1", 9090),),
-        description="Where probes, metrics and status are, as in BITS_LISTEN",
+        description="The addresses of the probes, the metrics and the status, written as in BITS_LISTEN.",
     )
-    log_level: LogLevel = Field("info", description="The least level that is logged")
+    log_level: LogLevel = Field("info", description="The lowest level that is logged.")
     log_format: Literal["json", "console"] | None = Field(
-        None, description="How log lines look (unset: console on a terminal, else json)"
+        None,
+        description="The format of log lines. If unset, it is console on a terminal and json everywhere "
+        "else.",
     )
-    access_log: Literal["all", "errors", "off"] = Field("errors", description="Which requests are logged")
+    access_log: Literal["all", "errors", "off"] = Field("errors", description="Which requests are logged.")
     inspect: bool = Field(
         default=False,
-        description="Whether the admin page shows headers and bodies, masked; on loopback only",
+        description="Whether the admin page shows headers and bodies, masked. This is possible on loopback "
+        "only.",
     )
     inspect_mask: Texts = Field(
         KYC_WORDS,
-        description="What is masked there, besides credentials: all whose name contains one of these",
+        description="Words, comma-separated. In addition to credentials, the admin page masks every value "
+        "whose name contains one of them.",
     )
-    token_wait: Timeout = Field(5, description="Seconds a request waits for a token, then 503")
+    token_wait: Timeout = Field(
+        5, description="How many seconds a request may wait for a token before it is answered with 503."
+    )
     client_authorization: Literal["replace", "keep", "reject"] = Field(
-        "replace", description="What becomes of an Authorization that the client brings"
+        "replace", description="What happens to an Authorization field that the client sends."
     )
     forwarded_headers: bool = Field(
-        default=False, description="Whether the API is told of the client (X-Forwarded-For)"
+        default=False, description="Whether the proxy tells the API about the client (X-Forwarded-For)."
     )
     allow: Rules = Field(
-        (), description="What may be called, METHOD /path with * for any text, comma-separated; unset: all"
+        (),
+        description="The calls that are allowed, as METHOD /path with * for any text, comma-separated. If "
+        "unset, all calls are allowed.",
     )
     safe_operations: Texts = Field(
         ("*.get", "*.list"),
-        description="Operations that change nothing and may be sent again, comma-separated",
+        description="The operations that change nothing and may be sent again, comma-separated.",
     )
     allowed_hosts: Texts | None = Field(
         None,
-        description="Host names that clients may call it by; unset: loopback names on loopback, else any",
+        description="The host names by which clients may call the proxy, comma-separated. If unset, "
+        "loopback addresses accept only loopback names, and all other addresses accept any name.",
     )
     allowed_origins: Origins = Field(
-        (), description="Origins of web pages that may call, comma-separated; unset: none"
+        (),
+        description="The origins of the web pages that may call the proxy, comma-separated. If unset, no "
+        "web page may.",
     )
     max_body_bytes: Annotated[int | None, Field(ge=0)] = Field(
-        None, description="Bytes of a request's body at most, else 413; unset: no limit"
+        None,
+        description="The maximum size of a request body in bytes. A request with a larger one is answered "
+        "with 413. If unset, there is no limit.",
     )
-    drain_delay: Seconds = Field(0, description="Seconds to accept connections still after SIGTERM")
-    drain_timeout: Seconds = Field(25, description="Seconds for requests in flight to end after that")
-    startup_grace: Seconds = Field(30, description="Seconds that /startupz waits for the first token")
+    drain_delay: Seconds = Field(
+        0, description="For how many seconds after SIGTERM the proxy still accepts connections."
+    )
+    drain_timeout: Seconds = Field(
+        25, description="How many seconds requests in flight have to finish after BITS_DRAIN_DELAY."
+    )
+    startup_grace: Seconds = Field(30, description="How many seconds /startupz waits for the first token.")
     allow_core_dumps: bool = Field(
-        default=False, description="Whether a crash may write memory, and so the secret, to a file"
+        default=False,
+        description="Whether a crash may write the process's memory, and thus the secret, to a file.",
     )
     allow_debuggers: bool = Field(
         default=False,
-        description="Whether the same user's other processes may read its memory and environment",
+        description="Whether other processes of the same user may read the proxy's memory and environment.",
     )
     listen_tls: ListenTlsSettings = ListenTlsSettings()
     upstream: UpstreamSettings = UpstreamSettings()
@@ -246,7 +330,7 @@ class Settings(_Frozen):
 
     @property
     def userinfo_url(self) -> str:
-        """The endpoint that names a token's owner. It is outside /v1, as documented."""
+        """Where the API names the owner of a token; outside of /v1, as documented."""
         return f"{self.api_url}/oauth2/userinfo"
 
     def proxy_for(self, url: str) -> str | None:

@@ -74,14 +74,14 @@ def effective(loaded: Loaded, *, only: Collection[str] | None = None) -> list[Ef
 
 def as_env() -> str:
     """Return a .env file that names every setting with its default, commented out."""
-    text = "# Settings of bits-auth-proxy. Take the # before a variable away to set it.\n"
+    text = "# Settings of bits-auth-proxy. To set one, remove the # in front of its variable.\n"
     group = ""
     for field in fields():
         own = field.name.rpartition(".")[0]
         if own != group:
             group = own
             text += f"\n\n# {_group(own).__doc__}\n"
-        text += f"\n# {field.description}.\n#{field.variable}={field.default}\n"
+        text += f"\n# {field.description}\n#{field.variable}={field.default}\n"
     return text.rstrip("\n")
 
 
@@ -109,7 +109,7 @@ def _group(name: str) -> Any:
 
 def as_markdown_table() -> str:
     """Return a table for the documentation."""
-    rows = ["| variable | default | what |", "| --- | --- | --- |"]
+    rows = ["| variable | default | description |", "| --- | --- | --- |"]
     rows += [
         f"| `{field.variable}` | {f'`{field.default}`' if field.default else ''} | {field.description} |"
         for field in fields()
@@ -126,7 +126,7 @@ def _default(field: SettingField) -> str:
 def _description(field: SettingField) -> str:
     words = [each for part in _parts(field.info.annotation) for each in get_args(part)]
     choices = ", ".join(each for each in words if isinstance(each, str))
-    return f"{field.info.description}: {choices}" if choices else str(field.info.description)
+    return f"{field.info.description} One of {choices}." if choices else str(field.info.description)
 
 
 def _parts(annotation: Any) -> list[Any]:

@@ -15,167 +15,185 @@ class Event(NamedTuple):
     fields: Mapping[str, str] = {}
 
 
-_SECONDS: Final = "how long it took"
+_SECONDS: Final = "how many seconds it took"
 
 # Requests.
 REQUEST: Final = Event(
     "request",
     ("info", "warning"),
-    "A request has ended. A warning where the status is 5xx or the proxy met a problem. "
-    "`BITS_ACCESS_LOG` says which requests are logged.",
+    "A request has ended. The level is warning if the status is 5xx or the proxy met a problem. "
+    "`BITS_ACCESS_LOG` decides which requests are logged.",
     {
-        "request_id": "X-Request-ID, the client's or a new one",
+        "request_id": "the X-Request-ID that the client sent, or a new one",
         "operation": "the last segment of the path, such as applications.create, or other",
-        "method": "of HTTP",
-        "status": "sent to the client; 499 if it left before there was one",
-        "seconds": "from the request's head to the end of the response",
-        "upstream_seconds": "from sending the head to the API's final head; null if there was none",
-        "token_wait_seconds": "how long it waited for a token",
-        "request_bytes": "of content",
-        "response_bytes": "of content",
-        "problem": "the problem's code, where the end was not the API's answer",
-        "trace_id": "of a valid traceparent",
+        "method": "the HTTP method",
+        "status": "the status sent to the client, or 499 if the client left before there was one",
+        "seconds": "how many seconds passed from the request's head to the end of the response",
+        "upstream_seconds": "how many seconds passed from sending the head to the head of the API's final "
+        "response, or null if there was none",
+        "token_wait_seconds": "how many seconds the request waited for a token",
+        "request_bytes": "the size of the request's content",
+        "response_bytes": "the size of the response's content",
+        "problem": "the problem's code, if the request did not end with the API's response",
+        "trace_id": "the trace id of a valid traceparent",
     },
 )
 REQUEST_REJECTED: Final = Event(
     "request_rejected",
     ("info",),
-    "A request was refused as the client's fault.",
+    "The proxy rejected a request because the client was at fault.",
     {
-        "request_id": "as in the answer",
+        "request_id": "the X-Request-ID of the response",
         "reason": "the problem's code",
-        "peer": "the client's address, or unix",
+        "peer": "the client's address, or unix for a Unix socket",
     },
 )
 
 HANDSHAKE_FAILED: Final = Event(
     "tls_handshake_failed",
     ("info",),
-    "A client's TLS handshake failed, so there was no request.",
-    {"detail": "why, in OpenSSL's words", "peer": "the client's address"},
+    "The TLS handshake with a client failed, so there was no request.",
+    {"detail": "the reason, usually in OpenSSL's words", "peer": "the client's address"},
 )
 
 # The way to the API.
 CONNECT_FAILED: Final = Event(
     "upstream_connect_failed",
     ("warning",),
-    "No connection to the API could be made.",
-    {"outcome": "the problem's code", "detail": "what the system says", "seconds": _SECONDS},
+    "The proxy could not connect to the API.",
+    {"outcome": "the problem's code", "detail": "the reason that the system reported", "seconds": _SECONDS},
 )
 
 # The token.
 TOKEN_REFRESHED: Final = Event(
     "token_refreshed",
     ("info",),
-    "There is a new token.",
+    "The proxy has obtained a new token.",
     {
-        "reason": "why it was asked for",
-        "fingerprint": "of the token: the first 8 hex digits of its SHA-256",
-        "lifetime": "in seconds, as granted",
-        "scope": "as granted",
+        "reason": "why the token was requested",
+        "fingerprint": "the first 8 hex digits of the token's SHA-256",
+        "lifetime": "the granted lifetime in seconds",
+        "scope": "the granted scope",
         "seconds": _SECONDS,
     },
 )
 TOKEN_REFRESH_FAILED: Final = Event(
     "token_refresh_failed",
     ("warning", "error"),
-    "A token request failed. An error if the credentials were refused or no valid token is in hand.",
+    "A token request failed. The level is error if the request was denied or there is no valid token.",
     {
-        "reason": "why a token was asked for",
-        "kind": "what failed, as in token_refresh_failures_total",
-        "detail": "what the endpoint or the system says",
+        "reason": "why a token was requested",
+        "kind": "the kind of failure, as in token_refresh_failures_total",
+        "detail": "the reason that the token endpoint or the system reported",
         "seconds": _SECONDS,
-        "failures": "how many in a row",
-        "token": "the state of the token in hand",
+        "failures": "the number of failures in a row",
+        "token": "the state of the current token",
     },
 )
 TOKEN_UNAUTHORIZED: Final = Event(
     "token_refused",
     ("warning",),
-    "The API answered 401 to the token in hand. Another one is asked for.",
-    {"fingerprint": "of the token"},
+    "The API answered the current token with 401. The proxy requests another token.",
+    {"fingerprint": "the token's fingerprint"},
 )
 LIFETIME_ASSUMED: Final = Event(
     "token_lifetime_assumed",
     ("warning",),
     "The token endpoint did not say how long the token lives.",
-    {"lifetime": "what is assumed, in seconds"},
+    {"lifetime": "the assumed lifetime in seconds"},
 )
 
 # Credentials.
 CREDENTIALS_CHANGED: Final = Event(
-    "credentials_changed", ("info",), "The credential files hold another pair. It is tried at once."
+    "credentials_changed",
+    ("info",),
+    "The credential files contain another pair. The proxy tries it immediately.",
 )
 CREDENTIALS_UNREADABLE: Final = Event(
     "credentials_unreadable",
     ("warning",),
-    "A credential file is missing, empty or not readable. What was read before stays in use. "
-    "Told once, until all can be read again.",
+    "A credential file is missing, empty or unreadable. The pair that was read before stays in use. "
+    "This is logged once, until all files can be read again.",
     {"detail": "which, and why"},
 )
 CREDENTIALS_EXPOSED: Final = Event(
     "credentials_readable_by_others",
     ("warning",),
-    "Any user of this machine may read the secret, or the private key.",
-    {"file": "which holds it"},
+    "Any user of this machine can read the secret or the private key.",
+    {"file": "the file that contains it"},
 )
 
 # The listener's certificate.
 CERTIFICATE_CHANGED: Final = Event(
     "listen_certificate_changed",
     ("info",),
-    "The files of `BITS_LISTEN_TLS__*` have changed. New connections are shown the new certificate.",
+    "The files of `BITS_LISTEN_TLS__*` have changed. New connections get the new certificate.",
 )
 CERTIFICATE_UNUSABLE: Final = Event(
     "listen_certificate_refused",
     ("error",),
-    "These files have changed and can't be used. What was read before stays in use.",
+    "The files of `BITS_LISTEN_TLS__*` have changed and can't be used. The previous ones stay in use.",
     {"detail": "which, and why"},
 )
 
 # The process.
 SETTING_UNKNOWN: Final = Event(
-    "setting_unknown", ("warning",), "A BITS_ variable is no setting.", {"detail": "which, and the nearest"}
+    "setting_unknown",
+    ("warning",),
+    "A variable with the prefix BITS_ is not a setting.",
+    {"detail": "the variable and the nearest setting"},
 )
 INSPECTING: Final = Event(
     "inspecting",
     ("warning",),
-    "`BITS_INSPECT` is on: headers and bodies of the last requests are kept, masked.",
-    {"mask": "words of the names that are masked, besides credentials"},
+    "`BITS_INSPECT` is on: the proxy keeps the headers and bodies of the last requests, masked.",
+    {"mask": "values whose name contains one of these words are masked; credentials always are"},
 )
 STARTED: Final = Event(
     "started",
     ("info",),
-    "The proxy serves.",
+    "The proxy has started to serve.",
     {
-        "version": "of the proxy",
-        "listen": "where clients call",
-        "tls": "whether they must speak TLS on TCP addresses",
-        "admin": "where probes, metrics and status are",
+        "version": "the proxy's version",
+        "listen": "the addresses that clients call",
+        "tls": "whether clients must use TLS on TCP addresses",
+        "admin": "the addresses of the probes, the metrics and the status",
         "api": "the API's origin",
     },
 )
-DRAINING: Final = Event("draining", ("info",), "Shutdown has begun.", {"clients": "that are connected"})
+DRAINING: Final = Event(
+    "draining", ("info",), "Shutdown has begun.", {"clients": "the number of connected clients"}
+)
 STOPPED: Final = Event(
-    "stopped", ("info",), "Shutdown is over.", {"cut": "connections whose request had not ended"}
+    "stopped",
+    ("info",),
+    "Shutdown is complete.",
+    {"cut": "the number of connections that were cut before their request had ended"},
 )
 LOG_LEVEL_CHANGED: Final = Event(
-    "log_level_changed", ("warning",), "An operator changed the log level.", {"before": "", "now": ""}
+    "log_level_changed",
+    ("warning",),
+    "An operator changed the log level.",
+    {"before": "the previous level", "now": "the new level"},
 )
 REPEATS_SUPPRESSED: Final = Event(
     "repeats_suppressed",
     ("warning",),
-    f"More than {BURST} lines of one kind within {WINDOW:g} s: the rest were counted, not written.",
-    {"of": "the event", "kind": "what they had in common", "count": "of lines that were not written"},
+    f"There were more than {BURST} lines of one kind within {WINDOW:g} s. The rest were counted but not "
+    "written.",
+    {"of": "the event", "kind": "what the lines had in common", "count": "the number of lines left out"},
 )
 CRASHED: Final = Event(
     "internal_error",
     ("error",),
-    "An exception where none should be: a bug. The proxy goes on.",
+    "An unexpected exception occurred. This is a bug. The proxy continues to run.",
     {"exception": "the traceback"},
 )
 DIED: Final = Event(
-    "crashed", ("critical",), "An exception ended the process: a bug.", {"exception": "the traceback"}
+    "crashed",
+    ("critical",),
+    "An unexpected exception ended the process. This is a bug.",
+    {"exception": "the traceback"},
 )
 
 EVENTS: Final = tuple(each for each in list(globals().values()) if isinstance(each, Event))
@@ -188,7 +206,7 @@ def as_markdown() -> str:
         levels = " or ".join(f"`{level}`" for level in event.levels)
         rows = [f"### `{event.name}`", "", f"{levels}. {event.meaning}"]
         if event.fields:
-            rows += ["", "| field | what |", "| --- | --- |"]
+            rows += ["", "| field | meaning |", "| --- | --- |"]
             rows += [f"| `{name}` | {meaning} |" for name, meaning in event.fields.items()]
         blocks.append("\n".join(rows))
     return "\n\n".join(blocks)

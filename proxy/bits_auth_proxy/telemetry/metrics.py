@@ -92,18 +92,18 @@ _KINDS: Final[Mapping[str, Any]] = {
 TOKEN_STATE: Final = Family(
     "gauge",
     "token_state",
-    "1 for the state that the token is in, 0 for the others.",
+    "1 for the current state of the token, 0 for all other states.",
     {"state": tuple(each.value for each in TokenState)},
 )
 TOKEN_EXPIRES: Final = Family(
     "gauge",
     "token_expires_timestamp_seconds",
-    "When the token in hand stops being used, safety margin off; absent before the first token.",
+    "When the current token stops being used: its end less the safety margin. Absent before the first token.",
 )
 TOKEN_ISSUED: Final = Family(
     "gauge",
     "token_issued_timestamp_seconds",
-    "When the token in hand was asked for; absent before the first token.",
+    "When the current token was requested. Absent before the first token.",
 )
 TOKEN_NEXT_REFRESH: Final = Family(
     "gauge", "token_next_refresh_timestamp_seconds", "When the next token request is due."
@@ -111,43 +111,43 @@ TOKEN_NEXT_REFRESH: Final = Family(
 TOKEN_REFRESHES: Final = Family(
     "counter",
     "token_refreshes",
-    "Token requests, by how they ended and why they were made.",
+    "Token requests by outcome and reason.",
     {"outcome": ("success", "failure"), "reason": tuple(each.value for each in Reason)},
 )
 TOKEN_REFRESH_FAILURES: Final = Family(
     "counter",
     "token_refresh_failures",
-    "Token requests that failed, by what failed.",
+    "Failed token requests by kind of failure.",
     {"kind": FAILURE_KINDS},
 )
 TOKEN_REFRESH_DURATION: Final = Family(
-    "histogram", "token_refresh_duration_seconds", "How long token requests took, failed ones too."
+    "histogram", "token_refresh_duration_seconds", "Duration of token requests, including failed ones."
 )
 CONSECUTIVE_FAILURES: Final = Family(
     "gauge",
     "token_refresh_consecutive_failures",
-    "Token requests that failed since the last one that did not.",
+    "Failed token requests since the last successful one.",
 )
 CREDENTIALS_DENIED: Final = Family(
     "gauge",
     "token_credentials_refused",
-    "1 while the token endpoint refuses the credentials, three times in a row or more.",
+    "1 once the token endpoint has denied three or more token requests in a row, otherwise 0.",
 )
 CREDENTIALS_CHANGES: Final = Family(
-    "counter", "credentials_changes", "Times that the credential files held another pair."
+    "counter", "credentials_changes", "Changes of the client id or the client secret in the credential files."
 )
 CREDENTIALS_READ_FAILURES: Final = Family(
     "counter",
     "credentials_read_failures",
-    "Looks at the credential files, one in 5 s, that found a file missing, empty or not readable.",
+    "Checks of the credential files, one every 5 s, that found a file missing, empty or unreadable.",
 )
 TOKEN_UNAUTHORIZED: Final = Family(
-    "counter", "token_refused", "Tokens in hand that the API answered with 401 before their time."
+    "counter", "token_refused", "Current tokens that the API answered with 401 before they expired."
 )
 TOKEN_WAIT: Final = Family(
     "histogram",
     "token_wait_duration_seconds",
-    "How long requests waited for a token, of those that had to; some of them got none.",
+    "Time that requests waited for a token: only those that had to wait, including those that got none.",
 )
 
 # Requests.
@@ -160,57 +160,66 @@ REQUESTS: Final = Family(
 REQUEST_DURATION: Final = Family(
     "histogram",
     "request_duration_seconds",
-    "From a request's head to the end of its response, or of its tunnel.",
+    "Time from a request's head to the end of its response or of its tunnel.",
     {"operation": ()},
 )
 UPSTREAM_DURATION: Final = Family(
     "histogram",
     "upstream_duration_seconds",
-    "From sending a request's head to the API's final head.",
+    "Time from sending a request's head to the head of the API's final response.",
     {"operation": ()},
 )
 IN_FLIGHT: Final = Family("gauge", "requests_in_flight", "Requests that are being forwarded.")
 REQUEST_PROBLEMS: Final = Family(
     "counter",
     "request_problems",
-    "Requests accepted for forwarding whose end was not the API's answer, by problem.",
+    "Requests that were accepted for forwarding but did not end with the API's response, by problem.",
     {"problem": problems.FAILURE_CODES},
 )
 REJECTED: Final = Family(
     "counter",
     "rejected_requests",
-    "Requests that the proxy refused as the client's fault, by problem.",
+    "Requests that the proxy rejected because the client was at fault, by reason.",
     {"reason": (*problems.REJECTION_CODES, TLS_HANDSHAKE)},
 )
 RETRIES: Final = Family(
-    "counter", "retries", "Requests sent again.", {"reason": ("token_refused", "connection_lost")}
+    "counter", "retries", "Requests sent again, by reason.", {"reason": ("token_refused", "connection_lost")}
 )
-REQUEST_BYTES: Final = Family("counter", "request_bytes", "Content of requests, in bytes.")
-RESPONSE_BYTES: Final = Family("counter", "response_bytes", "Content of responses, in bytes.")
+REQUEST_BYTES: Final = Family("counter", "request_bytes", "Size of the content of requests, in bytes.")
+RESPONSE_BYTES: Final = Family("counter", "response_bytes", "Size of the content of responses, in bytes.")
 
 # Connections.
-CLIENT_CONNECTIONS: Final = Family("gauge", "client_connections", "Clients that are connected.")
+CLIENT_CONNECTIONS: Final = Family("gauge", "client_connections", "Client connections.")
 CLIENT_LIMIT: Final = Family(
-    "gauge", "client_connections_limit", "Clients that may be connected; more wait to be accepted."
+    "gauge",
+    "client_connections_limit",
+    "Maximum number of client connections. Further connections wait to be accepted.",
 )
 CERTIFICATE_RELOADS: Final = Family(
     "counter",
     "listen_certificate_reloads",
-    "Changes of the listener's certificate files, by whether the new ones could be used.",
+    "Changes of the listener's certificate files, by whether the new files could be used.",
     {"outcome": ("success", "failure")},
 )
 UPSTREAM_CONNECTIONS: Final = Family(
-    "gauge", "upstream_connections", "Connections to the API.", {"state": ("active", "idle", "connecting")}
+    "gauge",
+    "upstream_connections",
+    "Connections to the API by state.",
+    {"state": ("active", "idle", "connecting")},
 )
-UPSTREAM_LIMIT: Final = Family("gauge", "upstream_connections_limit", "Connections to the API at most.")
-QUEUE_LENGTH: Final = Family("gauge", "upstream_queue_length", "Requests that wait for a connection.")
+UPSTREAM_LIMIT: Final = Family(
+    "gauge", "upstream_connections_limit", "Maximum number of connections to the API."
+)
+QUEUE_LENGTH: Final = Family("gauge", "upstream_queue_length", "Requests that are waiting for a connection.")
 QUEUE_LIMIT: Final = Family(
-    "gauge", "upstream_queue_limit", "Requests that may wait for a connection; more get 503."
+    "gauge",
+    "upstream_queue_limit",
+    "Maximum number of requests that may wait for a connection. Further requests get 503.",
 )
 CONNECTS: Final = Family(
     "counter",
     "upstream_connects",
-    "Attempts to connect to the API, by how they ended.",
+    "Attempts to connect to the API by outcome.",
     {
         "outcome": (
             "ok",
@@ -231,18 +240,21 @@ CONNECTS: Final = Family(
 CONNECT_DURATION: Final = Family(
     "histogram",
     "upstream_connect_duration_seconds",
-    "How long it took to connect to the API: DNS, TCP, egress proxy and TLS; failed attempts too.",
+    "Time taken to connect to the API, with DNS, TCP, egress proxy and TLS, including failed attempts.",
 )
 
 # The proxy itself.
 INTERNAL_ERRORS: Final = Family(
-    "counter", "internal_errors", "Exceptions where none should be; each is in the log."
+    "counter", "internal_errors", "Unexpected exceptions. Each one is in the log."
 )
 LOG_SUPPRESSED: Final = Family(
-    "counter", "log_lines_suppressed", "Log lines left out because many like them had come.", {"event": ()}
+    "counter",
+    "log_lines_suppressed",
+    "Log lines that were not written because there were too many similar ones, by event.",
+    {"event": ()},
 )
 BUILD_INFO: Final = Family(
-    "gauge", "build_info", "Always 1; the versions are the labels.", {"version": (), "python": ()}
+    "gauge", "build_info", "Always 1. The labels hold the versions.", {"version": (), "python": ()}
 )
 
 
@@ -269,7 +281,7 @@ def as_json(families: Iterable[Metric]) -> dict[str, Any]:
 
 def as_markdown_table() -> str:
     """Return a table of all metrics, for the documentation."""
-    rows = ["| metric | type | what | labels |", "| --- | --- | --- | --- |"]
+    rows = ["| metric | type | meaning | labels |", "| --- | --- | --- | --- |"]
     for family in FAMILIES:
         name = _PREFIX + family.name + ("_total" if family.kind == "counter" else "")
         labels = "; ".join(

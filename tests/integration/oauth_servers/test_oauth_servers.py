@@ -55,8 +55,8 @@ async def test_a_scope_that_is_not_granted_is_an_error_that_names_it(
         failed = await stand.event("token_refresh_failed")
         # Either server is within its rights: to grant less (RFC 6749 section 3.3), or to refuse (5.2).
         told = {
-            "scope": "asked for scope 'application person', granted 'application': 'person' is missing",
-            "refused": "the answer is 400 invalid_scope",
+            "scope": "requested scope 'application person', granted 'application': 'person' is missing",
+            "refused": "the response is 400 invalid_scope",
         }
         assert failed["detail"] == told[failed["kind"]]
         assert await stand.call_without_token() == 503

@@ -46,7 +46,7 @@ def _plain(schema: dict[str, Any]) -> dict[str, Any]:
 def values_table() -> str:
     """Return the README's table: a row for every value with a comment `# --` above it in values.yaml."""
     text = (CHART / "values.yaml").read_text("utf-8")
-    rows = ["| value | default | what |", "| --- | --- | --- |"]
+    rows = ["| value | default | description |", "| --- | --- | --- |"]
     lines = text.splitlines()
     for path, line, node in _keys(yaml.compose(text), ()):
         above = lines[line - 1].strip()

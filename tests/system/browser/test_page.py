@@ -132,7 +132,7 @@ async def test_all_can_be_done_by_keyboard(browser: Browser) -> None:
         await page.keyboard.press("Tab")
         await expect(page.get_by_role("button", name="Refresh now")).to_be_focused()
         await page.keyboard.press("Enter")
-        await expect(page.locator("#done")).to_have_text("A new token was asked for.")
+        await expect(page.locator("#done")).to_have_text("A new token has been requested.")
         await expect(page.locator("#fingerprint")).not_to_have_text(before)
         await expect(page.locator("#refreshes tr")).to_have_count(2)
         await expect(page.locator("#refreshes tr").first).to_contain_text("requested")
@@ -141,7 +141,7 @@ async def test_all_can_be_done_by_keyboard(browser: Browser) -> None:
         await expect(level).to_be_focused()
         await page.keyboard.press("w")  # arning
         await expect(level).to_have_value("warning")
-        await expect(page.locator("#done")).to_have_text("The log level is warning now.")
+        await expect(page.locator("#done")).to_have_text("The log level is now warning.")
         async with aiohttp.ClientSession(stand.admin) as client, client.get("/log-level") as answer:
             assert await answer.json() == {"level": "warning"}
         # What is done elsewhere shows as well.
@@ -190,7 +190,7 @@ async def test_it_says_when_the_proxy_does_not_answer(browser: Browser) -> None:
         page = await browser.new_page()
         await page.goto(f"{stand.admin}/")
         await expect(page.locator("#connection")).to_have_text("ready")
-    await expect(page.locator("#connection")).to_have_text("no answer, trying again")
+    await expect(page.locator("#connection")).to_have_text("no response, trying again")
 
 
 # Visible texts whose contrast with what is behind them is under 4.5 (WCAG 2.1, 1.4.3).

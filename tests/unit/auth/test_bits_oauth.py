@@ -131,22 +131,37 @@ def test_malformed_answers_say_what_is_wrong_and_show_nothing(members: object, s
 @pytest.mark.parametrize(
     ("status", "members", "kind", "said"),
     [
-        (400, {"error": "unsupported_grant_type"}, "refused", "the answer is 400 unsupported_grant_type"),
-        (401, {"error": "invalid_client"}, "refused", "the answer is 401 invalid_client"),
-        (401, b"", "refused", "the answer is 401"),
-        (400, {"error": "<script>alert(1)</script>"}, "refused", "the answer is 400"),
-        (400, {"error": "echo of s3cr3t"}, "refused", "the answer is 400"),
-        (200, {"error": "invalid_client"}, "refused", "the answer is 200 but says error invalid_client"),
-        (200, {"error": {"code": 1}}, "refused", "the answer is 200 but says error (unreadable)"),
-        (200, {"error": "temporarily_unavailable"}, "server_error", "says error temporarily_unavailable"),
-        (403, b"", "status", "the answer is 403"),
-        (404, b"<html>", "status", "the answer is 404"),
-        (204, b"", "status", "the answer is 204"),
+        (400, {"error": "unsupported_grant_type"}, "refused", "the response is 400 unsupported_grant_type"),
+        (401, {"error": "invalid_client"}, "refused", "the response is 401 invalid_client"),
+        (401, b"", "refused", "the response is 401"),
+        (400, {"error": "<script>alert(1)</script>"}, "refused", "the response is 400"),
+        (400, {"error": "echo of s3cr3t"}, "refused", "the response is 400"),
+        (
+            200,
+            {"error": "invalid_client"},
+            "refused",
+            "the response has status 200 but contains the error invalid_client",
+        ),
+        (
+            200,
+            {"error": {"code": 1}},
+            "refused",
+            "the response has status 200 but contains the error (unreadable)",
+        ),
+        (
+            200,
+            {"error": "temporarily_unavailable"},
+            "server_error",
+            "contains the error temporarily_unavailable",
+        ),
+        (403, b"", "status", "the response is 403"),
+        (404, b"<html>", "status", "the response is 404"),
+        (204, b"", "status", "the response is 204"),
         (301, b"", "redirect", "redirect (301)"),
         (307, b"", "redirect", "redirect (307)"),
         (429, b"", "throttled", "429"),
-        (500, b"", "server_error", "the answer is 500"),
-        (503, b"", "server_error", "the answer is 503"),
+        (500, b"", "server_error", "the response is 500"),
+        (503, b"", "server_error", "the response is 503"),
     ],
 )
 def test_failures_by_kind(status: int, members: object, kind: str, said: str) -> None:
@@ -235,5 +250,5 @@ def test_userinfo() -> None:
     content = json.dumps({"customerId": customer}).encode()
     assert parse_userinfo_answer(EndpointAnswer(200, {}, content), wall=WALL) == customer
     for content in (b"{}", b'{"customerId": 7}', b'{"customerId": "a\\nb"}', b"<html>"):
-        with pytest.raises(TokenRequestError, match="answer"):
+        with pytest.raises(TokenRequestError, match="response"):
             parse_userinfo_answer(EndpointAnswer(200, {}, content), wall=WALL)

@@ -3,10 +3,10 @@
 const POLL = 1000;
 const STATES = {
   fresh: ["good", "valid"],
-  stale: ["warn", "valid, a new one is due"],
-  suspect: ["warn", "valid by the clock, but the API refused it"],
-  expired: ["bad", "requests wait for a new one"],
-  absent: ["bad", "none yet, requests wait for one"],
+  stale: ["warn", "valid, but a new one is due"],
+  suspect: ["warn", "not expired, but the API answered it with 401"],
+  expired: ["bad", "requests are waiting for a new one"],
+  absent: ["bad", "none yet; requests are waiting for one"],
 };
 const CHART_BARS = 100;
 
@@ -78,7 +78,7 @@ function show(activity) {
   badge("connection", reason === "started" ? "ready" : reason, ok ? "good" : "warn");
   const token = activity.token;
   badge("state", token.state, STATES[token.state][0]);
-  set("state-text", token.refresh_in_flight ? "a new one is being asked for" : STATES[token.state][1]);
+  set("state-text", token.refresh_in_flight ? "a new one is being requested" : STATES[token.state][1]);
   set("lifetime", token.lifetime_seconds === null ? "–" : span(token.lifetime_seconds));
   set("scope", token.scope ?? "–");
   set("fingerprint", token.fingerprint ?? "–");
@@ -213,7 +213,7 @@ async function toggleDetail(id, row, button) {
   rows.push(detail);
   row.after(detail);
   const answer = await fetch(`inspected/${encodeURIComponent(id)}`);
-  if (!answer.ok) return wide.replaceChildren("Headers and bodies of this one are no longer kept.");
+  if (!answer.ok) return wide.replaceChildren("The headers and bodies of this request are no longer kept.");
   const { request, response } = await answer.json();
   const messages = element("div", "", "messages");
   messages.append(message("Request", request), message("Response", response));
@@ -223,7 +223,7 @@ async function toggleDetail(id, row, button) {
 function message(title, told) {
   const made = element("div");
   const fields = told?.fields.map(([name, value]) => `${name}: ${value}`) ?? [];
-  const text = told === null ? "none came from the API" : [told.start, ...fields, "", told.body].join("\n");
+  const text = told === null ? "The API sent none." : [told.start, ...fields, "", told.body].join("\n");
   made.append(element("h3", title), element("pre", text.trimEnd()));
   return made;
 }
@@ -233,17 +233,17 @@ function message(title, told) {
 async function act(path, said) {
   try {
     const answer = await fetch(path, { method: "POST", headers: { "X-Requested-With": "page" } });
-    set("done", answer.ok ? said : `Refused: ${await answer.text()}`);
+    set("done", answer.ok ? said : `Rejected: ${await answer.text()}`);
   } catch {
-    set("done", "The proxy does not answer.");
+    set("done", "The proxy does not respond.");
   }
   await look();
 }
 
-at("refresh").addEventListener("click", () => act("refresh", "A new token was asked for."));
+at("refresh").addEventListener("click", () => act("refresh", "A new token has been requested."));
 at("level").addEventListener("change", () => {
   const level = at("level").value;
-  act(`log-level?level=${level}`, `The log level is ${level} now.`);
+  act(`log-level?level=${level}`, `The log level is now ${level}.`);
 });
 at("pause").addEventListener("click", () => {
   paused = !paused;
@@ -259,7 +259,7 @@ async function look() {
     if (!answer.ok) throw new Error(answer.statusText);
     show(await answer.json());
   } catch {
-    badge("connection", "no answer, trying again", "bad");
+    badge("connection", "no response, trying again", "bad");
   }
 }
 
