@@ -50,9 +50,10 @@ def test_the_source_distribution_holds_what_is_needed_to_build_and_test(built: B
     assert set(tree_files(ROOT, "config", "proxy", "docs")) <= files
     assert {"pyproject.toml", "requirements/runtime.lock", "README.md", "CHANGELOG.md", "LICENSE"} <= files
     assert {name.partition("/")[0] for name in files} == {
-        *(".gitignore", "PKG-INFO", "pyproject.toml", "requirements"),
-        *("CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md"),
-        *("config", "docs", "proxy", "tests", "tools"),
+        *(".ci", ".dockerignore", ".github", ".gitignore", ".yamllint", "PKG-INFO", "pyproject.toml"),
+        *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md"),
+        *("Dockerfile", "Makefile", "compose.bits.yaml", "compose.yaml", "requirements"),
+        *("benchmarks", "config", "docs", "examples", "helm", "proxy", "tests", "tools"),
     }
     assert not [name for name in files if "__pycache__" in name or "node_modules" in name]
 

@@ -8,10 +8,8 @@ from grafana_foundation_sdk.builders import prometheus, stat, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common, dashboard
 
-from tests.support.commands import ROOT
 from tools.dashboard.panels import ALERTS, ROWS, Chart, Number, Query
 
-FILE: Final = ROOT / "helm" / "bits-auth-proxy" / "files" / "dashboard.json"
 _SOURCE: Final = dashboard.DataSourceRef(type_val="prometheus", uid="${datasource}")
 _WIDTH: Final = 24
 

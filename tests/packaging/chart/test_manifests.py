@@ -25,7 +25,7 @@ from tests.packaging.chart.engine import (
     one,
     pods,
 )
-from tests.packaging.chart.reference import CHART
+from tools.generate.chart import FILES
 
 OLDEST = "1.29"
 """The Chart's kubeVersion."""
@@ -76,12 +76,11 @@ def test_custom_resources_are_as_their_operators_want_them() -> None:
 
 def test_the_alerts_and_the_dashboard_are_those_of_the_files() -> None:
     found = documents(PROXY, {**REQUIRED, "monitoring": {"prometheusRule": True, "dashboard": True}})
-    files = CHART / "files"
-    assert one(found, "PrometheusRule")["spec"] == yaml.safe_load((files / "alerts.yaml").read_text("utf-8"))
+    assert one(found, "PrometheusRule")["spec"] == yaml.safe_load((FILES / "alerts.yaml").read_text("utf-8"))
     dashboard = one(found, "ConfigMap")
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
     [text] = dashboard["data"].values()
-    assert json.loads(text) == json.loads((files / "dashboard.json").read_text("utf-8"))
+    assert json.loads(text) == json.loads((FILES / "dashboard.json").read_text("utf-8"))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -8,7 +8,7 @@ from helm_python.errors import HelmError
 
 from tests.packaging.chart.cases import REQUIRED, Values, given
 from tests.packaging.chart.engine import EXAMPLE, PROXY, manifests
-from tests.packaging.chart.reference import SCHEMA
+from tools.generate.chart import SCHEMA
 
 REFUSED: list[tuple[str, Any]] = [
     # Missing.

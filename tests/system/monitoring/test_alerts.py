@@ -13,7 +13,7 @@ from tests.support.commands import ROOT
 from tests.support.waiting import HANGS
 from tests.system.monitoring.alert_cases import CASES, Case
 
-FILE = ROOT / "helm" / "bits-auth-proxy" / "files" / "alerts.yaml"
+FILE = ROOT / "config" / "prometheus" / "alerts.yaml"
 RUNBOOKS = ROOT / "docs" / "runbooks"
 RULES: dict[str, dict[str, Any]] = {
     rule["alert"]: rule

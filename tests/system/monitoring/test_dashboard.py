@@ -99,10 +99,6 @@ async def test_every_metric_is_scraped(run: Run) -> None:
         assert await run.prometheus.query(f"bits_proxy_{family.name}{suffix[family.kind]}"), family.name
 
 
-def test_the_file_is_what_the_panels_make() -> None:
-    assert dashboard.FILE.read_text("utf-8") == dashboard.as_json(), "make dashboard"
-
-
 def test_the_panels_fill_the_grid_and_none_lies_on_another() -> None:
     panels: list[dict[str, Any]] = json.loads(dashboard.as_json())["panels"]
     taken: set[tuple[int, int]] = set()
