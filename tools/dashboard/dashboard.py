@@ -1,4 +1,4 @@
-"""The Grafana dashboard as JSON, made of `panels`."""
+"""The Grafana dashboard as JSON, built from `panels`."""
 
 from typing import Final
 
@@ -15,11 +15,11 @@ _WIDTH: Final = 24
 
 
 def as_json() -> str:
-    """Return the dashboard as Grafana imports it."""
+    """Return the dashboard in the format that Grafana imports."""
     board = (
         builders.Dashboard("bits-auth-proxy")
         .uid("bits-auth-proxy")
-        .description("Token, requests, connections and processes of the proxies before the Bits API")
+        .description("Token, requests, connections and processes of the proxies in front of the Bits API")
         .tags(["bits-auth-proxy", "bits"])
         .time("now-3h", "now")
         .refresh("30s")
