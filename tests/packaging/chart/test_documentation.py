@@ -1,4 +1,4 @@
-"""docs/kubernetes.md: its values render, its template is the example's, and what it names exists."""
+"""docs/kubernetes.md: its values render, its template is that of the example, and all names in it exist."""
 
 import re
 import textwrap

@@ -1,4 +1,4 @@
-"""What the chart says of itself is what it does."""
+"""The chart's documentation matches what the chart does."""
 
 import json
 import tempfile
@@ -14,7 +14,7 @@ from tests.packaging.chart.cases import CASES, REQUIRED, given
 from tests.packaging.chart.engine import EXAMPLE, NAMESPACE, PROXY, directory, manifests
 from tools.generate.chart import CHART, SCHEMA, documented_values
 
-# Every value of the table, and another one that is good as well.
+# For every value in the table, another valid value.
 _OTHERS: dict[str, Any] = {
     "mode": "sidecar",
     "image.repository": "registry.example/other",
@@ -59,7 +59,7 @@ _OTHERS: dict[str, Any] = {
 }
 _ENTRY = {"credentials.externalSecret.remoteKey": "apps/bits"}
 _STORE = {**_ENTRY, "credentials.externalSecret.storeName": "vault"}
-# Without which another one changes nothing.
+# A value on the left has an effect only together with those on the right.
 _CONDITIONS: dict[str, dict[str, Any]] = {
     "credentials.externalSecret.storeName": _ENTRY,
     "credentials.externalSecret.storeKind": _STORE,

@@ -1,4 +1,4 @@
-"""For each alert, series at which it fires and series at which it must not."""
+"""For each alert, series for which it fires and series for which it must not."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -9,14 +9,14 @@ _JOB = 'job="bits",namespace="shop"'
 
 
 class Case(NamedTuple):
-    """Series of one sample a minute in promtool's notation, and what holds `minutes` after the first."""
+    """Series with a sample each minute, in promtool's notation, and the alert `minutes` after the first."""
 
     alert: str
     what: str
     series: dict[str, str]
     minutes: int
     summary: str = ""
-    """The summary of the alert that fires; empty: none does."""
+    """The summary of the alert that fires, or empty if none does."""
     labels: Mapping[str, str] = MappingProxyType({"instance": "pod-1:9090", "job": "bits"})
 
 
@@ -45,7 +45,7 @@ def _problems(**values: str) -> dict[str, str]:
 
 
 def _requests(**values: str) -> dict[str, str]:
-    """`s200` and the like → values, from two pods."""
+    """Requests by status (`s200` for 200), from two pods."""
     return {
         f'bits_proxy_requests_total{{instance="{pod}",{_JOB},operation="x",status="{name[1:]}"}}': value
         for name, value in values.items()
@@ -62,7 +62,7 @@ def _connects(**values: str) -> dict[str, str]:
 
 
 def _upstream_seconds(fast: str, slow: str) -> dict[str, str]:
-    """Answers below 0.1 s, and those that took between 5 and 10 s."""
+    """Responses that took less than 0.1 s, and responses that took between 5 and 10 s."""
     name = f'bits_proxy_upstream_duration_seconds_bucket{{instance="pod-1:9090",{_JOB},operation="x"'
     return {
         f'{name},le="0.1"}}': fast,

@@ -1,4 +1,4 @@
-"""The alerts: Prometheus' own tool takes them, each fires when it should and not else, each has a runbook."""
+"""The alerts: promtool accepts them, each fires when it should and only then, and each has a runbook."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ RULES: dict[str, dict[str, Any]] = {
 
 
 def promtool(*arguments: str) -> str:
-    """Run promtool; return what it prints. It must succeed."""
+    """Run promtool, which must succeed; return its output."""
     done = subprocess.run(
         ["promtool", *arguments], capture_output=True, text=True, timeout=HANGS, check=False
     )
