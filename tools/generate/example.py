@@ -38,7 +38,8 @@ def as_toml() -> str:
     blocks.append(_heading("All other settings"))
     blocks += _entries((known[name] for name in known if "." not in name and name not in _COMMON), described)
     for group in dict.fromkeys(name.partition(".")[0] for name in known if "." in name):
-        blocks.append(_heading(f"{Settings.model_fields[group].annotation.__doc__}".rstrip(".")))
+        title, *_ = f"{Settings.model_fields[group].annotation.__doc__}".splitlines()
+        blocks.append(_heading(title.rstrip(".")))
         blocks.append(f"[{group}]\n")
         members = (known[name] for name in known if name.startswith(f"{group}."))
         blocks += _entries(members, described)
