@@ -1,9 +1,9 @@
-# The image of bits-auth-proxy: Python, the locked dependencies and the proxy.
-# Without a shell, a package manager and a compiler; as a user without a name or rights.
+# The image of bits-auth-proxy holds Python, the locked dependencies and the proxy. It has no shell, package
+# manager or compiler, and runs as a user without privileges.
 #
 #   docker build --tag bits-auth-proxy .
 #
-# Any base with glibc, Python 3.11 or newer and its venv module will do:
+# Any Debian base with Python 3.11 or newer and its venv module works:
 #
 #   docker build --build-arg PYTHON_IMAGE=registry.example/python:3.13 .
 
@@ -17,7 +17,8 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 
-# The dependencies first: they change less often than the proxy. Wheels only, so that no code of theirs runs.
+# Dependencies come first, because they change less often than the proxy. Only wheels are installed, so that
+# installing runs no code of the dependencies.
 COPY requirements/runtime.lock requirements/build.lock ./requirements/
 RUN python3 -m venv /opt/build \
     && /opt/build/bin/pip install --quiet --require-hashes --only-binary :all: -r requirements/build.lock \
@@ -42,7 +43,7 @@ LABEL org.opencontainers.image.title="bits-auth-proxy" \
       org.opencontainers.image.revision="${REVISION}"
 
 COPY --from=build /opt/root /
-# The base's own: while commands run, a build may have others mounted over these.
+# Taken from the base itself: while a RUN command runs, the builder may have mounted its own file over this one.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 
 ENV PATH=/opt/bits-auth-proxy/bin \
@@ -51,7 +52,7 @@ ENV PATH=/opt/bits-auth-proxy/bin \
     PYTHONSAFEPATH=1 \
     PYTHONUNBUFFERED=1
 
-# What else is set is what the proxy sets by itself: it listens on loopback, which is all a sidecar needs.
+# All settings keep their defaults: the proxy listens on loopback, which is all that a sidecar needs.
 USER 65532:65532
 EXPOSE 8080 9090
 ENTRYPOINT ["bits-auth-proxy"]

@@ -1,34 +1,34 @@
-# Every verb sets up what it needs; a machine needs make and Python 3.11 or newer.
-# Only hash-checked locks are installed, and again when they change.
+# Each verb sets up what it needs. The machine needs make and Python 3.11 or newer.
+# Everything is installed from hash-checked locks, and again whenever a lock changes.
 
 PYTHON ?= python3
 VENV ?= .venv
-# Passed on to the command behind a verb: make test ARGS="-k refresher -x"
+# Arguments for the command behind a verb: make test ARGS="-k refresher -x"
 ARGS ?=
 
 BIN := $(VENV)/bin
-# Where the tests' authorization server comes from npm.
+# The tests run an authorization server that npm installs here.
 OAUTH_SERVERS := tests/integration/oauth_servers
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lock image containers kubernetes cluster release browser commands differential egress monitoring dashboard fuzz soak simulation bench gate sporadic clean
+.PHONY: help demo test check generate lock image containers kubernetes cluster release browser commands differential egress monitoring dashboard fuzz soak simulation bench gate sporadic clean
 
 help: ## List the verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo '  ARGS="…" is passed on; PYTHON=python3.12 VENV=.venv-3.12 chooses an interpreter and where it is set up.'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo '  ARGS="…" passes arguments on; PYTHON=python3.12 VENV=.venv-3.12 selects an interpreter and its environment.'
 
-demo: $(VENV)/.runtime ## Run the proxy against the embedded Bits API emulator; needs no credentials
+demo: $(VENV)/.runtime ## Run the proxy against the built-in Bits API emulator; needs no credentials
 	@exec $(BIN)/python -m bits_auth_proxy demo $(ARGS)
 
-test: $(VENV)/.dev ## Run all tests, then show which lines and branches they missed
+test: $(VENV)/.dev ## Run all tests that need only Python, then list the lines and branches they missed
 	@$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-check: $(VENV)/.dev ## Lint, format check, types, import contracts, YAML, Dockerfile, schemas
+check: $(VENV)/.dev ## Check lint rules, format, types, import contracts, YAML, Dockerfile and schemas
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -38,7 +38,10 @@ check: $(VENV)/.dev ## Lint, format check, types, import contracts, YAML, Docker
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose*.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
-lock: $(VENV)/.dev ## Lock the dependencies anew; ARGS=--upgrade takes the newest of each
+generate: $(VENV)/.dev ## Write all generated files: config, the chart's copies, tables of the documentation
+	@$(BIN)/python -m tools.generate
+
+lock: $(VENV)/.dev ## Update the locks after pyproject.toml changed; ARGS=--upgrade takes the newest versions
 	$(COMPILE) $(ARGS) pyproject.toml --output-file requirements/runtime.lock
 	$(COMPILE) $(ARGS) --group build --output-file requirements/build.lock
 	$(COMPILE) $(ARGS) --group checkov --output-file tests/system/kubernetes/checkov.lock
@@ -48,63 +51,63 @@ lock: $(VENV)/.dev ## Lock the dependencies anew; ARGS=--upgrade takes the newes
 	$(COMPILE) $(ARGS) --constraint requirements/dev.lock \
 		pyproject.toml --group neighbours --output-file requirements/neighbours.lock
 
-image: $(VENV)/.dev ## Build the image where no image registry is reached: on a base from Debian; needs root and podman
-	@$(BIN)/python -m tools.image.podman build
+image: $(VENV)/.dev ## Build the image without an image registry, on Debian packages; needs root, podman, debootstrap
+	@$(BIN)/python -m tools.image build
 
-containers: $(VENV)/.dev ## Build the image, run it locked down and with compose; needs root, podman, debootstrap, prometheus
+containers: $(VENV)/.dev ## Test the image, locked down and with compose; needs root, podman, debootstrap, prometheus
 	$(BIN)/python -m pytest tests/system/containers $(ARGS)
 
-kubernetes: $(VENV)/.dev $(VENV)/.checkov ## Run the charts' pods, and checkov over what they render; needs what containers needs
+kubernetes: $(VENV)/.dev $(VENV)/.checkov ## Run the pods of the charts, and checkov on the manifests; needs what containers needs
 	$(BIN)/python -m pytest tests/system/kubernetes $(ARGS)
 
-cluster: $(VENV)/.dev ## Kubernetes itself, with the charts in it; needs root, Go 1.26, etcd and what CONTRIBUTING lists
+cluster: $(VENV)/.dev ## Install the charts in a real Kubernetes; needs root, Go 1.26 and what CONTRIBUTING lists
 	$(BIN)/python -m pytest tests/system/cluster $(ARGS)
 
-browser: $(VENV)/.dev ## The admin page in a real browser; needs Chromium. SCREENSHOTS=DIR keeps pictures
+browser: $(VENV)/.dev ## Test the admin page in a real browser; needs Chromium. SCREENSHOTS=DIR keeps pictures
 	$(BIN)/python -m pytest tests/system/browser $(ARGS)
 
-release: $(VENV)/.dev ## Make and check a release of what is committed, in dist/; publishes nothing
+release: $(VENV)/.dev ## Build and check a release of the last commit, in dist/; publishes nothing
 	@$(BIN)/python -m tools.release
 
-commands: $(VENV)/.dev ## Every command of the documentation, in a shell; needs bash and curl
+commands: $(VENV)/.dev ## Run every command of the documentation in a shell; needs bash and curl
 	$(BIN)/python -m pytest tests/system/commands $(ARGS)
 
-differential: $(VENV)/.dev ## The same requests through nginx and through the proxy; needs nginx
+differential: $(VENV)/.dev ## Send the same requests through nginx and through the proxy; needs nginx
 	$(BIN)/python -m pytest tests/system/differential $(ARGS)
 
-egress: $(VENV)/.dev ## The way to the API through a real http proxy; needs tinyproxy
+egress: $(VENV)/.dev ## Reach the API through a real egress proxy; needs tinyproxy
 	$(BIN)/python -m pytest tests/system/egress $(ARGS)
 
-fuzz: $(VENV)/.dev ## Ten minutes of random changes to the bytes of requests and answers; needs Linux
+fuzz: $(VENV)/.dev ## Change the bytes of requests and responses at random for ten minutes; needs Linux
 	@exec $(BIN)/python -m tools.fuzz $(ARGS)
 
-monitoring: $(VENV)/.dev ## Alerts, dashboard and documented queries against a real Prometheus; needs prometheus
+monitoring: $(VENV)/.dev ## Test alerts, dashboard and documented queries in a real Prometheus; needs prometheus
 	$(BIN)/python -m pytest tests/system/monitoring $(ARGS)
 
-dashboard: $(VENV)/.dev ## Write the Grafana dashboard, and draw it from a run of seven minutes; needs prometheus
+dashboard: $(VENV)/.dev ## Draw the Grafana dashboard from a run of seven minutes; needs prometheus
 	@exec $(BIN)/python -m tools.dashboard $(ARGS)
 
-soak: $(VENV)/.dev ## Ten minutes of short tokens, faults and rotations: no answer fails because of the token
+soak: $(VENV)/.dev ## Run short tokens, faults and rotations for ten minutes: no request fails because of a token
 	@exec $(BIN)/python -m tools.soak $(ARGS)
 
-simulation: $(VENV)/.dev ## What 10,000 proxies ask of the token endpoint in two days; ARGS="--chart FILE" draws it
+simulation: $(VENV)/.dev ## Simulate two days of 10,000 proxies at the token endpoint; ARGS="--chart FILE" draws it
 	@exec $(BIN)/python -m tests.simulation $(ARGS)
 
-bench: $(VENV)/.bench ## This proxy beside Envoy, Caddy, nginx and aiohttp, 12 minutes; needs Linux, wrk, nginx, caddy
+bench: $(VENV)/.bench ## Compare with Envoy, Caddy, nginx and aiohttp, 12 minutes; needs Linux, wrk, nginx, caddy
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
-gate: $(VENV)/.dev ## CPU per request must stay within its bounds; needs Linux, wrk and nginx
+gate: $(VENV)/.dev ## Check that CPU per request stays within its bounds; needs Linux, wrk and nginx
 	@exec $(BIN)/python -m benchmarks.gate
 
-sporadic: $(VENV)/.bench ## The first request after ten idle minutes, 40 ms from the API; ARGS="--idle SECONDS"
+sporadic: $(VENV)/.bench ## Time the first request after ten idle minutes, 40 ms from the API; ARGS="--idle SECONDS"
 	@exec $(BIN)/python -m benchmarks.sporadic $(ARGS)
 
-clean: ## Remove all that the other verbs made, the virtual environment included
+clean: ## Remove everything that the other verbs made, including the virtual environment
 	rm -rf $(VENV) build dist fuzz-failures htmlcov .coverage .coverage.* \
 		.hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache $(OAUTH_SERVERS)/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# pip comes last into a new environment: with it, the environment is whole.
+# The venv module installs pip last, so an environment that has pip is complete.
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo 'Python 3.11 or newer is needed, and $(PYTHON) is not. Name one: make PYTHON=/path/to/python3 …' >&2; \
@@ -112,13 +115,15 @@ $(BIN)/pip:
 	@echo 'Setting up $(VENV) …'
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.runtime: requirements/runtime.lock | $(BIN)/pip
-	@$(PIP_INSTALL) --require-hashes --requirement requirements/runtime.lock
+# The proxy with its locked dependencies, and the command bits-auth-proxy. The source is not copied, so that a
+# change to it takes effect immediately.
+$(VENV)/.runtime: requirements/runtime.lock requirements/build.lock pyproject.toml | $(BIN)/pip
+	@$(PIP_INSTALL) --require-hashes --requirement requirements/runtime.lock --requirement requirements/build.lock
+	@$(PIP_INSTALL) --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.lock pyproject.toml $(OAUTH_SERVERS)/package-lock.json $(VENV)/.runtime $(VENV)/.neighbours
+$(VENV)/.dev: requirements/dev.lock $(OAUTH_SERVERS)/package-lock.json $(VENV)/.runtime $(VENV)/.neighbours
 	@$(PIP_INSTALL) --require-hashes --requirement requirements/dev.lock
-	@$(PIP_INSTALL) --no-build-isolation --editable .
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/npm ci --loglevel=error --no-audit --no-fund --ignore-scripts --prefix $(OAUTH_SERVERS)
 	@touch $@
 
@@ -129,7 +134,7 @@ $(VENV)/.neighbours: requirements/neighbours.lock | $(BIN)/pip
 		--require-hashes --requirement requirements/neighbours.lock
 	@touch $@
 
-# Apart, because it pins much of what the rest needs in other versions.
+# An environment of its own, because checkov pins other versions of packages that the rest needs.
 $(VENV)/.checkov: tests/system/kubernetes/checkov.lock | $(BIN)/pip
 	@$(BIN)/python -m venv --clear $(VENV)/checkov
 	@$(VENV)/checkov/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \

@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--regenerate",
         action="store_true",
-        help="write the chart's golden manifests, table and schema of settings anew; review the diff",
+        help="write the golden manifests of the charts; then review the diff",
     )
 
 

@@ -1,4 +1,4 @@
-"""A service that calls the Bits API through its sidecar: it knows an address, no secret and no token."""
+"""A service that calls the Bits API through its sidecar. It knows only the sidecar's address."""
 
 import itertools
 import json
@@ -19,7 +19,7 @@ PAUSE = 2.0
 
 
 def create(origin: str) -> str:
-    """Create an application; return its id, or why there is none."""
+    """Create an application; return a line with its id or with the error."""
     request = urllib.request.Request(
         f"{origin}/v1/applications.create",
         json.dumps(APPLICATION).encode(),
@@ -35,7 +35,7 @@ def create(origin: str) -> str:
 
 
 def main() -> None:
-    """Call now and again until SIGTERM."""
+    """Create applications until SIGTERM or SIGINT."""
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from bits_auth_proxy.forward import problems
 from tests.support.commands import ROOT
 from tests.support.documentation import PAGES, named
 
@@ -40,12 +39,3 @@ def test_the_tests_that_are_named_exist() -> None:
     ]
     assert len(names) >= 20
     assert [name for name in names if name[1] not in functions_in(ROOT / name[0])] == []
-
-
-def test_every_problem_is_documented() -> None:
-    rows = "\n".join(
-        f"| {problem.status} | `{problem.code}` | {problem.title} |"
-        for problem in vars(problems).values()
-        if isinstance(problem, problems.Problem)
-    )
-    assert rows in (ROOT / "docs" / "how-it-works.md").read_text("utf-8")

@@ -1,22 +1,27 @@
-"""Write the Grafana dashboard, and draw it from a run of seven minutes: `make dashboard`."""
+"""Draw the Grafana dashboard from a run of seven minutes: `make dashboard`.
+
+`make generate` writes the dashboard itself.
+"""
 
 import argparse
 import asyncio
+import sys
 from pathlib import Path
 
 from tests.system.monitoring.scenario import running
-from tools.dashboard import dashboard, picture
+from tools.dashboard import picture
 
 
-async def main() -> None:
-    parser = argparse.ArgumentParser(prog="make dashboard", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=420.0, help="how long the run takes; 0: no picture")
-    parser.add_argument("--picture", type=Path, default=Path("docs/dashboard.png"), help="where to draw it")
-    known = parser.parse_args()
-    dashboard.FILE.write_text(dashboard.as_json(), "utf-8")
-    if known.seconds:
-        async with running(known.seconds, every="2s") as run:
-            await picture.draw(known.picture, run)
+async def main() -> int:
+    """Run the scenario, draw what Prometheus recorded, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="make dashboard ARGS=…", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=420.0, help="how long the run takes")
+    parser.add_argument("--picture", type=Path, default=Path("docs/dashboard.png"), help="the file to write")
+    arguments = parser.parse_args()
+    async with running(arguments.seconds, every="2s") as run:
+        await picture.draw(arguments.picture, run)
+    return 0
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

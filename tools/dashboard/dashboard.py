@@ -1,4 +1,4 @@
-"""The Grafana dashboard as JSON, made of `panels`."""
+"""The Grafana dashboard as JSON, built from `panels`."""
 
 from typing import Final
 
@@ -8,20 +8,18 @@ from grafana_foundation_sdk.builders import prometheus, stat, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common, dashboard
 
-from tests.support.commands import ROOT
 from tools.dashboard.panels import ALERTS, ROWS, Chart, Number, Query
 
-FILE: Final = ROOT / "helm" / "bits-auth-proxy" / "files" / "dashboard.json"
 _SOURCE: Final = dashboard.DataSourceRef(type_val="prometheus", uid="${datasource}")
 _WIDTH: Final = 24
 
 
 def as_json() -> str:
-    """Return the dashboard as Grafana imports it."""
+    """Return the dashboard in the format that Grafana imports."""
     board = (
         builders.Dashboard("bits-auth-proxy")
         .uid("bits-auth-proxy")
-        .description("Token, requests, connections and processes of the proxies before the Bits API")
+        .description("Token, requests, connections and processes of the proxies in front of the Bits API")
         .tags(["bits-auth-proxy", "bits"])
         .time("now-3h", "now")
         .refresh("30s")

@@ -1,22 +1,22 @@
-"""What the Grafana dashboard shows: its panels and their PromQL."""
+"""The panels of the Grafana dashboard and their PromQL queries."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
 ALERTS: Final = 'ALERTS{alertname=~"BitsProxy.+",alertstate="firing",job=~"$job"}'
-"""The query of the annotations: alerts that fire, with or without an instance."""
+"""The query for annotations: the firing alerts, with or without an instance."""
 
 
 class Query(NamedTuple):
-    """A PromQL query and how each of its series is called (`{{label}}` stands for a label's value)."""
+    """A PromQL query and the name of each of its series, in which `{{label}}` stands for a label's value."""
 
     expr: str
     legend: str = ""
 
 
 class Number(NamedTuple):
-    """A panel with the present value: yellow from `warn` on, red from `bad` on; below, if `bad` is lower."""
+    """A panel with the present value, yellow from `warn` and red from `bad`; downwards if `bad` is lower."""
 
     title: str
     what: str
@@ -27,7 +27,7 @@ class Number(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """A panel with values over time; `stacked` where their sum means something; `colours` by series."""
+    """A panel with values over time. `stacked`: their sum has a meaning. `colours`: by series."""
 
     title: str
     what: str
@@ -79,15 +79,10 @@ _WITHOUT_TOKEN: Final = 'problem=~"token_unavailable|credentials_refused"'
 
 ROWS: Final[dict[str, Sequence[Panel]]] = {
     "Token": (
-        Number(
-            "Proxies",
-            "The number of proxies that are scraped.",
-            "short",
-            Query(f"count({_bits('build_info')})"),
-        ),
+        Number("Proxies", "Proxies that Prometheus scrapes", "short", Query(f"count({_bits('build_info')})")),
         Number(
             "Token life left",
-            "The lowest value of all proxies, as a share of the token's lifetime.",
+            "The lowest of all proxies, as a share of the token's whole life",
             "percentunit",
             Query(f"min(({_LEFT}) / ({_bits('token_expires_timestamp_seconds')} - {_ISSUED}))"),
             0.18,
@@ -95,31 +90,31 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
         ),
         Number(
             "Without a valid token",
-            "The number of proxies whose calls are waiting or failing now.",
+            "Proxies whose requests wait or fail at the moment",
             "short",
             Query(f"sum({_bits('token_state', _NONE_VALID)})"),
             1,
             1,
         ),
         Number(
-            "Credentials not accepted",
-            "The number of proxies whose client id and secret the token endpoint does not accept.",
+            "Credentials refused",
+            "Proxies whose id and secret the token endpoint denies",
             "short",
             Query(f"sum({_bits('token_credentials_refused')})"),
             1,
             1,
         ),
         Number(
-            "Calls that waited for a token",
-            "The number in the time shown. Some may wait at a start; later, none should.",
+            "Requests that waited for a token",
+            "In the time range shown. A few may wait after a start; later, none should",
             "short",
             Query(_total("token_wait_duration_seconds_count")),
             1,
             100,
         ),
         Number(
-            "Calls failed without a token",
-            "The number in the time shown.",
+            "Requests failed without a token",
+            "In the time range shown",
             "short",
             Query(_total("request_problems_total", _WITHOUT_TOKEN)),
             1,
@@ -127,7 +122,7 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
         ),
         Chart(
             "Token state",
-            "Proxies by the state of their token. Fresh, stale and suspect tokens serve requests.",
+            "Proxies by the state of their token. Fresh, stale and suspect tokens are in use",
             "short",
             [Query(f"sum by (state) ({_bits('token_state')})", "{{state}}")],
             stacked=True,
@@ -141,19 +136,19 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
         ),
         Chart(
             "Token left",
-            "The time until the token stops being used, and until the next token request.",
+            "The time until the token is no longer used, and until the next token request",
             "s",
             [
-                Query(f"min({_LEFT})", "token, shortest"),
-                Query(f"max({_LEFT})", "token, longest"),
+                Query(f"min({_LEFT})", "token, least"),
+                Query(f"max({_LEFT})", "token, most"),
                 Query(
-                    f"min({_bits('token_next_refresh_timestamp_seconds')} - time())", "next request, earliest"
+                    f"min({_bits('token_next_refresh_timestamp_seconds')} - time())", "next request, first"
                 ),
             ],
         ),
         Chart(
             "Token requests",
-            "Token requests by outcome and reason.",
+            "By outcome and reason",
             "cpm",
             [
                 Query(
@@ -164,24 +159,23 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
         ),
         Chart(
             "Failed token requests",
-            "Failed token requests by kind of failure.",
+            "By the kind of failure",
             "cpm",
             [Query(f"60 * {_rate('kind', 'token_refresh_failures_total')} > 0", "{{kind}}")],
             stacked=True,
         ),
         Chart(
             "Token request duration",
-            "The mean over an hour. No call waits for it while the current token is valid.",
+            "The mean over an hour. No request waits for a token request while a valid token is in hand",
             "s",
             [Query(_mean("token_refresh_duration_seconds", "1h"), "mean")],
         ),
         Chart(
-            "Tokens answered with 401, and credentials",
-            "Tokens that the API answered with 401 before they expired, rotations, and failures to read the "
-            "credential files.",
+            "Unauthorized tokens, and credentials",
+            "Tokens that got a 401 before they expired; rotations; failures to read the credential files",
             "cpm",
             [
-                Query(f"60 * {_sum('token_refused_total')}", "401"),
+                Query(f"60 * {_sum('token_refused_total')}", "token refused"),
                 Query(f"60 * {_sum('credentials_changes_total')}", "rotation"),
                 Query(
                     f"60 * {_sum('credentials_read_failures_total')}",
@@ -193,21 +187,21 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
     "Requests": (
         Chart(
             "Requests by operation",
-            "Requests that were accepted for forwarding and have ended.",
+            "Requests that were accepted for forwarding and have ended",
             "reqps",
             [Query(_rate("operation", "requests_total"), "{{operation}}")],
             stacked=True,
         ),
         Chart(
             "Requests by status",
-            "The status sent to the client. 499 means that the client left before.",
+            "The status sent to the client; 499 if the client left before",
             "reqps",
             [Query(_rate("status", "requests_total"), "{{status}}")],
             stacked=True,
         ),
         Chart(
             "Failed requests",
-            "The share of requests that ended with 5xx, and the share that met a problem of the proxy.",
+            "The share of 5xx responses, and the share of the proxy's own errors",
             "percentunit",
             [
                 Query(f"{_sum('requests_total', _SERVER_ERRORS)} / {_sum('requests_total')}", "5xx"),
@@ -219,19 +213,19 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
         ),
         Chart(
             "Latency by operation",
-            "The 95th percentile of the time from a request's head to the end of its response.",
+            "The 95th percentile of the time from a request's head to the end of its response",
             "s",
             [Query(_quantile(0.95, "operation, le", "request_duration_seconds"), "{{operation}}")],
         ),
         Chart(
             "API latency by operation",
-            "The 95th percentile of the time from sending a request's head to the final response's head.",
+            "The 95th percentile of the time from sending the head to the API's final head",
             "s",
             [Query(_quantile(0.95, "operation, le", "upstream_duration_seconds"), "{{operation}}")],
         ),
         Chart(
             "Latency, all operations",
-            "Percentiles of the time from a request's head to the end of its response.",
+            "Percentiles of the time for the whole request",
             "s",
             [
                 Query(_quantile(each, "le", "request_duration_seconds"), f"p{each * 100:g}")
@@ -240,21 +234,21 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
         ),
         Chart(
             "Problems",
-            "Requests that did not end with the API's response.",
+            "Requests that did not end with the API's response",
             "reqps",
             [Query(f"{_rate('problem', 'request_problems_total')} > 0", "{{problem}}")],
             stacked=True,
         ),
         Chart(
             "Rejected requests",
-            "Requests that were rejected because the client was at fault. They did not reach the API.",
+            "Requests rejected as the client's fault. They did not reach the API",
             "reqps",
             [Query(f"{_rate('reason', 'rejected_requests_total')} > 0", "{{reason}}")],
             stacked=True,
         ),
         Chart(
             "Content",
-            "The rate of request and response content.",
+            "The content of requests and responses",
             "Bps",
             [
                 Query(_sum("request_bytes_total"), "requests"),
@@ -265,7 +259,7 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
     "Connections and saturation": (
         Chart(
             "Connections to the API",
-            "Connections by state.",
+            "By state",
             "short",
             [
                 Query(f"sum by (state) ({_bits('upstream_connections')})", "{{state}}"),
@@ -273,26 +267,26 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
         ),
         Chart(
             "Attempts to connect",
-            "Attempts by outcome.",
+            "By outcome",
             "cpm",
             [Query(f"60 * {_rate('outcome', 'upstream_connects_total')} > 0", "{{outcome}}")],
             stacked=True,
         ),
         Chart(
             "Time to connect",
-            "The mean over an hour, with DNS, TCP and TLS.",
+            "The mean time for DNS, TCP and TLS, over an hour",
             "s",
             [Query(_mean("upstream_connect_duration_seconds", "1h"), "mean")],
         ),
         Chart(
-            "Requests sent again",
-            "Requests sent again, by reason.",
+            "Retries",
+            "Requests that the proxy sent again, by reason",
             "reqps",
             [Query(_rate("reason", "retries_total"), "{{reason}}")],
         ),
         Chart(
             "In flight and queued",
-            "Requests that are being forwarded, and requests that are waiting for a connection.",
+            "Requests being forwarded, and requests that are waiting for a connection",
             "short",
             [
                 Query(f"sum({_bits('requests_in_flight')})", "in flight"),
@@ -300,8 +294,8 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
             ],
         ),
         Chart(
-            "Closest to a limit",
-            "The highest share in use of any proxy: connections to the API, queue, client connections.",
+            "Nearest to its limit",
+            "The proxy closest to a limit: connections to the API, the queue, client connections",
             "percentunit",
             [
                 Query(
@@ -317,31 +311,31 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
     "Process": (
         Chart(
             "CPU",
-            "The share of the one core that a proxy can use.",
+            "The share of the one core that a proxy can use",
             "percentunit",
             [Query(f"rate({_of('process_cpu_seconds_total')}[$__rate_interval])", "{{instance}}")],
         ),
         Chart(
             "Memory",
-            "Resident memory.",
+            "Resident memory",
             "bytes",
             [Query(_of("process_resident_memory_bytes"), "{{instance}}")],
         ),
         Chart(
             "File descriptors",
-            "Open file descriptors.",
+            "Open file descriptors",
             "short",
             [Query(_of("process_open_fds"), "{{instance}}")],
         ),
         Chart(
             "Uptime",
-            "A drop to 0 is a restart.",
+            "A drop to 0 is a restart",
             "s",
             [Query(f"time() - {_of('process_start_time_seconds')}", "{{instance}}")],
         ),
         Chart(
             "Bugs and suppressed log lines",
-            "Internal errors are bugs. Suppressed lines only repeat other lines.",
+            "Internal errors are bugs. Suppressed lines only repeat other lines",
             "cpm",
             [
                 Query(f"60 * {_sum('internal_errors_total')}", "internal errors"),
@@ -350,7 +344,7 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
         ),
         Chart(
             "Versions",
-            "Proxies by version.",
+            "Proxies by version",
             "short",
             [Query(f"sum by (version, python) ({_bits('build_info')})", "{{version}}, Python {{python}}")],
             stacked=True,
@@ -360,7 +354,7 @@ ROWS: Final[dict[str, Sequence[Panel]]] = {
 
 
 def resolved(expr: str, *, job: str, rate_interval: float, seconds: float) -> str:
-    """Return a query with what Grafana puts in for its variables; `seconds` is the time shown."""
+    """Return a query with values for Grafana's variables; `seconds` is the length of the time range shown."""
     for name, value in {
         "$__rate_interval": f"{rate_interval:.0f}s",
         "$__range": f"{seconds:.0f}s",

@@ -1,4 +1,4 @@
-"""The dashboard's panels, drawn from what Prometheus answers to their queries."""
+"""Draws the panels of the dashboard from the results of their queries in Prometheus."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from tools.dashboard.panels import ROWS, Chart, Number, Query, resolved
 _POINTS: Final = 210
 _COLUMNS: Final = 3
 _LEGEND: Final = 8
-"""Series named in a legend at most."""
+"""The largest number of series that a legend names."""
 _UNITS: Final[Mapping[str, str]] = {
     "s": "s",
     "short": "",
@@ -43,7 +43,7 @@ _GOOD, _BAD = "#0b6e4f", "#c8553d"
 
 
 async def draw(path: Path, run: Run) -> None:
-    """Write a PNG."""
+    """Write the picture as a PNG file."""
     heights = [
         height
         for panels in ROWS.values()
@@ -114,7 +114,7 @@ async def _draw_chart(axes: Axes, panel: Chart, run: Run) -> None:
     axes.set_title(_UNITS[panel.unit], loc="right", fontsize=7.5, color=_FAINT)
     axes.set_xlim(0, (run.ended - run.began) / 60)
     axes.autoscale(axis="y")
-    # With room for the legend.
+    # Leave room for the legend.
     axes.set_ylim(0, 1.4 * axes.get_ylim()[1])
     axes.tick_params(labelsize=7, colors=_FAINT, length=2)
     axes.spines[["top", "right"]].set_visible(False)
@@ -132,7 +132,7 @@ async def _draw_chart(axes: Axes, panel: Chart, run: Run) -> None:
 
 
 def _faults(run: Run) -> list[tuple[float, float]]:
-    """Return from when to when, in minutes, the token endpoint was down and the credentials were wrong."""
+    """Return from when to when, in minutes, the token endpoint was down, and the credentials were wrong."""
     length = (run.ended - run.began) / 60
     at = {phase.what: phase.share * length for phase in PHASES}
     return [
@@ -148,5 +148,5 @@ def _now(query: Query, run: Run) -> str:
 
 def _named(query: Query, labels: Mapping[str, str]) -> str:
     name = re.sub(r"\{\{(\w+)\}\}", lambda found: labels[found[1]], query.legend)
-    # The port is another each time.
+    # Each run uses another port.
     return re.sub(r"^127\.0\.0\.1:\d+$", "127.0.0.1:9090", name)

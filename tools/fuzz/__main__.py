@@ -1,8 +1,9 @@
-"""Random changes to the bytes of requests and answers, through the real proxy, in one process.
+"""Send requests and responses with random changes to their bytes through the real proxy, in one process.
 
-`make fuzz` runs 10 minutes. Exit 0 if no exception escaped, no byte of one client's exchange reached another,
-no token reached a client, nothing reached the API but valid requests with the proxy's own credentials, memory
-stayed bounded, and nothing was left at the end. What a failure needs to be seen again is written to a file.
+`make fuzz` runs for 10 minutes. The exit code is 0 if no exception escaped, no byte of a client's exchange
+reached another client, no token reached a client, only valid requests with the proxy's own token reached the
+API, memory stayed bounded, and nothing was left over at the end. For each failure, it writes files with the
+bytes that reproduce it.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from tools.fuzz.run import Run
 
 
 def main() -> int:
-    """Run, tell, judge."""
+    """Run, report, and return the exit code."""
     parser = argparse.ArgumentParser(prog="make fuzz ARGS=…", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--tls", action="store_true", help="speak TLS on both sides")
@@ -25,7 +26,9 @@ def main() -> int:
     parser.add_argument(
         "--case", type=int, action="append", help="run this case of the seed only; repeatable"
     )
-    parser.add_argument("--failures", type=Path, default=Path("fuzz-failures"), help="where to write bytes")
+    parser.add_argument(
+        "--failures", type=Path, default=Path("fuzz-failures"), help="the directory for the bytes of failures"
+    )
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
     run = Run(seed=arguments.seed, failures=arguments.failures, secure=arguments.tls)
@@ -34,7 +37,7 @@ def main() -> int:
         try:
             runner.run(run.run(seconds=arguments.seconds, only=arguments.case))
         finally:
-            # The proxy's own would log what kills the fuzzer.
+            # The proxy's own hook would log an exception that ends the fuzzer.
             sys.excepthook = hook
     print(run.summary())
     return 1 if run.findings else 0

@@ -1,18 +1,18 @@
-"""Whether what a client got is a sequence of responses, as strictly as the RFC has them."""
+"""Checks that the bytes which a client received are a sequence of valid responses (RFC 9112)."""
 
 import re
 from typing import Final
 
-# 600 to 999 are invalid, but three digits all the same: a gateway hands them on (RFC 9110 section 15).
+# 600 to 999 are invalid, but have three digits, and a gateway forwards them (RFC 9110 section 15).
 _STATUS: Final = re.compile(rb"HTTP/1\.1 ([1-9][0-9]{2}) [^\x00-\x08\x0a-\x1f\x7f]*\Z")
 _FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[^\x00-\x08\x0a-\x1f\x7f]*\Z")
 _CHUNK: Final = re.compile(rb"([0-9a-f]{1,8})\r\n")
 
 
 def fault_in(received: bytes) -> str | None:
-    """Return what is wrong with `received`, which may end anywhere; None for nothing.
+    """Return what is wrong with `received`, or None. The bytes may end anywhere.
 
-    No answer to HEAD may be in it.
+    They must not contain a response to HEAD.
     """
     try:
         while received:
@@ -23,7 +23,7 @@ def fault_in(received: bytes) -> str | None:
 
 
 def _behind_answer(data: bytes) -> bytes:
-    """Return what follows the first answer in `data`, nothing where that is all. Raises ValueError."""
+    """Return the bytes of `data` after its first response. Raises ValueError if that is not valid."""
     head, end, rest = data.partition(b"\r\n\r\n")
     if not end:
         return b""
@@ -38,14 +38,14 @@ def _behind_answer(data: bytes) -> bytes:
     if status >= 200 and status not in (204, 304):
         if b"transfer-encoding" in fields:
             if b"content-length" in fields:
-                raise ValueError("both framings in one answer")
+                raise ValueError("both framings in one response")
             rest = _behind_chunks(rest)
         elif b"content-length" in fields:
             rest = rest[int(fields[b"content-length"]) :]
         else:
             return b""
     if rest and status >= 200 and fields.get(b"connection", b"").lower() == b"close":
-        raise ValueError(f"bytes behind the last answer: {rest[:80]!r}")
+        raise ValueError(f"bytes after the last response: {rest[:80]!r}")
     return rest
 
 

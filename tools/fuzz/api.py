@@ -1,4 +1,4 @@
-"""The API of the fuzzer: reads requests as strictly as the RFC allows, and answers with the cases' bytes."""
+"""The fuzzer's API: it reads requests as strictly as the RFC allows, and sends the responses of the cases."""
 
 import asyncio
 import contextlib
@@ -21,15 +21,15 @@ _SWITCHES: Final = re.compile(rb"\s*(HTTP/1\.[01] 1(?!01)[^\0]*?\r\n\r\n)*HTTP/1
 _DEFAULT: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-class Violation(Exception):  # noqa: N818 - of what the API may rely on
-    """Something that must never come up to the API."""
+class Violation(Exception):  # noqa: N818 - a violation of what the API may rely on
+    """The API received something that must never reach it."""
 
 
 class Request:
-    """What the API needs of one request."""
+    """A request, parsed as far as the API needs it."""
 
     def __init__(self, head: bytes) -> None:
-        """Take a head with its empty line. Raises Violation."""
+        """Parse a head, which includes the empty line at its end. Raises Violation."""
         self.head = head
         line, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
         match = _LINE.match(line)
@@ -46,7 +46,7 @@ class Request:
 
     @property
     def length(self) -> int | None:
-        """Bytes of the body; None: chunked."""
+        """The length of the body in bytes; None if it is chunked."""
         if b"transfer-encoding" in self.fields:
             return None
         return int(self.fields.get(b"content-length", [b"0"])[0])
@@ -59,23 +59,23 @@ class Request:
         path = self.target.partition(b"?")[0]
         meant = as_a_lenient_server_reads(path)
         if _OAUTH2.search(meant) and (self.method, path) != (b"GET", b"/oauth2/userinfo"):
-            raise Violation(f"the token endpoint: {path!r}")
+            raise Violation(f"a request to the token endpoint: {path!r}")
         credentials = self.fields.get(b"authorization", [])
         if len(credentials) != 1 or not _CREDENTIALS.match(credentials[0]):
-            raise Violation(f"not the proxy's credentials, once: {credentials}")
+            raise Violation(f"not exactly one Authorization with the proxy's token: {credentials}")
         if len(self.fields.get(b"host", [])) != 1:
-            raise Violation("not one Host")
+            raise Violation("not exactly one Host")
         encoding = self.fields.get(b"transfer-encoding")
         length = self.fields.get(b"content-length")
         if encoding not in (None, [b"chunked"]) or (encoding and length) or (length and len(length) > 1):
             raise Violation(f"framing: {encoding} {length}")
         for name in (b"proxy-authorization", b"te", b"forwarded", b"x-forwarded-for", b"expect"):
             if name in self.fields:
-                raise Violation(f"{name!r} was not for the API")
+                raise Violation(f"{name!r} must not reach the API")
 
 
 class Api:
-    """Serves what `cases` say, by the marks in the requests; `report` hears of what is wrong."""
+    """Serves the case that the marks in a request name; calls `report` with each violation and the bytes."""
 
     def __init__(self, cases: Mapping[bytes, Case], report: Callable[[str, bytes], None]) -> None:
         self._cases = cases
@@ -85,7 +85,7 @@ class Api:
         self.requests = 0
 
     async def start(self, context: ssl.SSLContext | None) -> int:
-        """Serve, with TLS if there is a context; return the port."""
+        """Start serving, with TLS if a context is given; return the port."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=2**20, ssl=context)
         port: int = self._server.sockets[0].getsockname()[1]
         return port
@@ -118,7 +118,7 @@ class Api:
                     case = self._whose(seen)
                     writer.write(_DEFAULT if case is None else case.answer)
                 if case is not None and request.upgrades and _SWITCHES.match(case.answer):
-                    # A tunnel: until its end, all is that one client's.
+                    # This is a tunnel now, so all bytes must belong to the same client.
                     while seen := await reader.read(65_536):
                         self._whose(seen, case)
                     break
@@ -129,7 +129,7 @@ class Api:
         except Violation as error:
             self._report(str(error), seen)
         except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # The proxy gave up on a request, as it may.
+            pass  # The proxy may abandon a request.
         except asyncio.LimitOverrunError:
             self._report("a head without an end", seen)
         finally:
@@ -153,7 +153,7 @@ class Api:
                 return body
 
     def _whose(self, data: bytes, case: Case | None = None) -> Case | None:
-        """Return the case that `data` belongs to, if it still can be told. Raises Violation if to two."""
+        """Return the case that `data` belongs to, if known. Raises Violation if it belongs to two cases."""
         for mark in MARK.findall(data):
             found = self._cases.get(mark[1:])
             if found is not None and case is not None and found is not case:

@@ -1,4 +1,4 @@
-"""One case: what a client sends and what the API answers, made from a seed and a number alone."""
+"""One case: what a client sends and how the API responds, derived only from a seed and a number."""
 
 import random
 import re
@@ -10,7 +10,7 @@ from tools.fuzz.corpus import ANSWERS, REQUESTS, WORDS
 
 GOOD_ANSWER: Final = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-Mark: %b\r\n\r\n%b"
 MARK: Final = re.compile(rb"[QA][0-9a-f]{32}")
-"""What tells whose bytes are whose: Q and A of one case share their digits."""
+"""Marks that show which case bytes belong to. Its request has Q and its response A, with the same digits."""
 
 
 class Leaving(Enum):
@@ -20,23 +20,23 @@ class Leaving(Enum):
     RST = "rst"
     HALF = "half"
     STAY = "stay"
-    """Not at all, until the other side does or some time has passed."""
+    """It keeps the connection open until the other side closes it or some time has passed."""
 
 
 class Case(NamedTuple):
-    """What happens on one client connection. A `good` one is valid on both sides, and is to end well."""
+    """What happens on one client connection. A `good` case is valid on both sides and must succeed."""
 
     number: int
     digits: bytes
     good: bool
     request: Sequence[bytes]
-    """In the pieces in which it is sent."""
+    """The pieces that are sent separately."""
     answer: bytes
-    """To each request of the connection."""
+    """The response to every request on the connection."""
     client_leaves: Leaving
     api_leaves: Leaving
     early: bool
-    """Whether the API answers before it reads the body."""
+    """Whether the API responds before it reads the body."""
 
 
 def make_case(seed: int, number: int) -> Case:
@@ -74,7 +74,7 @@ def _good_answer(digits: bytes) -> bytes:
 
 
 def _tagged(message: bytes, mark: bytes) -> bytes:
-    """Put `mark` into the head, and behind all else that has no length of its own."""
+    """Put `mark` into the head of a message, or append it to data that has no head."""
     line, end, rest = message.lstrip(b"\r\n").partition(b"\r\n")
     return b"%b%bX-Mark: %b\r\n%b" % (line, end, mark, rest) if end else message + mark
 
@@ -87,7 +87,7 @@ def _split(rng: random.Random, data: bytes) -> list[bytes]:
 
 
 def mutated(rng: random.Random, data: bytes, corpus: Sequence[bytes]) -> bytes:
-    """Return `data` changed in a few places."""
+    """Return `data` with a few random changes."""
     for _ in range(rng.choice((0, 1, 1, 1, 2, 2, 3, 5))):
         change = rng.choice(_CHANGES)
         data = change(rng, data, corpus)

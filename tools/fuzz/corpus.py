@@ -1,4 +1,4 @@
-"""What the fuzzer begins with: the bytes of the conformance and differential cases, and words to insert."""
+"""The bytes that the fuzzer starts with: conformance and differential cases, and words to insert."""
 
 from typing import Final
 
@@ -9,7 +9,7 @@ from tests.system.differential.cases import CASES
 from tests.unit.forward.test_access import TOKEN_PATHS
 
 _LIMIT: Final = 4096
-"""Bytes of an entry at most: an answer is read as it was written, whole."""
+"""The largest size of an entry in bytes: a response must be readable in one piece."""
 
 
 def _small(entries: list[bytes]) -> tuple[bytes, ...]:

@@ -1,4 +1,4 @@
-"""One run of the fuzzer: the stand, the clients, and what is held against what was seen."""
+"""One run of the fuzzer: the servers, the clients, and the checks of what they received."""
 
 import asyncio
 import contextlib
@@ -28,11 +28,11 @@ from tools.fuzz.cases import MARK, Case, Leaving, make_case
 
 CLIENTS: Final = 24
 QUIET: Final = 0.03
-"""Seconds without a byte after which a client leaves; a slower machine sees fewer answers."""
+"""Seconds without a byte after which a client leaves. On a slow machine it misses some responses."""
 STAYS: Final = 4.0
-"""How long the few stay that wait for the proxy's own deadlines."""
+"""Seconds that those few clients stay which wait for the proxy's own deadlines."""
 GROWTH: Final = 24 * 2**20
-"""Bytes that the process, the fuzzer included, may grow by after its warm-up."""
+"""Bytes by which the process, including the fuzzer, may grow after the warm-up."""
 _ENV: Final = {
     "BITS_LIMITS__HEAD_TIMEOUT": "1",
     "BITS_UPSTREAM__RESPONSE_TIMEOUT": "2",
@@ -41,11 +41,11 @@ _ENV: Final = {
 }
 _CRASHED: Final = '"internal_error"'
 _STALL: Final = 0.5
-"""Seconds for which all who take part may be held up by the machine before deadlines are missed by that."""
+"""If the machine stops the process for longer, in seconds, deadlines may be missed because of that."""
 
 
 class Run:
-    """What was found, and how much was tried."""
+    """Runs cases; keeps the findings and counts what was tried."""
 
     def __init__(self, *, seed: int, failures: Path, secure: bool) -> None:
         self._seed = seed
@@ -60,10 +60,10 @@ class Run:
         self._requests = 0
         self._seconds = 0.0
         self._stalled = 0.0
-        """When all was last held up, on the event loop's clock."""
+        """When the machine last stopped this process, on the event loop's clock."""
 
     async def run(self, *, seconds: float, only: Sequence[int] | None) -> None:
-        """Try cases for `seconds`, or those of the numbers `only`."""
+        """Try cases for `seconds`, or only the cases with the numbers in `only`."""
         began = time.monotonic()
         async with self._stand() as (sidecar, address), self._watching():
             before = open_descriptors()
@@ -100,7 +100,7 @@ class Run:
         api = Api(self._cases, self._report)
         try:
             async with recording() as tokens, self._secrets(api) as (origin, more):
-                # Short, so that a 401 often meets another token and is mended.
+                # Short, so that after a 401 there often is another token to retry with.
                 tokens.lifetime = 2
                 token_url = f"http://{tokens.authority}/v1/oauth2/token"
                 env = {**_ENV, **more, "BITS_TOKEN_URL": token_url}
@@ -115,7 +115,7 @@ class Run:
 
     @contextlib.asynccontextmanager
     async def _secrets(self, api: Api) -> AsyncIterator[tuple[str, dict[str, str]]]:
-        """Start `api`; yield its origin, and the settings of TLS on both sides if that is wanted."""
+        """Start `api`; yield its origin, and the settings for TLS on both sides if TLS is wanted."""
         if not self._secure:
             yield f"http://127.0.0.1:{await api.start(None)}", {}
             return
@@ -129,7 +129,7 @@ class Run:
 
     @contextlib.asynccontextmanager
     async def _watching(self) -> AsyncIterator[None]:
-        """Note when the machine holds up this process."""
+        """Note when the machine stops this process for a while."""
         loop = asyncio.get_running_loop()
 
         async def watch() -> None:
@@ -148,7 +148,7 @@ class Run:
     async def _connect(self, address: TcpAddress) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection(address.host, address.port, ssl=self._context)
 
-    # The clients.
+    # Clients.
 
     async def _all(self, numbers: Iterator[int], address: TcpAddress) -> None:
         async def work() -> None:
@@ -158,7 +158,7 @@ class Run:
                 try:
                     await self._try(case, address)
                 finally:
-                    # Its bytes may be on their way still; a while later they belong to nobody.
+                    # Bytes of the case may still be on their way. Forget it only after a while.
                     asyncio.get_running_loop().call_later(STAYS, self._cases.pop, case.digits, None)
                 self._look_for_crashes()
                 if len(self.findings) >= 5:
@@ -188,15 +188,15 @@ class Run:
             ConnectionError,
             RuntimeError,
             ssl.SSLError,
-        ):  # The latter is uvloop's word for writing to what is closed.
+        ):  # uvloop raises RuntimeError for a write to a closed transport.
             self._outcomes["reset"] += 1
         finally:
             if case.client_leaves is Leaving.RST:
                 reset_on_close(writer)
             writer.close()
-            with contextlib.suppress(OSError):  # also that it was closed before
+            with contextlib.suppress(OSError):  # raised if it was closed before
                 await writer.wait_closed()
-        # Who watches has a turn, too.
+        # Give the watching task a turn.
         await asyncio.sleep(0)
         self._judge(case, received, stalled=self._stalled >= began)
 
@@ -208,22 +208,22 @@ class Run:
             other = self._cases.get(mark[1:])
             if other is not None and other is not case:
                 self._find(f"bytes of case {other.number} reached another client", case, received)
-        # Which answer is one to HEAD can't be told once the bytes of requests have been shuffled.
+        # Once the bytes of requests are shuffled, it is unknown which responses are responses to HEAD.
         if b"HEAD" not in b"".join(case.request) and (fault := fault_in(received)):
             self._find(fault, case, received)
         if not case.good:
             return
         if b'"connection_lost"' in received:
-            # Sent again once: that connection may be one that the API is closing, too.
+            # The proxy retries once, and the API may be closing the second connection as well.
             self._outcomes["good and lost"] += 1
         elif not (received.startswith(b"HTTP/1.1 200 ") and received.endswith(b"A" + case.digits)):
             if stalled:
                 self._outcomes["good and held up"] += 1
                 return
-            self._find("a good request was not answered as it should be", case, received)
+            self._find("a good request got a wrong response", case, received)
 
     async def _normal(self, address: TcpAddress) -> None:
-        """A request among no others is answered."""
+        """Check that a single request gets its response."""
         reader, writer = await self._connect(address)
         writer.write(b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         async with asyncio.timeout(HANGS):
@@ -233,12 +233,12 @@ class Run:
         writer.close()
         await writer.wait_closed()
 
-    # What is left.
+    # What is left over.
 
     async def _settle(self, sidecar: Sidecar, descriptors: int) -> None:
-        """Wait until nothing of the cases is left; it must come to that by the proxy's deadlines alone."""
+        """Wait until nothing of the cases is left. The proxy's own deadlines must lead to that."""
         end = time.monotonic() + HANGS
-        # Nothing tells of the end of this.
+        # There is no event to wait for.
         while any(leftovers(sidecar, descriptors).values()) and time.monotonic() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
         for what, count in leftovers(sidecar, descriptors).items():
@@ -250,7 +250,7 @@ class Run:
     def _look_for_crashes(self) -> None:
         log = self._log.getvalue()
         if _CRASHED in log:
-            self._find("an exception escaped; in flight were the cases written", written=log)
+            self._find("an exception escaped; the cases in flight are written to files", written=log)
             for case in list(self._cases.values()):
                 self._write(case, b"")
         if log:

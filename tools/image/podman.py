@@ -1,16 +1,12 @@
-"""Podman on a machine that reaches no image registry: its settings, a base image, and ours built on it.
+"""Podman on a machine that reaches no image registry: its settings, a base image, and our image on top.
 
-Images and containers are kept in a cache folder of their own ($XDG_CACHE_HOME/bits-auth-proxy/containers),
-apart from those of the machine's user. The command line builds, or runs podman there:
-
-    python -m tools.image.podman build        # prints the reference of the image
-    python -m tools.image.podman -- images
+Images and containers are kept in a cache directory ($XDG_CACHE_HOME/bits-auth-proxy/containers), separate
+from those of the machine's user.
 """
 
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 import zlib
@@ -23,13 +19,13 @@ from typing import Final
 
 import bits_auth_proxy
 
-ROOT: Final = Path(__file__).parents[3]
+ROOT: Final = Path(__file__).parents[2]
 CACHE: Final = (
     Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bits-auth-proxy" / "containers"
 )
 IMAGE: Final = "localhost/bits-auth-proxy:test"
 PACKAGES: Final = "ca-certificates,python3,python3-venv"
-"""What the base image has beside Debian's minimum."""
+"""What the base image contains in addition to Debian's minimum."""
 
 # Podman's defaults ask for limits and control groups that a kernel in a sandbox refuses.
 _CONTAINERS_CONF: Final = """\
@@ -46,16 +42,16 @@ driver = "overlay"
 graphroot = "{cache}/storage"
 runroot = "{run}"
 """
-# Where these are, pip in a build needs them to reach its index; they are mounted and get into no image.
+# If these exist, pip needs them in a build to reach its index. They are mounted and do not enter the image.
 _BUILD_MOUNTS: Final = ("/etc/ssl/certs", "/etc/pip.conf")
 
 
-# What a restart of the machine must clear away; each cache has its own.
+# Podman's state that must not survive a restart of the machine. Each cache has its own directory.
 _RUN: Final = f"/run/bits-auth-proxy-{zlib.crc32(os.fsencode(CACHE)):08x}"
 
 
 class PodmanError(Exception):
-    """A command failed."""
+    """A command failed; `output` holds what it printed."""
 
     def __init__(self, code: int, command: str, output: str) -> None:
         super().__init__(f"{command}: exit {code}\n{output}")
@@ -65,7 +61,7 @@ class PodmanError(Exception):
 
 @cache
 def environment() -> dict[str, str]:
-    """Return the environment in which podman works here; its settings are written."""
+    """Write podman's settings; return the environment variables that make podman use them."""
     CACHE.mkdir(parents=True, exist_ok=True)
     containers, storage = CACHE / "containers.conf", CACHE / "storage.conf"
     containers.write_text(_CONTAINERS_CONF, "utf-8")
@@ -78,12 +74,12 @@ def environment() -> dict[str, str]:
 
 
 def podman(*arguments: str, timeout: float = 300) -> str:
-    """Run podman; return its standard output. Raises PodmanError, with both streams, where it fails."""
+    """Run podman; return its standard output. Raises PodmanError, with both streams, if it fails."""
     return _run("podman", *arguments, env=environment(), timeout=timeout)
 
 
 def build() -> str:
-    """Build the image on Debian's Python, or take it from the cache; return its reference."""
+    """Build the image on Debian's Python, with podman's cache of layers; return its reference."""
     with _locked():
         command = build_command()
         podman(
@@ -93,17 +89,17 @@ def build() -> str:
             str(ROOT),
             timeout=600,
         )
-        # The steps of late builds stay: they are the cache of the next ones.
+        # The layers of recent builds stay, as a cache for the next build.
         podman("image", "prune", "--force", "--filter=until=24h")
     return IMAGE
 
 
 def build_command() -> list[str]:
-    """Return the beginning of a `podman build` that reaches no registry."""
+    """Return the beginning of a `podman build` command that needs no registry."""
     return [
         "podman",
         "build",
-        "--format=docker",  # which knows health checks
+        "--format=docker",  # the format that has health checks
         "--pull=never",
         "--isolation=chroot",
         "--network=host",
@@ -114,7 +110,7 @@ def build_command() -> list[str]:
 
 
 def debian_python() -> str:
-    """Return the reference of a Debian with Python, made where there is none or it is of another month."""
+    """Return the reference of a Debian image with Python; make it if there is none of this month."""
     codename = _os_release("VERSION_CODENAME")
     reference = f"localhost/debian-python:{codename}-{time.strftime('%Y-%m')}"
     if podman("images", "--quiet", reference).strip():
@@ -131,7 +127,7 @@ def debian_python() -> str:
 
 
 def _mirror() -> str:
-    """Return where this machine has its Debian packages from."""
+    """Return the URL from which this machine installs Debian packages."""
     template = "$(ORIGIN) $(LABEL) $(REPO_URI)"
     for line in _run("apt-get", "indextargets", "--format", template).splitlines():
         origin, label, uri = line.rsplit(" ", 2)
@@ -144,7 +140,7 @@ def _os_release(name: str) -> str:
     for line in Path("/etc/os-release").read_text("utf-8").splitlines():
         if line.startswith(f"{name}="):
             return line.partition("=")[2].strip('"')
-    raise LookupError(f"/etc/os-release does not tell {name}")
+    raise LookupError(f"/etc/os-release has no {name}")
 
 
 def _run(*command: str, env: Mapping[str, str] | None = None, timeout: float = 600) -> str:
@@ -161,7 +157,7 @@ def _run(*command: str, env: Mapping[str, str] | None = None, timeout: float = 6
         )
     except subprocess.TimeoutExpired as error:
         raise PodmanError(
-            -1, " ".join(command), f"no end in {timeout:g} s: {error.stdout!r} {error.stderr!r}"
+            -1, " ".join(command), f"still running after {timeout:g} s: {error.stdout!r} {error.stderr!r}"
         ) from None
     if done.returncode != 0:
         raise PodmanError(done.returncode, " ".join(command), done.stdout + done.stderr)
@@ -170,20 +166,8 @@ def _run(*command: str, env: Mapping[str, str] | None = None, timeout: float = 6
 
 @contextmanager
 def _locked() -> Iterator[None]:
-    """Let one at a time make images."""
+    """Let only one process at a time make images."""
     environment()
     with (CACHE / "lock").open("w") as lock:
         flock(lock, LOCK_EX)
         yield
-
-
-def main(arguments: list[str]) -> int:
-    """Build, or run podman with what follows."""
-    if arguments == ["build"]:
-        print(build())
-        return 0
-    return subprocess.run(["podman", *arguments[1:]], env=environment(), check=False).returncode
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,11 +1,11 @@
-"""Lay out the root file system of the image: a Python environment, what it loads, and nothing else.
+"""Lay out the root file system of the image: only a Python environment and what it loads.
 
     rootfs.py ENVIRONMENT ROOT
 
-Runs in the build stage, as root, with the base image's Python. Copies into ROOT the virtual environment,
-the interpreter and its standard library, the shared libraries that these load, and what name lookups and
-TLS read. The Debian packages those files are of are recorded as scanners look for them; the authorities
-to trust are not copied, since a build may have replaced them by its own.
+It runs in the build stage, as root, with the base image's Python. It copies into ROOT the virtual
+environment, the interpreter and its standard library, the shared libraries that these load, and the files
+that name lookup and TLS read. It records the Debian packages of those files where scanners look for them. It
+does not copy the trusted authorities, because the builder may have mounted its own over them.
 """
 
 import compileall
@@ -21,11 +21,11 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 NOT_AT_RUN_TIME = shutil.ignore_patterns(
-    # Tests, an editor, installers and what they bundle.
+    # Tests, an editor, and installers with what they bundle.
     "test", "tests", "_test*", "_ctypes_test*", "idlelib", "tkinter", "_tkinter*", "turtle.py", "turtledemo",
     "ensurepip", "lib2to3", "distutils", "pydoc_data", "site-packages", "dist-packages", "config-*",
     "sitecustomize.py", "activate*", "Activate*",
-    # What extension modules were made of, and what is made anew here.
+    # The sources of extension modules, and bytecode, which is compiled again below.
     "*.a", "*.c", "*.h", "*.pxd", "*.pxi", "*.pyx", "*.pyi", "__pycache__",
 )  # fmt: skip
 ACCOUNTS = {
@@ -38,30 +38,30 @@ PACKAGES_BY_NAME = ("base-files", "ca-certificates", "tzdata")
 
 
 class RootFs:
-    """The tree under `root`, which is filled with files of this system at their own paths."""
+    """The tree under `root`. Files of this system are copied to the same paths in it."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self.copied: set[Path] = set()
 
     def place(self, path: Path) -> Path:
-        """Return where `path` belongs in the tree; its directory is made."""
+        """Return the place of `path` in the tree; create its directory."""
         target = self._root / path.relative_to("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         return target
 
     def write(self, path: str, text: str) -> None:
-        """Make a file of its own."""
+        """Write a file that this system does not have."""
         self.place(Path("/", path)).write_text(text, "utf-8")
 
     def link(self, path: Path) -> None:
-        """Copy a symbolic link as such."""
+        """Copy a symbolic link as a link."""
         target = self.place(path)
         if not target.is_symlink():
             target.symlink_to(path.readlink())
 
     def file(self, path: Path) -> None:
-        """Copy a file; where `path` is a link, each link on the way to it too."""
+        """Copy a file. If `path` is a link, also copy every link on the way to the file."""
         path = path.parent.resolve() / path.name
         while path.is_symlink():
             self.link(path)
@@ -72,7 +72,7 @@ class RootFs:
             self.copied.add(path)
 
     def directory(self, path: Path, *, keep: AbstractSet[str] = frozenset()) -> None:
-        """Copy a tree but for what no program needs at run time, unless its name is to `keep`."""
+        """Copy a directory without the names that no program needs at run time, except those in `keep`."""
 
         def ignored(directory: str, names: list[str]) -> set[str]:
             return NOT_AT_RUN_TIME(directory, names) - keep
@@ -83,7 +83,7 @@ class RootFs:
 
 
 def collect(environment: Path, tree: RootFs) -> None:
-    """Copy all that the image runs."""
+    """Copy all that the image needs to run."""
     for directory in map(Path, ("/bin", "/lib", "/lib64", "/sbin")):
         if directory.is_symlink():
             tree.link(directory)
@@ -91,7 +91,7 @@ def collect(environment: Path, tree: RootFs) -> None:
         tree.write(name, text)
     for path in filter(Path.exists, map(Path, CONFIGURATION)):
         tree.file(path)
-    # Where OpenSSL looks for the authorities, and beside it for its configuration.
+    # OpenSSL looks for the authorities here, and for its configuration in the same directory.
     authorities = Path(ssl.get_default_verify_paths().openssl_cafile)
     tree.place(authorities).symlink_to("/etc/ssl/certs/ca-certificates.crt")
     if (configuration := authorities.with_name("openssl.cnf")).exists():
@@ -111,22 +111,22 @@ def collect(environment: Path, tree: RootFs) -> None:
 
 
 def shared_libraries(binaries: Iterable[Path]) -> set[Path]:
-    """Return what the dynamic linker loads for `binaries`; what the base lacks is not looked for."""
+    """Return the libraries that the dynamic linker loads for `binaries`, as far as the base has them."""
     listings = (output("ldd", str(binary)) for binary in binaries)
     return {Path(name) for listing in listings for name in re.findall(r"(/\S+) \(0x", listing)}
 
 
 def debian_packages(files: Iterable[Path]) -> list[str]:
-    """Return the Debian packages that `files` are of."""
+    """Return the Debian packages that contain `files`."""
     names = [str(path) for path in files]
-    # Before /lib became a link to /usr/lib, packages named their files by the shorter path.
+    # Packages from before /lib became a link to /usr/lib list their files by the shorter path.
     names += [name.removeprefix("/usr") for name in names if name.startswith("/usr/lib")]
     owners = re.findall(r"^([a-z0-9.+-]+)[:,]", output("dpkg-query", "--search", *names), re.MULTILINE)
     return sorted({*owners, *PACKAGES_BY_NAME})
 
 
 def record(tree: RootFs, package: str) -> None:
-    """Record a package where scanners look in an image without a package manager; keep its licence."""
+    """Record a package where scanners look if there is no package manager; copy its licence."""
     if status := output("dpkg-query", "--status", package):
         tree.write(f"var/lib/dpkg/status.d/{package}", status)
     licence = Path("/usr/share/doc", package, "copyright")
@@ -135,12 +135,12 @@ def record(tree: RootFs, package: str) -> None:
 
 
 def output(*command: str) -> str:
-    """Return what a command prints, which may fail: `dpkg-query` does for each file of no package."""
+    """Return what a command prints. It may fail, as `dpkg-query` does for a file of no package."""
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 def main(environment: Path, root: Path) -> None:
-    """Fill `root`, and compile all of it."""
+    """Fill `root` and compile all modules in it."""
     collect(environment, RootFs(root))
     if not compileall.compile_dir(
         root,
@@ -149,10 +149,10 @@ def main(environment: Path, root: Path) -> None:
         stripdir=str(root),
         prependdir="/",
         workers=0,
-        # Nothing in the image changes: neither the date of a source nor its text is looked at again.
+        # The image never changes, so Python does not need to compare the sources with their bytecode.
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     ):
-        sys.exit("not everything compiles")
+        sys.exit("some modules do not compile")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Make all that a release consists of, check it, and publish nothing: `make release`.
+"""Build and check a release of the last commit, without publishing anything: `make release`.
 
-What is released is what is committed. `dist/` then holds the source distribution, the wheel, the bill of
-materials of the wheel with its locked dependencies (CycloneDX), and their SHA-256 sums.
+Afterwards `dist/` holds the source distribution, the wheel, the bill of materials of the wheel with its
+locked dependencies (CycloneDX), and the SHA-256 sums of these files.
 """
 
 import json
@@ -29,15 +29,15 @@ from tools.release.distributions import (
 ROOT: Final = Path(__file__).parents[2]
 OUT: Final = ROOT / "dist"
 SMOKE: Final = ("tests/integration/test_commands.py", "tests/integration/test_healthcheck.py")
-"""The tests that are run against the installed wheel."""
+"""The tests to run against the installed wheel."""
 
 
 class ReleaseError(Exception):
-    """This can't be released; the text says why."""
+    """The release is not fit to publish; the text says why."""
 
 
 def main() -> int:
-    """Make and check a release; return the exit code."""
+    """Build and check a release; return the exit code."""
     try:
         with tempfile.TemporaryDirectory(prefix="release-") as directory:
             _release(Path(directory))
@@ -49,7 +49,7 @@ def main() -> int:
 
 def _release(scratch: Path) -> None:
     if output("git", "status", "--porcelain"):
-        print("note   there are changes that are not committed, and so not in the release")
+        print("note   uncommitted changes are not part of the release")
     tree, epoch = scratch / "tree", int(output("git", "log", "-1", "--format=%ct"))
     committed = scratch / "committed.tar"
     output("git", "archive", f"--output={committed}", "HEAD")
@@ -60,7 +60,7 @@ def _release(scratch: Path) -> None:
     built = build(tree, OUT, epoch=epoch)
     again = build_again(built.sdist, scratch / "again", epoch=epoch)
     if digests(*again) != digests(*built):
-        raise ReleaseError("built again from the source distribution, the files are others")
+        raise ReleaseError("a second build, from the source distribution, gives different files")
     print(f"ok     built twice, the same bytes: {built.sdist.name}, {built.wheel.name}")
     _check_wheel(built)
 
@@ -72,7 +72,7 @@ def _release(scratch: Path) -> None:
 
     sums = digests(*built, bill)
     (OUT / "SHA256SUMS").write_text("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)), "utf-8")
-    print(f"ok     {len(sums)} files and their sums are in {OUT.name}/; nothing was published")
+    print(f"ok     {OUT.name}/ holds {len(sums)} files and their sums; nothing was published")
 
 
 def _check_changelog(changelog: str) -> None:
@@ -91,25 +91,25 @@ def _check_wheel(built: Built) -> None:
         raise ReleaseError(f"the wheel's version is {metadata.version}, not {bits_auth_proxy.__version__}")
     owned = {name.partition("/")[0] for name in files_of_wheel(built.wheel) if ".dist-info/" not in name}
     if owned != TOP_LEVEL:
-        raise ReleaseError(f"the wheel brings {', '.join(sorted(owned))}")
-    print(f"ok     the wheel's metadata keeps to the standard; it brings {' and '.join(sorted(owned))} alone")
+        raise ReleaseError(f"the wheel installs {', '.join(sorted(owned))}")
+    print(f"ok     the wheel's metadata follows the standard; it installs only {' and '.join(sorted(owned))}")
 
 
 def _install(built: Built, environment: Path) -> Path:
-    """Install the locked dependencies and the wheel, and nothing else; return the environment's Python."""
+    """Install only the locked dependencies and the wheel; return the environment's Python."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     python = environment / "bin" / "python"
-    install(python, "--require-hashes", "--requirement=requirements.lock")
+    install(python, "--require-hashes", "--requirement=requirements/runtime.lock")
     install(python, str(built.wheel))
     said = output(str(environment / "bin" / "bits-auth-proxy"), "--version")
     if said != f"bits-auth-proxy {bits_auth_proxy.__version__}":
-        raise ReleaseError(f"the installed command says {said!r}")
-    print("ok     installed with the locked dependencies alone, the command starts")
+        raise ReleaseError(f"the installed command prints {said!r}")
+    print("ok     the command starts with only the locked dependencies installed")
     return python
 
 
 def _write_bill(python: Path, project: Path, bill: Path, epoch: int) -> None:
-    """Write what that environment holds, with the licences and who needs whom."""
+    """Write the bill of materials: what the environment holds, with licences and dependencies."""
     command = [
         sys.executable,
         "-m",
@@ -121,25 +121,24 @@ def _write_bill(python: Path, project: Path, bill: Path, epoch: int) -> None:
     env = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch)}
     subprocess.run([*command, f"--pyproject={project}", f"--output-file={bill}", python], env=env, check=True)
     content = json.loads(bill.read_text("utf-8"))
-    # The project's description, which is all that the command knows of us, leaves the version to the code.
+    # The command reads the version from pyproject.toml, which leaves it to the code.
     content["metadata"]["component"]["version"] = bits_auth_proxy.__version__
     bill.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
     print(f"ok     bill of materials: {len(content['components'])} components")
 
 
 def _run_smoke_tests(built: Built, python: Path, directory: Path) -> None:
-    """Run the source distribution's own tests where there is no source, against what is installed."""
+    """Run tests of the source distribution against the installed wheel, with our source removed."""
     unpack(built.sdist, directory)
     (tree,) = directory.iterdir()
-    for name in TOP_LEVEL:
-        shutil.rmtree(tree / name)
-    install(python, "--require-hashes", "--requirement=requirements-dev.lock")
+    shutil.rmtree(tree / "proxy")
+    install(python, "--require-hashes", "--requirement=requirements/dev.lock")
     subprocess.run([python, "-m", "pytest", "--quiet", *SMOKE], cwd=tree, check=True)
     print("ok     the installed wheel passes the smoke tests")
 
 
 def install(python: Path, *what: str) -> None:
-    """Install into another environment, without dependencies that nobody named."""
+    """Install into another environment exactly what is named, without further dependencies."""
     uv = Path(sys.executable).with_name("uv")
     subprocess.run(
         [uv, "pip", "install", "--quiet", "--no-deps", f"--python={python}", *what], cwd=ROOT, check=True

@@ -1,4 +1,4 @@
-"""Our wheel and our source distribution: built the same to the byte, and looked into."""
+"""Our wheel and our source distribution: reproducible builds, and what is in them."""
 
 import hashlib
 import os
@@ -14,11 +14,11 @@ from typing import Final, NamedTuple
 from packaging.metadata import Metadata
 
 TOP_LEVEL: Final = frozenset(("bits_auth_proxy",))
-"""The names that the wheel brings into an environment."""
+"""The names that the wheel installs at the top level of an environment."""
 
 
 class Built(NamedTuple):
-    """Where the two are."""
+    """The paths of both."""
 
     sdist: Path
     wheel: Path
@@ -30,7 +30,10 @@ def digests(*paths: Path) -> dict[str, str]:
 
 
 def build(tree: Path, out: Path, *, epoch: int) -> Built:
-    """Build both from a source tree, dated `epoch` seconds, with the locked build backend of this Python."""
+    """Build both from a source tree with this environment's locked build backend.
+
+    `epoch` is the date of all files in them, in seconds since 1970.
+    """
     command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-t", "wheel", "-d", str(out)]
     env = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch)}
     built = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False)
@@ -41,22 +44,23 @@ def build(tree: Path, out: Path, *, epoch: int) -> Built:
 
 
 def unpack(archive: Path, directory: Path) -> None:
-    """Extract a tar archive of our own making."""
+    """Extract a tar archive that we made."""
     with tarfile.open(archive) as tar:
-        # Python has it since 3.11.4; Debian 12's is 3.11.2.
+        # Python has this filter since 3.11.4; Debian 12 has 3.11.2.
         tar.extraction_filter = getattr(tarfile, "data_filter", None)
         tar.extractall(directory)
 
 
 def build_again(sdist: Path, out: Path, *, epoch: int) -> Built:
-    """Build both from a source distribution, as another user does on another day."""
+    """Build both from a source distribution, as another user on another day would."""
     with tempfile.TemporaryDirectory() as directory:
         unpack(sdist, Path(directory))
         (tree,) = Path(directory).iterdir()
         before = os.umask(0o077)
         try:
             for path in tree.rglob("*"):
-                path.chmod(0o700 if path.is_dir() else 0o600)
+                # A umask takes the rights of others away, but never the owner's right to execute.
+                path.chmod(path.stat().st_mode & 0o700)
                 os.utime(path, (0, 0))
             return build(tree, out, epoch=epoch)
         finally:
@@ -76,14 +80,14 @@ def files_of_sdist(sdist: Path) -> set[str]:
 
 
 def metadata_of(wheel: Path) -> Metadata:
-    """Return the metadata of a wheel. Raises an ExceptionGroup that lists all that breaks the standard."""
+    """Return the metadata of a wheel. Raises an ExceptionGroup that lists all violations of the standard."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         return Metadata.from_email(archive.read(name), validate=True)
 
 
 def tree_files(tree: Path, *folders: str) -> Iterator[str]:
-    """Yield the paths of the files in `folders` of a source tree, without what Python made itself."""
+    """Yield the paths of the files in `folders` of a source tree, except for compiled bytecode."""
     for folder in folders:
         for path in sorted((tree / folder).rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:

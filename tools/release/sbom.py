@@ -1,4 +1,4 @@
-"""What is in an image, as CycloneDX: Debian's packages, Python, and the distributions installed for it.
+"""The bill of materials of an image, as CycloneDX: Debian packages, Python, and Python distributions.
 
     podman export CONTAINER | python -m tools.release.sbom > image.cdx.json
 
@@ -25,7 +25,7 @@ _RELEASE: Final = re.compile(rb'^(ID|VERSION_ID)="?([^"\n]+)"?$', re.MULTILINE)
 
 
 def bill_of_materials(archive: IO[bytes]) -> Bom:
-    """Return what the file system in a tar archive holds."""
+    """Return the bill of materials of the file system in a tar archive."""
     bom = Bom()
     distro, packages = "", []
     with tarfile.open(fileobj=archive, mode="r|") as tar:

@@ -1,4 +1,4 @@
-"""What the charts are rendered with: as little as possible, and everything in all its forms."""
+"""Values to render the charts with, from as few as possible to all of them in all forms."""
 
 import copy
 from typing import Any, Final, NamedTuple
@@ -14,7 +14,7 @@ REQUIRED: Final[Values] = {
 
 
 def given(values: Values) -> Values:
-    """Return the required values with others in them, which are named by dotted paths."""
+    """Return the required values together with `values`, which are named by dotted paths."""
     whole: Values = copy.deepcopy(REQUIRED)
     for path, value in values.items():
         *groups, last = path.split(".")

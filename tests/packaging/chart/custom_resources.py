@@ -1,4 +1,4 @@
-"""What the operators' custom resources may hold, of the fields that the chart uses: their CRDs, in short."""
+"""Excerpts of the operators' custom resource definitions, with the fields that the chart uses."""
 
 from typing import Any, Final
 

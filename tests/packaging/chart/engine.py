@@ -1,4 +1,4 @@
-"""The charts as the real Helm engine renders them."""
+"""The charts, rendered by the real Helm engine."""
 
 import shutil
 import tempfile
@@ -20,7 +20,7 @@ Document = dict[str, Any]
 
 @cache
 def directory(chart: str) -> Path:
-    """Return where the chart is; the example has its dependency in a copy of its own, as `helm` gets it."""
+    """Return the chart's directory. The example is a copy that holds its dependency, as `helm` needs it."""
     if chart == PROXY:
         return HELM / PROXY
     copy = Path(tempfile.mkdtemp(prefix="charts-"))
@@ -35,13 +35,13 @@ def _loaded(chart: str) -> Chart:
 
 
 def manifests(chart: str, values: dict[str, Any], *, release: str = "bits") -> dict[str, str]:
-    """Return what each template makes of `values`, empty ones left out. Raises HelmError."""
+    """Return the output of each template, except for empty ones. Raises HelmError."""
     rendered = _loaded(chart).render(values, name=release, namespace=NAMESPACE, is_install=True)
     return {path: text.strip() + "\n" for path, text in sorted(rendered.items()) if text.strip()}
 
 
 def documents(chart: str, values: dict[str, Any], *, release: str = "bits") -> list[Document]:
-    """Return the objects that a cluster would be given. Raises HelmError."""
+    """Return the objects that Helm would send to a cluster. Raises HelmError."""
     texts = [
         text
         for path, text in manifests(chart, values, release=release).items()
@@ -51,13 +51,13 @@ def documents(chart: str, values: dict[str, Any], *, release: str = "bits") -> l
 
 
 def one(found: list[Document], kind: str) -> Document:
-    """Return the only object of its kind."""
+    """Return the only object of this kind."""
     [document] = (document for document in found if document["kind"] == kind)
     return document
 
 
 def pods(found: list[Document]) -> list[Document]:
-    """Return all pods: those of tests, and those that a Deployment would make (labels and spec)."""
+    """Return all pods: those of tests, and those that a Deployment would create (labels and spec)."""
     return [
         document["spec"]["template"] if document["kind"] == "Deployment" else document
         for document in found
@@ -66,10 +66,10 @@ def pods(found: list[Document]) -> list[Document]:
 
 
 def containers(pod: Document) -> list[Document]:
-    """Return a pod's containers, the initial ones first."""
+    """Return the containers of a pod, init containers first."""
     return [*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]]
 
 
 def environment(container: Document) -> dict[str, str]:
-    """Return a container's variables."""
+    """Return the environment variables of a container."""
     return {each["name"]: each["value"] for each in container["env"]}

@@ -1,4 +1,4 @@
-"""docs/kubernetes.md: its values render, its template is the example's, and what it names exists."""
+"""docs/kubernetes.md: its values render, its template is that of the example, and all names in it exist."""
 
 import re
 import textwrap
@@ -11,7 +11,7 @@ import yaml
 from bits_auth_proxy.settings import reference
 from tests.packaging.chart.cases import REQUIRED, Values
 from tests.packaging.chart.engine import EXAMPLE, HELM, PROXY, documents
-from tests.packaging.chart.reference import documented_values
+from tools.generate.chart import documented_values
 
 PAGE: Final = (Path(__file__).parents[3] / "docs/kubernetes.md").read_text("utf-8")
 BLOCKS: Final = [

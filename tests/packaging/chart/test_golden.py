@@ -1,4 +1,4 @@
-"""Every case renders to what was reviewed: `pytest tests/packaging --regenerate`, then read the diff."""
+"""Every case renders to a reviewed manifest: `pytest tests/packaging --regenerate`, then read the diff."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the charts make is accepted by clusters, and fits together."""
+"""Clusters accept the objects of the charts, and the objects fit together."""
 
 import json
 import math
@@ -25,17 +25,17 @@ from tests.packaging.chart.engine import (
     one,
     pods,
 )
-from tests.packaging.chart.reference import CHART
+from tools.generate.chart import FILES
 
 OLDEST = "1.29"
-"""The Chart's kubeVersion."""
+"""The oldest Kubernetes that the chart supports."""
 GATEWAYS = [
     name for name, case in CASES.items() if case.chart == PROXY and case.values.get("mode") != "sidecar"
 ]
 EXAMPLES = [name for name, case in CASES.items() if case.chart == EXAMPLE]
 MOUNT = "/etc/bits-auth-proxy"
 
-# By the field's name; the schemas of Kubernetes let any text through.
+# Values by the name of the field. The schemas of Kubernetes accept any text.
 ENUMERATIONS = {
     "imagePullPolicy": {"Always", "IfNotPresent", "Never"},
     "restartPolicy": {"Always", "Never"},
@@ -76,17 +76,16 @@ def test_custom_resources_are_as_their_operators_want_them() -> None:
 
 def test_the_alerts_and_the_dashboard_are_those_of_the_files() -> None:
     found = documents(PROXY, {**REQUIRED, "monitoring": {"prometheusRule": True, "dashboard": True}})
-    files = CHART / "files"
-    assert one(found, "PrometheusRule")["spec"] == yaml.safe_load((files / "alerts.yaml").read_text("utf-8"))
+    assert one(found, "PrometheusRule")["spec"] == yaml.safe_load((FILES / "alerts.yaml").read_text("utf-8"))
     dashboard = one(found, "ConfigMap")
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
     [text] = dashboard["data"].values()
-    assert json.loads(text) == json.loads((files / "dashboard.json").read_text("utf-8"))
+    assert json.loads(text) == json.loads((FILES / "dashboard.json").read_text("utf-8"))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_pods_are_restricted(name: str) -> None:
-    """By the profile `restricted` of the Pod Security Standards, and a bit more."""
+    """They meet the profile `restricted` of the Pod Security Standards, and a little more."""
     for pod in pods(documents(*CASES[name])):
         spec = pod["spec"]
         assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
@@ -112,7 +111,7 @@ def test_pods_are_restricted(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_proxy_understands_every_variable(name: str, tmp_path: Path) -> None:
-    """With the files that are mounted; and every one that it is told of is mounted."""
+    """They work with the mounted files, and every file that a setting names is mounted."""
     for pod in pods(documents(*CASES[name])):
         mounted = _volumes(pod)
         for container in containers(pod):
@@ -183,7 +182,7 @@ def test_the_gateway_listens_where_it_is_called(name: str) -> None:
     assert {each.rpartition(":")[2] for each in settings["BITS_LISTEN"].split(",")} == {ports["bits-proxy"]}
     *pods, own = settings["BITS_ADMIN_LISTEN"].split(",")
     assert {each.rpartition(":")[2] for each in pods} == {ports["bits-admin"]}
-    # What others must not reach is not a port of the container's.
+    # A port that others must not reach is not a port of the container.
     assert own == "127.0.0.1:9091"
     service = one(found, "Service")
     name = service["metadata"]["name"]
@@ -280,7 +279,7 @@ def test_the_pod_monitor_finds_the_pods_of_either_mode() -> None:
 
 def test_names_are_short_enough_and_not_doubled() -> None:
     longest = "r" * 53
-    """What Helm lets a release be called."""
+    """A name that Helm accepts for a release."""
     for release, name in (("bits-auth-proxy", "bits-auth-proxy"), ("bits", "bits-bits-auth-proxy")):
         assert one(documents(PROXY, REQUIRED, release=release), "Service")["metadata"]["name"] == name
     found = documents(PROXY, {**REQUIRED, "monitoring": {"dashboard": True}}, release=longest)
@@ -299,7 +298,7 @@ def _fields(node: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _volumes(pod: Document) -> dict[str, list[str]]:
-    """Return the files in each volume; without `items`, those of a Secret of type kubernetes.io/tls."""
+    """Return the files in each volume. Without `items`, it is a Secret of type kubernetes.io/tls."""
     whole = [{"path": name} for name in ("tls.crt", "tls.key", "ca.crt")]
     return {
         volume["name"]: [

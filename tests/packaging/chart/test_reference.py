@@ -1,4 +1,4 @@
-"""What the chart says of itself is what it does."""
+"""The chart's documentation matches what the chart does."""
 
 import json
 import tempfile
@@ -12,16 +12,9 @@ from helm_python.chart import Chart, lint, package
 import bits_auth_proxy
 from tests.packaging.chart.cases import CASES, REQUIRED, given
 from tests.packaging.chart.engine import EXAMPLE, NAMESPACE, PROXY, directory, manifests
-from tests.packaging.chart.reference import (
-    CHART,
-    README,
-    SCHEMA,
-    documented_values,
-    settings_schema,
-    values_table,
-)
+from tools.generate.chart import CHART, SCHEMA, documented_values
 
-# Every value of the table, and another one that is good as well.
+# For every value in the table, another valid value.
 _OTHERS: dict[str, Any] = {
     "mode": "sidecar",
     "image.repository": "registry.example/other",
@@ -66,7 +59,7 @@ _OTHERS: dict[str, Any] = {
 }
 _ENTRY = {"credentials.externalSecret.remoteKey": "apps/bits"}
 _STORE = {**_ENTRY, "credentials.externalSecret.storeName": "vault"}
-# Without which another one changes nothing.
+# A value on the left has an effect only together with those on the right.
 _CONDITIONS: dict[str, dict[str, Any]] = {
     "credentials.externalSecret.storeName": _ENTRY,
     "credentials.externalSecret.storeKind": _STORE,
@@ -100,23 +93,6 @@ def test_every_value_is_in_the_table_and_in_the_schema() -> None:
         ]
 
     assert leaves(defaults, schema, "") == documented == list(_OTHERS)
-
-
-def test_the_readme_holds_the_present_table(regenerate: bool) -> None:
-    text = README.read_text("utf-8")
-    before, _, rest = text.partition("<!-- values -->\n")
-    after = rest.partition("<!-- end of values -->")[2]
-    if regenerate:
-        README.write_text(f"{before}<!-- values -->\n{values_table()}<!-- end of values -->{after}", "utf-8")
-    assert values_table() in README.read_text("utf-8")
-
-
-def test_the_schema_holds_the_present_settings(regenerate: bool) -> None:
-    schema = json.loads(SCHEMA.read_text("utf-8"))
-    if regenerate:
-        schema["properties"]["settings"] = settings_schema()
-        SCHEMA.write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    assert schema["properties"]["settings"] == settings_schema()
 
 
 def test_its_version_is_the_proxys() -> None:

@@ -1,4 +1,4 @@
-"""What can't work is refused before anything reaches a cluster, and the message names the value."""
+"""Values that can't work are rejected before anything reaches a cluster, and the message names the value."""
 
 import json
 from typing import Any
@@ -8,16 +8,16 @@ from helm_python.errors import HelmError
 
 from tests.packaging.chart.cases import REQUIRED, Values, given
 from tests.packaging.chart.engine import EXAMPLE, PROXY, manifests
-from tests.packaging.chart.reference import SCHEMA
+from tools.generate.chart import SCHEMA
 
 REFUSED: list[tuple[str, Any]] = [
-    # Missing.
+    # Missing values.
     ("image.repository", ""),
     ("image.repository", None),
     ("credentials.secretName", ""),
     ("credentials.secretName", None),
     ("credentials.externalSecret", {"storeName": "vault"}),
-    # Unknown, at every level.
+    # Unknown values, at every level.
     ("replicas", 3),
     ("image.name", "bits-auth-proxy"),
     ("credentials.clientSecret", "never in values"),
@@ -36,7 +36,7 @@ REFUSED: list[tuple[str, Any]] = [
     ("gateway.networkPolicy.to", [{"ipBlock": {"range": "203.0.113.0/24"}}]),
     ("gateway.tolerations", [{"taint": "x"}]),
     ("gateway.imagePullSecrets", [{"secret": "x"}]),
-    # Of a wrong type, or out of bounds.
+    # Values of a wrong type, or out of bounds.
     ("mode", "daemonset"),
     ("image.pullPolicy", "Sometimes"),
     ("image.digest", "sha256:abc"),
@@ -56,10 +56,10 @@ REFUSED: list[tuple[str, Any]] = [
     ("gateway.replicas.max", 2.5),
     ("gateway.podLabels", {"a": 1}),
     ("gateway.podLabels", {"app.kubernetes.io/name": "mine"}),
-    # Nobody may call, where an empty list would mean that all may.
+    # Without a peer nobody may call, but an empty list in a NetworkPolicy lets everybody in.
     ("gateway.networkPolicy.from", []),
     ("gateway.networkPolicy.from", [{}]),
-    # What the chart decides, and what must not stand in values.
+    # Settings that the chart decides itself, and secrets, which must not be in values.
     ("settings.BITS_LISTEN", "0.0.0.0:80"),
     ("settings.BITS_ADMIN_LISTEN", "127.0.0.1:9090"),
     ("settings.BITS_CLIENT_SECRET", "never in values"),
@@ -101,7 +101,7 @@ def test_the_templates_refuse(chart: str, values: Values, message: str) -> None:
 
 
 def test_every_object_of_the_schema_is_closed() -> None:
-    """But Helm's own `global`, and maps of labels, whose values are bound."""
+    """Except for Helm's own `global`, and maps of labels, whose values are limited."""
     schema = json.loads(SCHEMA.read_text("utf-8"))
     opened = []
 

@@ -1,4 +1,4 @@
-"""The admin page in a real browser: what it shows, what can be done there, and that it keeps to itself."""
+"""The admin page in a real browser: what it shows and does, and that it loads nothing from elsewhere."""
 
 import contextlib
 import os
@@ -17,17 +17,17 @@ from tests.support.waiting import HANGS
 CHROMIUM = "/usr/bin/chromium"
 CANARY = "Canary-7f3a"
 PATIENCE = 1000 * HANGS
-"""Milliseconds, in place of Playwright's own 5 s for what is expected and 30 s for what is done."""
+"""Milliseconds. Playwright's own limits are 5 s for expectations and 30 s for actions."""
 expect.set_options(timeout=PATIENCE)
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
-"""A directory to put pictures into, for people."""
+"""The directory for pictures, if somebody wants them."""
 Scheme = Literal["light", "dark"]
 
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        # Inside of a container, root has no sandbox to offer; what is opened is our own.
+        # Chromium has no sandbox when root runs it in a container. It opens only our own page.
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
         launched = await playwright.chromium.launch(
             executable_path=CHROMIUM, args=arguments, timeout=PATIENCE
@@ -37,7 +37,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 class Watched:
-    """A page of the admin listener, and all that must not happen on it."""
+    """A page of the admin listener, and a record of all that must not happen on it."""
 
     def __init__(self, page: Page) -> None:
         self.complaints: list[str] = []
@@ -52,19 +52,19 @@ class Watched:
 async def opened(
     browser: Browser, stand: Stand, scheme: Scheme = "light", width: int = 1100
 ) -> AsyncIterator[Page]:
-    """Open the page; at the end, nothing was said on the console and nobody else was asked."""
+    """Open the page. At the end, its console must be empty, and it must have called no other origin."""
     context = await browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
     context.set_default_timeout(PATIENCE)
     page = await context.new_page()
     watched = Watched(page)
-    # Breaches of the Content-Security-Policy are told there as well, but some quietly.
+    # The console also shows violations of the Content-Security-Policy, but not all of them.
     await page.add_init_script(
         "document.addEventListener('securitypolicyviolation', (breach) => console.error(breach.blockedURI))"
     )
     await page.goto(f"{stand.admin}/")
     await expect(page.locator("#connection")).to_have_text("ready")
     yield page
-    # Before the end, which breaks off what the page is asking for.
+    # Check before the page is closed, which cancels its requests.
     assert watched.complaints == []
     assert [url for url in watched.asked if not url.startswith(f"{stand.admin}/")] == []
     await context.close()
@@ -110,7 +110,7 @@ async def test_token_traffic_and_counters_appear_by_themselves(browser: Browser)
         await expect(page.locator("#no-exchanges")).to_be_visible()
         await expect(page.locator("#expires-in")).to_have_text(re.compile(r"59m \d\ds"))
         first = await page.locator("#refresh-in").inner_text()
-        await expect(page.locator("#refresh-in")).not_to_have_text(first)  # the countdown moves
+        await expect(page.locator("#refresh-in")).not_to_have_text(first)  # the countdown is running
         assert await call(stand) == 200
         row = page.locator("#exchanges tr").first
         await expect(row).to_contain_text("applications.create")
@@ -118,7 +118,7 @@ async def test_token_traffic_and_counters_appear_by_themselves(browser: Browser)
         await control(stand, "faults", next_500=1)
         assert await call(stand) == 500
         await expect(page.locator("#exchanges tr")).to_have_count(2)
-        await expect(row.locator(".badge")).to_have_text("500")  # the newest comes first
+        await expect(row.locator(".badge")).to_have_text("500")  # the newest request comes first
         await expect(page.locator("#requests")).to_have_text("2")
         await expect(page.locator("#failed_requests")).to_have_text("1")
         assert await call(stand, "/v1/oauth2/token") == 403
@@ -139,12 +139,12 @@ async def test_all_can_be_done_by_keyboard(browser: Browser) -> None:
         await page.keyboard.press("Tab")
         level = page.get_by_role("combobox", name="Log level")
         await expect(level).to_be_focused()
-        await page.keyboard.press("w")  # arning
+        await page.keyboard.press("w")  # selects "warning"
         await expect(level).to_have_value("warning")
         await expect(page.locator("#done")).to_have_text("The log level is now warning.")
         async with aiohttp.ClientSession(stand.admin) as client, client.get("/log-level") as answer:
             assert await answer.json() == {"level": "warning"}
-        # What is done elsewhere shows as well.
+        # The page also shows changes that were made elsewhere.
         await page.keyboard.press("Tab")
         async with aiohttp.ClientSession(stand.admin) as client:
             await client.post("/log-level?level=debug", headers={"X-Requested-With": "test"})
@@ -178,7 +178,7 @@ async def test_inspected_requests_open_masked_and_as_text(browser: Browser) -> N
         request, response = page.locator("#exchanges pre").nth(0), page.locator("#exchanges pre").nth(1)
         await expect(request).to_contain_text('"countryCode": "SE"')
         await expect(request).to_contain_text('"firstName": "[masked]"')
-        await expect(request).to_contain_text(markup)  # as text
+        await expect(request).to_contain_text(markup)  # shown as text
         await expect(response).to_contain_text('"sessionToken": "[masked]"')
         assert CANARY not in await page.content()
         await page.keyboard.press("Enter")
@@ -193,7 +193,7 @@ async def test_it_says_when_the_proxy_does_not_answer(browser: Browser) -> None:
     await expect(page.locator("#connection")).to_have_text("no response, trying again")
 
 
-# Visible texts whose contrast with what is behind them is under 4.5 (WCAG 2.1, 1.4.3).
+# Returns visible texts whose contrast with their background is below 4.5 (WCAG 2.1, 1.4.3).
 FAINT_TEXTS = """() => {
     const channels = (color) => color.match(/[\\d.]+/g).map(Number);
     const linear = (part) => (part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
@@ -231,9 +231,9 @@ async def test_it_can_be_read_in_light_and_dark_on_any_screen(
         assert await page.evaluate(FAINT_TEXTS) == []
         ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, re.findall(r"\d+", ground))) < 3 * 128) is (scheme == "dark")
-        # Nothing makes the page itself scroll sideways.
+        # The page itself never scrolls sideways.
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
-        # Whatever can be operated or means something has a name for who can't see it.
+        # Every control and every meaningful element has a name for screen readers.
         outline = await page.locator("body").aria_snapshot()
         assert "button" in outline
         assert re.findall(r"- (?:button|combobox|link|progressbar|img|region)(?! \").*", outline) == []

@@ -1,12 +1,12 @@
 """A cluster of one node: Kubernetes' control plane, scheduler, kubelet and kube-proxy, etcd, containerd.
 
-All of it lives in namespaces of its own for processes, mounts and network, and is gone with them. What is not
-as in other clusters:
+Everything runs in its own namespaces for processes, mounts and network, and ends with them. This cluster
+differs from others in the following ways:
 
-- `localhost:5000` is the registry.
-- dnsmasq stands for CoreDNS; it knows the Services that were there when `publish` was called.
+- The registry is `localhost:5000`.
+- dnsmasq replaces CoreDNS. It knows the Services that existed when `publish` was called.
 - Nothing enforces NetworkPolicies, and there is no metrics server.
-- The kubelet manages no control groups of its own, and brings a changed Secret into pods within ten seconds.
+- The kubelet does not manage control groups, and it updates a changed Secret in pods within ten seconds.
 """
 
 import contextlib
@@ -26,10 +26,10 @@ from tests.system.containers.containers import eventually
 from tools.image.podman import environment
 
 NODE: Final = "10.77.0.1"
-"""The node's address."""
+"""The address of the node."""
 REGISTRY: Final = "localhost:5000"
 PAUSE: Final = f"{REGISTRY}/pause"
-"""Image of the process that keeps a pod's namespaces."""
+"""The image of the process that keeps the namespaces of a pod."""
 _SERVER: Final = "https://127.0.0.1:6443"
 
 _CONTAINERD: Final = """\
@@ -46,7 +46,7 @@ state = "{directory}/containerd-state"
     bin_dir = "/usr/lib/cni"
     conf_dir = "{directory}/cni"
 """
-# Every pod is on a wire of its own to the node, so that kube-proxy sees all that passes.
+# Each pod has its own link to the node, so that kube-proxy sees all traffic.
 _POD_NETWORK: Final = {
     "cniVersion": "0.4.0",
     "name": "pods",
@@ -98,12 +98,12 @@ class CommandError(Exception):
 
 
 class Cluster:
-    """What runs commands in the cluster's network, as its administrator."""
+    """Runs commands in the cluster's network, as its administrator."""
 
     def __init__(self, directory: Path, programs: Path) -> None:
         self._directory: Final = directory
         self.definitions: Final = sorted(programs.glob("*.yaml"))
-        """Files that make the kinds of objects of operators known."""
+        """Files with the custom resource definitions of operators."""
         self._started: Final[list[subprocess.Popen[bytes]]] = []
         self.environment: Final = {
             **environment(),
@@ -111,21 +111,21 @@ class Cluster:
             "KUBECONFIG": str(directory / "kubeconfig"),
             "PATH": f"{programs}:{os.environ['PATH']}:/usr/sbin:/sbin",
         }
-        # Ends with the tests, also where these are killed.
+        # It ends with the tests, even if they are killed.
         holder = "setpriv --pdeathsig=KILL unshare --pid --net --mount-proc --fork --kill-child catatonit -P"
         self._holder: Final = subprocess.Popen(holder.split(), stderr=subprocess.DEVNULL)
         children = Path("/proc", str(self._holder.pid), "task", str(self._holder.pid), "children")
         self._pid: Final = int(eventually(lambda: children.read_text("utf-8"), "namespaces"))
 
     def entering(self, *command: str, everything: bool = False) -> list[str]:
-        """Return the command line of a command in the cluster's network, or in all its namespaces."""
+        """Return a command line that runs a command in the cluster's network, or in all its namespaces."""
         others = ("--pid", "--mount", f"--wdns={self._directory}") if everything else ()
         return ["nsenter", f"--target={self._pid}", "--net", *others, "--", *command]
 
     def tell(
         self, *command: str, given: str = "", cwd: Path | None = None, timeout: float = 180
     ) -> tuple[str, str]:
-        """Run a command; return standard output and error. Raises CommandError, with both, where it fails."""
+        """Run a command; return standard output and error. Raises CommandError, with both, if it fails."""
         done = subprocess.run(
             self.entering(*command),
             cwd=cwd or self._directory,
@@ -142,23 +142,23 @@ class Cluster:
         return done.stdout, done.stderr
 
     def run(self, *command: str, given: str = "", cwd: Path | None = None) -> str:
-        """Run a command; return its standard output. Raises CommandError where it fails."""
+        """Run a command; return its standard output. Raises CommandError if it fails."""
         return self.tell(*command, given=given, cwd=cwd)[0]
 
     def shell(self, line: str, cwd: Path) -> str:
-        """Run a line as a user's shell does; a pipe fails as its first part does."""
+        """Run a line in a shell, in which a pipe fails if any part fails."""
         return self.run("bash", "-o", "pipefail", "-c", line, cwd=cwd)
 
     def kubectl(self, *arguments: str, given: str = "") -> str:
         return self.run("kubectl", *arguments, given=given)
 
     def get(self, *arguments: str) -> dict[str, Any]:
-        """Return what `kubectl get` has."""
+        """Return the result of `kubectl get`."""
         found: dict[str, Any] = json.loads(self.kubectl("get", "--output=json", *arguments))
         return found
 
     def items(self, *arguments: str) -> list[dict[str, Any]]:
-        """Return a list of what `kubectl get` has."""
+        """Return the items in the result of `kubectl get`."""
         found: list[dict[str, Any]] = self.get(*arguments)["items"]
         return found
 
@@ -166,18 +166,18 @@ class Cluster:
         return self.run("helm", *arguments, given=given)
 
     def namespace(self, name: str) -> None:
-        """Make a namespace that lets in nothing but restricted pods."""
+        """Create a namespace that accepts only restricted pods."""
         labels = {
             "pod-security.kubernetes.io/enforce": "restricted",
             "pod-security.kubernetes.io/warn": "restricted",
         }
         made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
         self.kubectl("apply", "--filename=-", given=json.dumps(made))
-        # Without this, pods are refused at first.
+        # Pods are rejected until there is one.
         eventually(lambda: self.items("serviceaccounts", f"--namespace={name}"), "a service account")
 
     def publish(self) -> None:
-        """Let the Services' names be found."""
+        """Make the names of the Services resolvable."""
         services = (each for each in self.items("services", "--all-namespaces"))
         (self._directory / "names" / "services").write_text(
             "".join(
@@ -188,11 +188,11 @@ class Cluster:
         )
 
     def printed(self, program: str) -> str:
-        """What one of the cluster's programs printed."""
+        """Return the output of one of the cluster's programs."""
         return (self._directory / f"{program}.log").read_text("utf-8", errors="replace")
 
     def start(self) -> None:
-        """Start all programs; return when the API is served."""
+        """Start the control plane; return when the API is served."""
         self._write("names/services", "")
         self._write("registry.yml", _REGISTRY.format(directory=self._directory))
         network = json.dumps(_POD_NETWORK).replace("{directory}", str(self._directory))
@@ -242,7 +242,7 @@ class Cluster:
         )
 
     def start_node(self) -> None:
-        """Start the node's programs, when the registry has the image of pods; return when pods can run."""
+        """Start the node's programs; return when pods can run. The registry must hold the pause image."""
         self._program(
             "dnsmasq",
             *f"--no-daemon --no-resolv --no-hosts --local=/#/ --listen-address={NODE}".split(),
@@ -266,11 +266,11 @@ class Cluster:
         self.kubectl("wait", "--for=condition=Ready", "node/node", "--timeout=60s")
 
     def end(self) -> None:
-        """End all that was started."""
+        """Stop everything that was started."""
         os.kill(self._pid, signal.SIGKILL)
         for process in (self._holder, *self._started):
             process.wait()
-        # The kernel keeps the control groups of containers that have ended.
+        # The control groups of ended containers remain.
         for group in Path("/sys/fs/cgroup").glob("**/k8s.io/*/"):
             with contextlib.suppress(OSError):
                 group.rmdir()
@@ -308,7 +308,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster() -> Iterator[Cluster]:
-    """Run a cluster, its node not yet started."""
+    """Run a cluster whose node is not started yet."""
     directory = Path(tempfile.mkdtemp(prefix="bits-cluster-"))
     made = Cluster(directory, build())
     try:

@@ -1,4 +1,4 @@
-"""What the tests share: one cluster, with the image in its registry."""
+"""The fixture that the tests share: one cluster, with the image in its registry."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from tests.system.cluster.cluster import PAUSE, REGISTRY, Cluster, cluster
 from tools.image.podman import build, podman
 
 _PAUSE = 'FROM scratch\nCOPY catatonit /catatonit\nENTRYPOINT ["/catatonit", "-P"]\n'
-# An app that is ready at once, calls all the time, and once more when told to end. It prints the answers.
+# An app that is ready immediately, keeps sending requests, sends one more at SIGTERM, and prints responses.
 _APP = """\
 import http.server, json, os, signal, sys, threading, time, urllib.request
 stopped = threading.Event()

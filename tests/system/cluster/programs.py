@@ -1,7 +1,7 @@
-"""Kubernetes' own programs and Helm, built from the sources that Go's module proxy has.
+"""The programs of Kubernetes and Helm, built from their Go modules.
 
-`go.mod` names which and of what version, `go.sum` the hash of each source. They are built once and kept in
-$XDG_CACHE_HOME/bits-auth-proxy/cluster: 600 MB, and Go's own caches grow by some 5 GB.
+`go.mod` lists their versions and `go.sum` the hashes of their sources. They are built once and kept in
+$XDG_CACHE_HOME/bits-auth-proxy/cluster. They take 600 MB there, and some 5 GB in Go's own caches.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ HERE: Final = Path(__file__).parent
 CACHE: Final = CONTAINERS.with_name("cluster")
 KUBERNETES: Final = re.findall(r"\tk8s\.io/kubernetes v([\d.]+)", (HERE / "go.mod").read_text("utf-8"))[0]
 
-# Operators' modules, of which their definitions of resources are used: version, hash, files.
+# The modules of operators, for their custom resource definitions: version, hash, files.
 DEFINITIONS: Final = (
     (
         "github.com/prometheus-operator/prometheus-operator@v0.85.0",
@@ -37,12 +37,12 @@ DEFINITIONS: Final = (
     ),
 )
 
-# Where Helm keeps for which Kubernetes it is.
+# Helm holds the version of Kubernetes that it supports here.
 _HELM_KNOWS: Final = ("chartutil", "lint/rules")
 
 
 def build() -> Path:
-    """Build what is not in the cache; return the directory of the programs and of operators' definitions."""
+    """Build what is not in the cache; return the directory with the programs and the definitions."""
     recipe = (
         b"".join((HERE / name).read_bytes() for name in ("go.mod", "go.sum")) + repr(DEFINITIONS).encode()
     )

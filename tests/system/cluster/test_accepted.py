@@ -1,4 +1,4 @@
-"""A real API server takes what the charts make, as it was meant, and its controllers make the pods of it."""
+"""A real API server accepts the objects of the charts unchanged, and its controllers create the pods."""
 
 import copy
 from typing import Any
@@ -57,7 +57,7 @@ def test_every_field_is_kept_as_it_was_sent(running: Cluster, name: str) -> None
 
 
 def define(running: Cluster) -> None:
-    """Have the operators' kinds of objects."""
+    """Install the custom resource definitions of the operators."""
     files = [f"--filename={path}" for path in running.definitions]
     running.kubectl("apply", "--server-side", *files)
     running.kubectl(
@@ -66,7 +66,7 @@ def define(running: Cluster) -> None:
 
 
 def _has_its_pods(running: Cluster, namespace: str, deployment: Document, sent: list[Document]) -> None:
-    """None is refused by the profile `restricted`."""
+    """The profile `restricted` rejects none of them."""
     scaled = [
         document["spec"]["minReplicas"] for document in sent if document["kind"] == "HorizontalPodAutoscaler"
     ]
@@ -93,12 +93,12 @@ def _named(document: Document) -> tuple[str, str]:
 
 
 def _differences(ours: Any, theirs: Any, path: str) -> list[str]:
-    """Return where what the server has is not what it was given; what it adds is its own."""
+    """Return the paths at which the server changed what it was given. It may add to it."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         return [each for key in ours for each in _differences(ours[key], theirs.get(key), f"{path}.{key}")]
     if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
         pairs = enumerate(zip(ours, theirs, strict=True))
         return [each for index, (a, b) in pairs for each in _differences(a, b, f"{path}[{index}]")]
-    # The server writes amounts as texts.
+    # The server writes quantities as strings.
     same = ours == theirs or (isinstance(ours, int | float) and str(ours) == theirs)
     return [] if same else [f"{path}: {ours!r} became {theirs!r}"]

@@ -1,6 +1,6 @@
-"""docs/kubernetes.md carried out on a real node: its commands as they stand there, and what it promises.
+"""docs/kubernetes.md followed on a real node: its commands, unchanged, and what it promises.
 
-The tests go on from each other, as the page does.
+Each test continues where the previous one ended, like the page.
 """
 
 import contextlib
@@ -31,14 +31,14 @@ PAGE: Final = (ROOT / "docs/kubernetes.md").read_text("utf-8")
 SECRET: Final = "canary-secret-9d2f7c"
 NEXT_SECRET: Final = "canary-secret-1b83aa"
 _API: Final = "http://api.bits-api:8090"
-# The page names neither, since the real API needs neither.
+# The page names neither of them, because the real API needs neither.
 _EMULATED: Final = {"BITS_API_URL": _API, "BITS_ALLOW_INSECURE_HTTP": True}
 
 
-# How the commands for a cluster begin, in all of the documentation; each is carried out here.
+# The beginnings of all commands in the documentation that need a cluster. The tests here run each of them.
 KNOWN: Final = (
     "curl -s localhost:9090/status",
-    "docker push",  # the fixture `running`, by podman
+    "docker push",  # the fixture `running` does this with podman
     "docker tag",
     "helm package",
     "helm push",
@@ -67,7 +67,7 @@ def console(text: str) -> list[str]:
 
 
 def commands(start: str, text: str = PAGE) -> list[str]:
-    """Return the page's commands that begin so, as lines for a shell; the registry here has no TLS."""
+    """Return the page's commands with this beginning, for a shell. The registry here has no TLS."""
     found = [line for line in console(text) if line.startswith(start)]
     assert found, start
     return [
@@ -81,7 +81,7 @@ def runbook(alert: str) -> str:
 
 @pytest.fixture(scope="module")
 def shop(running: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of a user's: the charts, the files of the Secret; the emulator stands for the API."""
+    """The directory of a user, with the charts and the files of the Secret. The emulator replaces the API."""
     place = tmp_path_factory.mktemp("shop")
     for name in ("shop", "bits", "bits-api"):
         running.namespace(name)
@@ -150,7 +150,7 @@ def test_status_is_reached_through_the_api_server(running: Cluster, shop: Path) 
 
 def test_the_runbooks_commands(running: Cluster, shop: Path) -> None:
     pod = _pod(running)
-    # So that there is one in the log.
+    # So that the log has one.
     unknown = "urllib.request.urlopen('http://localhost:8181/v1/nothing.get', b'{}')"
     within = ("--namespace=shop", pod, "--container=app", "--", "python", "-c")
     with pytest.raises(CommandError, match="404"):
@@ -187,7 +187,7 @@ def test_a_proxy_that_ended_is_started_again_and_its_log_kept(running: Cluster, 
     [line] = commands("kubectl logs", runbook("BitsProxyDown"))
     printed = running.shell(line.replace("POD", pod).replace("kubectl", "kubectl -n shop", 1), cwd=shop)
     assert '"event": "stopped"' in printed
-    # For the tests that follow, a pod that did not have to be without its proxy.
+    # The next tests need a pod that always had its proxy.
     running.kubectl("delete", "--namespace=shop", "pod", pod, "--timeout=60s")
     running.kubectl("rollout", "status", "--namespace=shop", "deploy/shop", "--timeout=120s")
 
@@ -205,7 +205,7 @@ def test_no_call_fails_while_the_kubelet_brings_another_secret(running: Cluster,
     [logs] = [
         line.replace(" --follow", "") for line in commands("kubectl logs") if "grep credentials" in line
     ]
-    # Of both pods it picks one, which may be the other.
+    # It picks one of the two pods, which may be the other one.
     assert "credentials_changed" in eventually(lambda: _tried(running, logs), logs)
     _emulator_is_told(running, "revoke", {})
     before = len(_calls(running, pod))
@@ -358,7 +358,7 @@ def test_uninstalled_nothing_is_left(running: Cluster, shop: Path, release: str,
 
     def left() -> set[str]:
         found = running.kubectl("get", kinds, f"--namespace={namespace}", "--output=name").split()
-        # The test's pod stays for its log, as Helm has it; the Secret and the Job were not Helm's.
+        # Helm keeps the test's pod for its log. The Secret and the Job do not belong to Helm.
         others = (
             "secret/bits-credentials",
             "job.batch/once",
@@ -398,7 +398,7 @@ def _tried(running: Cluster, line: str) -> str:
 
 
 def _pod(running: Cluster) -> str:
-    """Return the name of one of the shop's pods."""
+    """Return the name of one pod of the shop."""
     name: str = running.items("pods", "--namespace=shop", "--selector=app.kubernetes.io/name=example-app")[0][
         "metadata"
     ]["name"]
@@ -410,7 +410,7 @@ def _test_pod(release: str) -> str:
 
 
 def _values(start: str) -> dict[str, Any]:
-    """Return the page's values that begin so."""
+    """Return the page's values with this beginning."""
     blocks = [
         textwrap.dedent(block)
         for block in re.findall(r"^ *```yaml\n(.*?)^ *```", PAGE, re.DOTALL | re.MULTILINE)

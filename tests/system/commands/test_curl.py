@@ -90,7 +90,7 @@ async def test_demo_prints_commands_that_work(tmp_path: Path, *, tls: bool) -> N
         assert 'bits_proxy_token_refreshes_total{outcome="success",reason="start"} 1.0' in exposed
         assert "bits_proxy_token_expires_timestamp_seconds" in exposed
         assert json.loads(await output_of(*shlex.split(status)))["token"]["state"] == "fresh"
-        # All tokens are revoked, and the next call does not notice.
+        # All tokens are revoked, and the next request succeeds nevertheless.
         await output_of(*shlex.split(next(line for line in printed.splitlines() if "/revoke" in line)))
         assert json.loads(await output_of(*shlex.split(create)))["id"].startswith("bits:application::")
         running.send_signal(signal.SIGINT)

@@ -1,7 +1,7 @@
-"""Every command of the documentation works, with a user's shell and curl.
+"""Every command of the documentation works, in a shell and with curl.
 
-Those of the proxy and of curl are run here, against an emulator. What needs other programs is run elsewhere:
-`ELSEWHERE` says where, and that place must hold it.
+Commands of the proxy and of curl run here, against an emulator. Those that need other programs run elsewhere.
+`ELSEWHERE` names the file that runs them, and that file must contain them.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from tests.support.documentation import PAGES, commands_of, named
 from tests.support.stand import emulating
 from tests.support.waiting import HANGS
 
-# The beginning of a command → the file that runs it, and a word of it that stands there.
+# The beginning of a command → the file that runs it, and a text that this file must contain.
 ELSEWHERE: dict[str, tuple[str, str]] = {
     "pip install .": ("Makefile", "--editable ."),
     "docker compose -f compose.bits.yaml": ("tests/system/containers/test_compose.py", "compose.bits.yaml"),
@@ -46,7 +46,7 @@ def test_commands_are_found() -> None:
 async def test_the_command_works(page: Path, line: str, tmp_path: Path) -> None:
     words = shlex.split(line)
     if words[0] == "make":
-        # The verbs themselves are what runs this test, or steps of .ci/run.
+        # The verbs themselves run this test, or are steps of .ci/run.
         assert await shell(shlex.join(["make", "-n", *words[1:]]), cwd=ROOT) == 0
     elif words[0] == "curl":
         async with demonstrating() as ports:
@@ -90,10 +90,12 @@ async def served(running: Command) -> None:
 
 @contextlib.asynccontextmanager
 async def demonstrating() -> AsyncIterator[dict[str, str]]:
-    """Run a demo on free ports; yield which port stands for which of the documentation's."""
+    """Run a demo on free ports; yield a map from the documentation's ports to these."""
     free = {**dict.fromkeys(PORTS.values(), "127.0.0.1:0"), "BITS_LOG_FORMAT": "json"}
     async with command("demo", env=free) as running:
         started = await running.event("started")
+        # Until then, /readyz responds with 503.
+        await running.event("token_refreshed")
         printed = await running.text("_emulator/revoke\n")
         emulator = re.findall(r"127\.0\.0\.1:(\d+)/_emulator", printed)[0]
         yield {
@@ -108,7 +110,7 @@ def moved(line: str, ports: dict[str, str]) -> str:
 
 
 async def shell(line: str, cwd: Path | None = None) -> int:
-    """Run a command line as a user's shell does; a pipe fails as its first part does."""
+    """Run a line in a shell, in which a pipe fails if any part fails; return the exit code."""
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     if line.startswith("curl"):
         line = line.replace("curl ", "curl --fail ", 1)

@@ -1,4 +1,4 @@
-"""Containers of the image as the tests run them: locked down, asked from within, removed at the end."""
+"""Containers of the image for the tests: locked down, called from inside, and removed at the end."""
 
 import contextlib
 import datetime as dt
@@ -25,7 +25,7 @@ LOCKED_DOWN: Final = (
     "--pids-limit=64",
 )
 USER: Final = 65532
-# What answers is printed as JSON: the status, the fields in lower case, the body's text.
+# Prints the response as JSON: status, fields with names in lower case, and the body as text.
 _ASK: Final = """\
 import json, sys, urllib.error, urllib.request
 method, url, body = sys.argv[1:]
@@ -39,7 +39,7 @@ fields = {name.lower(): value for name, value in answer.headers.items()}
 print(json.dumps([answer.status, fields, answer.read().decode()]))
 """
 
-# Looks, without the seconds that `podman exec` may take, until a page holds a text.
+# Polls a page until it holds a text, without the seconds that each `podman exec` may take.
 _AWAIT: Final = """\
 import sys, time, urllib.request
 url, text = sys.argv[1:]
@@ -51,38 +51,38 @@ T = TypeVar("T")
 
 
 class Container:
-    """A container by its name."""
+    """A container, known by its name."""
 
     def __init__(self, name: str) -> None:
         self.name: Final = name
 
     @property
     def logs(self) -> str:
-        """What its process printed to standard output."""
+        """The standard output of its process."""
         return podman("logs", self.name)
 
     def printed(self) -> str:
-        """What it printed last to either stream, with times, for people; nothing once it is removed."""
+        """Its latest output on both streams, with times, for people. Empty once it is removed."""
         command = ["podman", "logs", "--timestamps", "--names", "--tail=200", self.name]
         done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
         return done.stdout + done.stderr if done.returncode == 0 else ""
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """Its log."""
+        """The events in its log."""
         return [json.loads(line) for line in self.logs.splitlines() if line.startswith("{")]
 
     @property
     def pid(self) -> int:
-        """Of its first process, outside."""
+        """The id of its first process, as this machine sees it."""
         return int(podman("inspect", "--format={{.State.Pid}}", self.name))
 
     def run(self, *command: str) -> str:
-        """Run a command in it; return its standard output."""
+        """Run a command inside; return its standard output."""
         return podman("exec", self.name, *command)
 
     def ask(self, method: str, url: str, body: str = "") -> tuple[int, dict[str, str], str]:
-        """Send a request from within; return status, fields and body of the answer."""
+        """Send a request from inside; return status, fields and body of the response."""
         status, fields, text = json.loads(self.run("python", "-c", _ASK, method, url, body))
         return status, fields, text
 
@@ -95,21 +95,21 @@ class Container:
         podman("kill", f"--signal={signal}", self.name)
 
     def await_page(self, url: str, text: str) -> None:
-        """Wait, within it, until a page holds `text`."""
+        """Wait, inside the container, until a page holds `text`."""
         self.run("python", "-c", _AWAIT, url, text)
 
     def ended(self) -> int:
-        """Wait for its end; return the exit code."""
+        """Wait until it has ended; return the exit code."""
         return int(podman("wait", self.name).split()[-1])
 
     def drained_for(self) -> float:
-        """Seconds between its word that it drains and its end: podman's own haste or delay is not in it."""
+        """Seconds from its event `draining` to its end. This leaves out delays of podman itself."""
         told = dt.datetime.fromisoformat(self.event("draining")["timestamp"]).timestamp()
         return float(podman("inspect", "--format={{.State.FinishedAt.UnixMilli}}", self.name)) / 1000 - told
 
 
 def eventually(condition: Callable[[], T], what: str, *containers: Container) -> T:
-    """Wait until a condition holds; return its value. If it never does, tell what the containers printed."""
+    """Wait until a condition holds; return its value. On failure, show what the containers printed."""
     deadline = time.monotonic() + HANGS
     failed: Exception | None = None
     while True:
@@ -126,7 +126,7 @@ def eventually(condition: Callable[[], T], what: str, *containers: Container) ->
 
 @contextlib.contextmanager
 def running(name: str, *arguments: str) -> Iterator[Container]:
-    """Start a container in the background, `arguments` as for `podman run`; it is removed when this ends."""
+    """Run a container in the background, with the arguments of `podman run`; remove it at the end."""
     name = unique(name)
     podman("run", "--detach", f"--name={name}", *arguments)
     container = Container(name)
@@ -147,7 +147,7 @@ def unique(name: str) -> str:
 
 
 def credentials_directory(directory: Path, client_id: str, client_secret: str) -> Path:
-    """Make a directory as a Secret is mounted: for the image's user alone."""
+    """Fill a directory like a mounted Secret, readable only for the user of the image."""
     for name, value in (("client_id", client_id), ("client_secret", client_secret)):
         file = directory / name
         file.write_text(value, "utf-8")

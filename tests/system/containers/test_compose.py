@@ -1,4 +1,4 @@
-"""compose.yaml as it is, started whole; only Prometheus is Debian's here, since no registry is reached."""
+"""compose.yaml, unchanged and complete. Only Prometheus comes from Debian, because no registry is reached."""
 
 import http.client
 import json
@@ -31,7 +31,7 @@ SERVICES = ("app", "sidecar", "emulator", "prometheus")
 
 
 class Project:
-    """Containers of one compose file, under a name of their own and on free ports."""
+    """The containers of one compose file, under a unique name and on free ports."""
 
     def __init__(self, image: str, *files: Path, name: str, **variables: str) -> None:
         self.name = unique(name)
@@ -64,11 +64,11 @@ class Project:
         return Container(f"{self.name}_{service}_1")
 
     def eventually(self, condition: Callable[[], Any], what: str) -> None:
-        """Wait until a condition holds; where it never does, tell what all containers printed."""
+        """Wait until a condition holds. If it never does, show what all containers printed."""
         eventually(condition, what, *(self.container(service) for service in SERVICES))
 
     def ask(self, method: str, path: str, host: str, body: str = "") -> tuple[int, str]:
-        """Send a request to the proxy's published port, as a program on this machine does."""
+        """Send a request to the published port of the proxy, like a program on this machine."""
         connection = http.client.HTTPConnection("127.0.0.1", self.proxy_port, timeout=HANGS)
         try:
             connection.request(method, path, body, {"Host": host, "Content-Type": "application/json"})
@@ -78,12 +78,12 @@ class Project:
             connection.close()
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """Return the series of an expression."""
+        """Return the series of a PromQL expression."""
         result: list[dict[str, Any]] = self.prometheus(f"query?query={quote(expression)}")["result"]
         return result
 
     def prometheus(self, what: str) -> dict[str, Any]:
-        """Ask Prometheus. Raises OSError while it is not ready."""
+        """Query the API of Prometheus. Raises OSError while it is not ready."""
         connection = http.client.HTTPConnection("127.0.0.1", self.prometheus_port, timeout=HANGS)
         try:
             connection.request("GET", f"/api/v1/{what}")
@@ -126,7 +126,7 @@ def test_the_service_creates_applications_and_knows_no_secret(project: Project) 
     project.eventually(lambda: app.logs.count("created bits:application::") >= 2, "two applications")
     assert "client_secret" not in podman("inspect", app.name)
     assert app.run("python", "-c", "import os; print(os.path.exists('/run/secrets'))") == "False\n"
-    # The way to the API is the sidecar's alone.
+    # Only the sidecar can reach the API.
     resolve = "import socket\ntry: print(socket.gethostbyname('emulator'))\nexcept OSError: print('unknown')"
     assert app.run("python", "-c", resolve) == "unknown\n"
 
@@ -186,7 +186,7 @@ def test_stopped_it_drains_and_ends_well(project: Project) -> None:
 
 
 def test_with_the_real_api_nothing_of_the_emulator_is_left(image: str, tmp_path: Path) -> None:
-    """The container is made but not started: the API is not called from here."""
+    """The container is created but not started, because the tests must not call the API."""
     credentials = credentials_directory(tmp_path, "id", "canary-secret")
     project = Project(image, ROOT / "compose.bits.yaml", name="real", CREDENTIALS=str(credentials))
     try:

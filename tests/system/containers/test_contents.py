@@ -1,4 +1,4 @@
-"""What is in the image and what is said of it."""
+"""What the image contains, and what its metadata say."""
 
 import json
 import re
@@ -17,12 +17,12 @@ from tools.image.podman import ROOT, debian_python, podman
 from tools.release.sbom import as_json, bill_of_materials
 
 SIZE_LIMIT = 100 * 10**6
-"""Bytes of all files on Debian's Python, at most."""
+"""The largest total size of all files in bytes, on Debian's Python."""
 
 
 @pytest.fixture(scope="module")
 def archive(image: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file system of a container."""
+    """The file system of a container, as a tar archive."""
     return exported(image, tmp_path_factory.mktemp("image") / "root.tar")
 
 
@@ -64,7 +64,7 @@ def test_there_is_no_shell_installer_compiler_or_source_tree(members: dict[str, 
 
 def test_nobody_gains_rights_or_changes_a_file(members: dict[str, tarfile.TarInfo]) -> None:
     assert not [name for name, member in members.items() if member.mode & 0o6000]
-    # What the container engine itself mounts over.
+    # The container engine mounts its own files over these.
     own = ("etc/hostname", "etc/hosts", "etc/resolv.conf", "dev", "proc", "sys", "run", "tmp")
     files = {name: member for name, member in members.items() if not name.startswith(own)}
     assert not [name for name, member in files.items() if (member.uid, member.gid) != (0, 0)]
@@ -77,7 +77,7 @@ def test_all_is_compiled_and_none_of_it_at_run_time(image: str, members: dict[st
     compiled = {name for name in members if name.endswith(".pyc")}
     cached = [path.parent / "__pycache__" / f"{path.stem}.cpython-311.pyc" for path in sources]
     assert not [str(path) for path in cached if str(path) not in compiled]
-    # As root on a file system that can be written to, nothing is.
+    # Even root, on a writable file system, writes nothing there.
     with running("writing", "--user=0", image, "emulator") as container:
         container.run("bits-auth-proxy", "config")
         changed = [
@@ -87,7 +87,7 @@ def test_all_is_compiled_and_none_of_it_at_run_time(image: str, members: dict[st
 
 
 def test_it_trusts_whom_the_base_trusts(members: dict[str, tarfile.TarInfo], image: str) -> None:
-    """And not whom the machine trusts that built it: its authorities are mounted in the build."""
+    """It does not trust the authorities of the machine that built it, which are mounted in the build."""
     read = "print(open('/etc/ssl/certs/ca-certificates.crt').read())"
     theirs, ours = (
         podman("run", "--rm", "--entrypoint=python3", each, "-c", read) for each in (debian_python(), image)
@@ -130,7 +130,7 @@ def test_what_is_said_of_it(image: str) -> None:
     assert config["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
     env = dict(each.split("=", 1) for each in config["Env"])
     assert env["PYTHONSAFEPATH"] == "1"
-    # Nothing opens it to other machines but who runs it.
+    # Only the person who runs the image opens it to other machines.
     assert not [name for name in env if name.startswith("BITS_")]
     assert len(described["RootFS"]["Layers"]) <= 2
 
@@ -139,7 +139,7 @@ def test_the_build_sees_only_what_it_needs(tmp_path: Path) -> None:
     (tmp_path / ".dockerignore").write_bytes((ROOT / ".dockerignore").read_bytes())
     (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY . /\n", "utf-8")
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    wanted = [name for name in tracked.split() if name.startswith(("config/", "proxy/"))]
+    wanted = [name for name in tracked.split() if name.startswith("proxy/")]
     wanted += ["LICENSE", "README.md", "tools/image/rootfs.py", "pyproject.toml"]
     wanted += ["requirements/build.lock", "requirements/runtime.lock"]
     secret = [

@@ -1,4 +1,4 @@
-"""The commands of docs/docker.md in their order, with podman for docker; compose has a test of its own."""
+"""The commands of docs/docker.md in their order, run with podman; test_compose runs those of compose."""
 
 import os
 import shlex
@@ -26,7 +26,7 @@ NAMES = ("bits-demo", "bits-sbom")
 
 @pytest.fixture
 def shell_environment(image: str, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A shell that finds docker, on a port of its own."""
+    """The environment of a shell in which `docker` is podman."""
     docker = tmp_path / "docker"
     docker.write_text(_DOCKER.format(build=shlex.join(build_command())), "utf-8")
     docker.chmod(0o755)
@@ -47,7 +47,7 @@ def test_the_commands_work(shell_environment: dict[str, str], tmp_path: Path) ->
     port = str(free_port())
     bill = tmp_path / "image.cdx.json"
     for line in lines:
-        # Until the proxy serves, connections are refused: the page's reader is not as fast.
+        # Retry until the proxy serves. A reader of the page types more slowly.
         here = line.replace("127.0.0.1:8080:", f"127.0.0.1:{port}:").replace(
             "localhost:8080", f"localhost:{port}"
         )

@@ -1,4 +1,4 @@
-"""The sidecar and the emulator with next to no rights: read-only, no capabilities, little memory."""
+"""The sidecar and the emulator with hardly any rights: read-only, no capabilities, little memory."""
 
 import json
 import threading
@@ -24,11 +24,11 @@ PROXY = "http://localhost:8080"
 ADMIN = "http://localhost:9090"
 API = "http://127.0.0.1:8090"
 MEMORY_LIMIT = 69_000
-"""KiB of resident memory at rest, at most."""
+"""The most resident memory at rest, in KiB."""
 
 
 class Pair(NamedTuple):
-    """A sidecar and the emulator, in one network as in a pod."""
+    """A sidecar and the emulator, which share a network as in a pod."""
 
     sidecar: Container
     emulator: Container
@@ -111,7 +111,7 @@ def test_idle_it_ends_at_once(pair: Pair) -> None:
 
 
 def test_unhealthy_is_said(image: str) -> None:
-    # Nobody answers at this address of the documentation's, so there is no token and start-up goes on.
+    # This address is reserved for documentation. Nothing responds there, so start-up goes on without a token.
     env = {
         "BITS_API_URL": "https://192.0.2.1",
         "BITS_CLIENT_ID": "id",
@@ -134,7 +134,7 @@ def test_sigterm_ends_a_command_that_does_not_serve(image: str, pair: Pair) -> N
     with running("checking", network, *LOCKED_DOWN, *env, image, "check") as checking:
         eventually(lambda: "settings" in checking.logs, "settings", checking)
         checking.kill("TERM")
-        # Without that, it would have waited for a token, and ended with 1.
+        # Otherwise it would have waited for a token and ended with 1.
         assert checking.ended() == 143
 
 

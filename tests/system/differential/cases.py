@@ -1,4 +1,4 @@
-"""The cases: valid requests and the answers of the API to them, made from tables."""
+"""The cases: valid requests and the API's responses to them, made from tables."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -11,10 +11,10 @@ BIG = bytes(range(256)) * 256
 
 
 class Case(NamedTuple):
-    """One request, as bytes on the wire, and the API's answer, where `http://api/` is the API's origin.
+    """A request and the API's response, as bytes on the wire; `http://api/` is the API's origin.
 
-    `after_continue` is sent once the proxy has answered 100. With `closes` the API ends its connection
-    behind the answer.
+    `after_continue` is sent once the proxy has sent a 100. With `closes`, the API closes its connection after
+    the response.
     """
 
     name: str
@@ -57,7 +57,7 @@ def chunks(*pieces: bytes, extension: bytes = b"", trailers: bytes = b"") -> tup
     return CHUNKED, b"%b0%b\r\n%b\r\n" % (body, extension, trailers)
 
 
-# What has no force behind the content, and is left out there (RFC 9110 section 6.5.1).
+# Fields that have no effect in trailers and are removed there (RFC 9110 section 6.5.1).
 LATE = {
     "Content-Length": b"Content-Length: 9",
     "Transfer-Encoding": b"Transfer-Encoding: chunked",
@@ -197,7 +197,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 LENGTH_2 = b"Content-Length: 2\r\n\r\nok"
 EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
 IN_CHUNKS = CHUNKED + b"\r\n2\r\nok\r\n3\r\n yo\r\n0\r\n\r\n"
-# Name → pieces of the answer, and whether the API's connection ends behind it.
+# Name → pieces of the response, and whether the API closes its connection after it.
 ANSWERS: dict[str, tuple[Sequence[bytes], bool]] = {
     "length": ((OK + b"Content-Type: text/plain\r\n" + LENGTH_2,), False),
     "length 0": ((OK + b"Content-Length: 0\r\n\r\n",), False),
@@ -224,7 +224,7 @@ ANSWERS: dict[str, tuple[Sequence[bytes], bool]] = {
     "500": ((b"HTTP/1.1 500 Internal Server Error\r\n" + LENGTH_2,), False),
 }
 
-# The same for one client each.
+# The same, each for one kind of client.
 MORE_ANSWERS: dict[str, tuple[Sequence[bytes], bool]] = {
     "trailer that Connection names": (
         (OK + b"Connection: X-A\r\n" + CHUNKED + b"\r\n2\r\nok\r\n0\r\nX-A: 1\r\nX-B: 2\r\n\r\n",),
@@ -314,7 +314,7 @@ MORE_ANSWERS: dict[str, tuple[Sequence[bytes], bool]] = {
 
 
 def _without_content(pieces: Sequence[bytes]) -> Sequence[bytes]:
-    """Return the head alone, as it answers HEAD."""
+    """Return only the head, as a response to HEAD."""
     return (b"".join(pieces).partition(b"\r\n\r\n")[0] + b"\r\n\r\n",)
 
 

@@ -1,6 +1,6 @@
 """The documented differences between the sidecar and nginx.
 
-Each makes of what nginx does, or of what an earlier one has made of it, what the sidecar does instead.
+Each difference turns what nginx does into what the sidecar does. They apply one after the other.
 """
 
 import re
@@ -35,7 +35,7 @@ _KNOWN_METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIO
 _TWO_READINGS = re.compile(rb"//|/\.\.?(/|\Z)|%2[EeFf]|%61|;")
 
 
-# Where a change applies.
+# These functions limit where a change applies.
 
 
 def _on_requests(change: Callable[[Case, Request], Request]) -> Change:
@@ -43,7 +43,7 @@ def _on_requests(change: Callable[[Case, Request], Request]) -> Change:
 
 
 def _on_response(change: Callable[[Case, Response], Response]) -> Change:
-    """Change the API's answer, not one of the proxy's own."""
+    """Change a response of the API, but not one of the proxy's own."""
 
     def apply(case: Case, seen: Seen) -> Seen:
         if seen.response is None or not seen.requests:
@@ -61,8 +61,8 @@ def _on_response_fields(change: Callable[[Case, Fields], Fields]) -> Change:
     return _on_response(lambda case, got: got._replace(fields=change(case, got.fields)))
 
 
-def _refused(status: int, reason: bytes, applies: Callable[[Case], object]) -> Change:
-    """Answer the request without the API, and close."""
+def _rejected(status: int, reason: bytes, applies: Callable[[Case], object]) -> Change:
+    """Respond without the API, and close the connection."""
     response = Response(b"HTTP/1.1", status, reason, ())
     return lambda case, seen: Seen((), (), response, stays_open=False) if applies(case) else seen
 
@@ -76,7 +76,7 @@ def _without(fields: Fields, names: Collection[bytes]) -> Fields:
 
 
 def _answers(case: Case) -> tuple[list[bytes], bytes]:
-    """Return the heads of the API's interim answers, and its final answer."""
+    """Return the heads of the API's interim responses, and its final response."""
     answer = b"".join(case.answer)
     interim = []
     while answer.startswith(b"HTTP/1.1 1"):
@@ -89,7 +89,7 @@ def _answer_fields(case: Case) -> Fields:
     return fields_of(_answers(case)[1])
 
 
-# The changes.
+# These functions are the changes.
 
 
 def _asterisk(case: Case, seen: Seen) -> Seen:
@@ -139,13 +139,13 @@ def _websocket(case: Case, fields: Fields) -> Fields:
 
 
 def _nominated(fields: Fields) -> set[bytes]:
-    """Return what Connection names, framing aside: that is not for it to take away."""
+    """Return the connection options, except framing fields, which Connection can't remove."""
     options = b",".join(value for _, value in _only(fields, b"connection")).split(b",")
     return {option.strip().lower() for option in options}.difference(_FRAMING)
 
 
 def _no_hop_by_hop(fields: Fields, received: Fields) -> Fields:
-    """Return `fields` without what concerned the connection that the message was `received` on."""
+    """Return `fields` without those that concern only the connection that the message came on."""
     return _without(fields, {*_HOP_BY_HOP, *_nominated(received)})
 
 
@@ -179,7 +179,7 @@ def _request_id(case: Case, fields: Fields) -> Fields:
 
 
 def _id_of(case: Case) -> bytes:
-    """Return the request's identifier: one that can't be passed on and logged is made anew."""
+    """Return the request's identifier, or a new one if it can't be forwarded and logged."""
     ids = [value for _, value in _only(fields_of(case.request), b"x-request-id") if 0 < len(value) <= 200]
     return ids[0] if ids else b"made"
 
@@ -214,7 +214,7 @@ def _no_length_in_204(_: Case, response: Response) -> Response:
 
 
 def _framing_in_trailers(message: bytes) -> bool:
-    """Tell whether the trailers of a chunked message speak of framing."""
+    """Return whether the trailers of a chunked message hold framing fields."""
     _, last_chunk, trailers = message.partition(b"\r\n0\r\n")
     return bool(last_chunk and _only(fields_of(b"\r\n" + trailers), *_FRAMING))
 
@@ -226,7 +226,7 @@ def _bad_answer(case: Case, seen: Seen) -> Seen:
 
 
 class Difference(NamedTuple):
-    """What differs, why, and where that is written; `apply` changes what was seen."""
+    """What differs, why, and which document demands it. `apply` makes the change."""
 
     name: str
     why: str
@@ -235,60 +235,60 @@ class Difference(NamedTuple):
 
 
 DIFFERENCES = (
-    # What is refused, or not.
+    # Rejections.
     Difference(
-        "unknown methods are refused",
-        "the set of methods is closed; nginx forwards any token of capitals",
+        "unknown methods are rejected",
+        "the set of methods is closed; nginx forwards any token in capitals",
         "design section 5, RFC 9110 section 15.6.2",
-        _refused(501, b"Not Implemented", lambda case: case.method not in _KNOWN_METHODS),
+        _rejected(501, b"Not Implemented", lambda case: case.method not in _KNOWN_METHODS),
     ),
     Difference(
-        "TRACE is refused in the words of the RFC",
-        "both refuse it; nginx calls it Not Allowed",
+        "TRACE is rejected with the reason phrase of the RFC",
+        "both reject it; nginx calls it Not Allowed",
         "design section 5, RFC 9110 sections 9.3.8 and 15.5.6",
-        _refused(405, b"Method Not Allowed", lambda case: case.method == b"TRACE"),
+        _rejected(405, b"Method Not Allowed", lambda case: case.method == b"TRACE"),
     ),
     Difference(
-        "paths that can be read in two ways are refused",
-        "what the rules matched is what the API reads; nginx has no such rules",
+        "paths that can be read in two ways are rejected",
+        "the API must read the path that the rules matched; nginx has no such rules",
         "design section 5, RFC 3986 section 6",
-        _refused(400, b"Bad Request", lambda case: _TWO_READINGS.search(case.path)),
+        _rejected(400, b"Bad Request", lambda case: _TWO_READINGS.search(case.path)),
     ),
     Difference(
-        "the token endpoint is out of reach",
+        "requests to the token endpoint are rejected",
         "the credentials stay inside; nginx knows nothing of them",
         "design section 5",
-        _refused(403, b"Forbidden", lambda case: case.path == b"/v1/oauth2/token"),
+        _rejected(403, b"Forbidden", lambda case: case.path == b"/v1/oauth2/token"),
     ),
     Difference(
-        "requests of pages elsewhere are refused",
+        "requests from web pages of other origins are rejected",
         "a page in a browser must not use the credentials; nginx has no such rule",
         "design section 5",
-        _refused(403, b"Forbidden", lambda case: _only(fields_of(case.request), b"origin")),
+        _rejected(403, b"Forbidden", lambda case: _only(fields_of(case.request), b"origin")),
     ),
     Difference(
-        "hosts that are not this machine are refused",
-        "what listens on loopback is not to be reached through DNS rebinding",
+        "hosts other than this machine are rejected",
+        "DNS rebinding must not reach a listener on loopback",
         "design section 5, RFC 9110 section 7.4",
-        _refused(421, b"Misdirected Request", lambda case: b"Host: api.bits.bi" in case.request),
+        _rejected(421, b"Misdirected Request", lambda case: b"Host: api.bits.bi" in case.request),
     ),
     Difference(
-        "expectations but for 100-continue are refused",
+        "expectations other than 100-continue are rejected",
         "they can't be met; nginx drops them",
         "RFC 9110 section 10.1.1",
-        _refused(417, b"Expectation Failed", lambda case: b"Expect: other" in case.request),
+        _rejected(417, b"Expectation Failed", lambda case: b"Expect: other" in case.request),
     ),
     Difference(
-        "framing fields in the trailers of a request are refused",
-        "a sender must not, and what they say could hide a request; nginx drops them",
+        "framing fields in the trailers of a request are rejected",
+        "a sender must not send them, and they could hide a request; nginx drops them",
         "RFC 9110 section 6.5.1",
-        _refused(400, b"Bad Request", lambda case: _framing_in_trailers(case.request)),
+        _rejected(400, b"Bad Request", lambda case: _framing_in_trailers(case.request)),
     ),
     Difference(
-        "whitespace behind a chunk's size is refused",
-        "a sender must not; readers that skip it differently have been told apart by it. nginx skips it",
+        "whitespace after the size of a chunk is rejected",
+        "a sender must not send it, and readers that skip it differently can be confused; nginx skips it",
         "RFC 9112 section 7.1.1",
-        _refused(400, b"Bad Request", lambda case: b"\r\n5 ;" in case.request),
+        _rejected(400, b"Bad Request", lambda case: b"\r\n5 ;" in case.request),
     ),
     Difference(
         "OPTIONS * is forwarded",
@@ -297,14 +297,14 @@ DIFFERENCES = (
         _asterisk,
     ),
     Difference(
-        "no 100 to a client that did not wait for it",
-        "with content here already it may be left out; nginx sends it all the same",
+        "a client that did not wait for a 100 gets none",
+        "it may be left out once content has arrived; nginx sends it nevertheless",
         "RFC 9110 section 10.1.1",
         _no_late_continue,
     ),
     # Requests.
     Difference(
-        "hop-by-hop fields of a request go, those named in Connection too",
+        "hop-by-hop fields of a request are removed, connection options too",
         "nginx drops a fixed few and does not read what Connection names",
         "RFC 9110 section 7.6.1",
         _on_request_fields(
@@ -312,81 +312,81 @@ DIFFERENCES = (
         ),
     ),
     Difference(
-        "fields that tell of the inside go",
+        "fields that reveal internals are removed",
         "the API is a third party; nginx drops none by itself",
         "design section 5",
         _on_request_fields(lambda _, fields: _without(fields, _INSIDE)),
     ),
     Difference(
-        "tabs around a value of a request are no part of it",
+        "tabs around a field value of a request are not part of it",
         "nginx strips spaces only",
         "RFC 9110 section 5.5",
         _on_request_fields(_no_tabs),
     ),
     Difference(
         "a chunked request stays chunked",
-        "nginx sends a length where it has the whole body already; the proxy need not look",
+        "nginx sends a length if it already has the whole body; the proxy does not look",
         "RFC 9112 section 6.1",
         _on_request_fields(_framed_as_received),
     ),
     Difference(
-        "a WebSocket may be asked for",
+        "a request may upgrade to WebSocket",
         "nginx drops every Upgrade",
         "design section 5, RFC 6455 section 4.1",
         _on_request_fields(_websocket),
     ),
     Difference(
         "framing and credentials follow the client's fields",
-        "nginx writes what it sets first; the order of different fields means nothing",
+        "nginx writes the fields that it sets first; the order of different fields has no meaning",
         "RFC 9110 section 5.3",
         _on_request_fields(_own_fields_last),
     ),
     Difference(
         "Via is added",
-        "a proxy must; nginx does not",
+        "a proxy must add it; nginx does not",
         "design section 5, RFC 9110 section 7.6.3",
         _on_request_fields(_via),
     ),
     Difference(
-        "X-Request-ID is added, or stands last",
-        "nginx makes none, and takes the client's however it is",
+        "X-Request-ID is added, or moved to the end",
+        "nginx makes none, and forwards any that the client sends",
         "design section 5",
         _on_request_fields(_request_id),
     ),
-    # Answers.
+    # Responses.
     Difference(
-        "interim answers pass as they are, to HTTP/1.1; 100 is not for the API to give",
-        "nginx takes the first for the final one, adds Connection, and calls the rest its content",
+        "interim responses pass unchanged to HTTP/1.1 clients, except 100",
+        "nginx takes the first for the final one, adds Connection, and takes the rest for its content",
         "design section 5, RFC 9110 section 15.2",
         _interim,
     ),
     Difference(
-        "trailers of an answer pass, but for those that come too late",
+        "trailers of a response pass, except fields that come too late there",
         "nginx drops them all",
         "design section 5, RFC 9110 section 6.5.1",
         _on_response(_trailers),
     ),
     Difference(
-        "tabs around a value of an answer are no part of it",
+        "tabs around a field value of a response are not part of it",
         "nginx strips spaces only",
         "RFC 9110 section 5.5",
         _on_response_fields(_no_tabs),
     ),
     Difference(
-        "hop-by-hop fields of an answer go, those named in Connection too",
+        "hop-by-hop fields of a response are removed, connection options too",
         "nginx drops a fixed few and does not read what Connection names",
         "RFC 9110 section 7.6.1",
         _on_response_fields(lambda case, fields: _no_hop_by_hop(fields, _answer_fields(case))),
     ),
     Difference(
-        "fields that speak of the API's origin go",
-        "they would be taken for this origin's; nginx passes them",
+        "fields about the API's origin are removed",
+        "clients would apply them to this origin; nginx passes them",
         "design section 5, RFC 7838 section 3, RFC 6797 section 6.1",
         _on_response_fields(lambda _, fields: _without(fields, (b"alt-svc", b"strict-transport-security"))),
     ),
     Difference(
         "Location at the API's origin leads back here",
-        "nginx could be set to do so, but makes it absolute again",
+        "nginx could be configured to do so, but makes it absolute again",
         "design section 5, RFC 9110 section 10.2.2",
         _on_response_fields(_reference),
     ),
@@ -397,26 +397,26 @@ DIFFERENCES = (
         _on_response(_no_length_in_204),
     ),
     Difference(
-        "the API's order and spelling of fields is kept",
-        "nginx writes the fields it knows first, spelt its own way",
+        "the order and the spelling of the API's fields are kept",
+        "nginx writes the fields that it knows first, in its own spelling",
         "RFC 9110 sections 5.1 and 5.3",
         _on_response_fields(_order_and_spelling_kept),
     ),
     Difference(
-        "a connection that persists is not called keep-alive in HTTP/1.1",
+        "HTTP/1.1 responses do not say Connection: keep-alive",
         "that is the default; nginx always says it",
         "RFC 9112 section 9.3",
         _on_response_fields(_persistence_unsaid),
     ),
     Difference(
         "X-Request-ID is echoed",
-        "nginx knows none",
+        "nginx does not do so",
         "design section 5",
         _on_response_fields(_echo_of_request_id),
     ),
     Difference(
-        "an answer with framing fields in its trailers is none",
-        "a sender must not, and what they say could hide an answer; nginx drops them",
+        "a response with framing fields in its trailers is invalid",
+        "a sender must not send them, and they could hide a response; nginx drops them",
         "RFC 9110 section 6.5.1",
         _bad_answer,
     ),

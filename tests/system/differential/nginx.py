@@ -1,4 +1,4 @@
-"""Debian's nginx as a reverse proxy, set to change as little as it can."""
+"""Debian's nginx as a reverse proxy, configured to change as little as it can."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.support.waiting import HANGS
 
-# One process and no daemon: it is ended by its id, and runs as who runs the tests.
+# One process, not a daemon, so that it can be ended by its id and runs as the user of the tests.
 _CONFIG = """\
 daemon off;
 master_process off;
@@ -49,12 +49,12 @@ http {{
 
 @contextlib.asynccontextmanager
 async def nginx_before(authority: str, token: str) -> AsyncIterator[Path]:
-    """Serve nginx before the API at `authority`; yield the path of its Unix socket."""
-    # Debian has it where not everybody looks.
+    """Run nginx in front of the API at `authority`; yield the path of its Unix socket."""
+    # Debian installs it in a directory that is not on every PATH.
     binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if binary is None:
         raise AssertionError("nginx is not installed: the differential test needs Debian's package nginx")
-    # A short path: the name of a Unix socket has 107 bytes at most.
+    # The path must be short: the name of a Unix socket has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="nginx-") as name:
         home = Path(name)
         socket = home / "sock"

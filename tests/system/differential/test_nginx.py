@@ -1,7 +1,7 @@
 """The same valid requests through Debian's nginx and through the sidecar, to the same recording API.
 
-What the two ends of nginx see, with the documented differences applied, is what those of the sidecar must
-see. Any other difference fails, and so does an entry that changes nothing.
+Both ends of the sidecar must see what both ends of nginx see, after the documented differences are applied.
+Any other difference is a failure, and so is a documented difference that changes nothing.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _PSEUDONYM = re.compile(rb"\bbits-auth-proxy-[0-9a-f]+\Z")
 
 
 class Pair(NamedTuple):
-    """What was seen of nginx with the differences applied, and of the sidecar; and which ones did apply."""
+    """What was seen with nginx, with the differences applied, and with the sidecar; and which applied."""
 
     expected: Seen
     seen: Seen
@@ -34,10 +34,10 @@ class Pair(NamedTuple):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pairs() -> AsyncIterator[dict[str, Pair]]:
-    """Run all cases through both, which are started once."""
+    """Run all cases through both proxies, which are started once."""
     made = {}
     async with set_up() as bench, nginx_before(bench.upstream.authority, TOKEN) as nginx:
-        # So that a 401 has no other token as its consequence, which nginx does not know of.
+        # So that a 401 does not lead to another token, which nginx would not have.
         bench.upstream.same_token = True
         address = bench.sidecar.addresses[0]
         assert isinstance(address, TcpAddress)
@@ -81,7 +81,7 @@ def _pair(case: Case, through_nginx: Seen, through_sidecar: Seen) -> Pair:
 
 
 def _told_simply(case: Case, seen: Seen) -> Seen:
-    """Return `seen` without what is made anew in each run, and without the content of our own problems."""
+    """Return `seen` without values that differ in each run, and without the bodies of our own problems."""
     if seen.response is None:
         return seen
     made = [

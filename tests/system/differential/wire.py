@@ -1,4 +1,4 @@
-"""What one request through a proxy looks like from both ends."""
+"""One request through a proxy, as seen from both ends."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Request(NamedTuple):
-    """What the API got; `body` is free of framing."""
+    """What the API received; `body` is the content without framing."""
 
     method: bytes
     target: bytes
@@ -26,7 +26,7 @@ class Request(NamedTuple):
 
 
 class Response(NamedTuple):
-    """What the client got; `whole` tells whether the body had a clean end."""
+    """What the client received; `whole` is whether the body ended cleanly."""
 
     version: bytes
     status: int
@@ -38,9 +38,9 @@ class Response(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """One exchange: `requests` that the API got, answers that the client got, and what came after.
+    """One exchange: the requests that the API received, and the responses that the client received.
 
-    `stays_open` tells whether the client's connection served one request more.
+    `stays_open` is whether the client's connection served another request afterwards.
     """
 
     requests: tuple[Request, ...]
@@ -51,7 +51,7 @@ class Seen(NamedTuple):
 
 
 async def observe(streams: Streams, api: Recorder, case: Case) -> Seen:
-    """Send the case on a fresh connection to a proxy before `api`, and note what both ends see."""
+    """Send the case on a new connection to a proxy in front of `api`; return what both ends see."""
     api.requests.clear()
     origin = b"http://%b/" % api.authority.encode()
     api.script = [[piece.replace(b"http://api/", origin) for piece in case.answer]]
@@ -79,7 +79,7 @@ async def observe(streams: Streams, api: Recorder, case: Case) -> Seen:
 async def _converse(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, case: Case
 ) -> tuple[tuple[Response, ...], Response]:
-    """Return the interim answers and the final one."""
+    """Return the interim responses and the final one."""
     writer.write(case.request)
     to_send = case.after_continue
     interim = []
@@ -92,9 +92,9 @@ async def _converse(
 
 
 async def _request(data: bytes, authority: str) -> Request:
-    """Return the request that `data` is; the API's `authority` in Host is called `api`.
+    """Parse one request. The API's `authority` in Host is replaced by `api`.
 
-    Raises ValueError or IncompleteReadError for a byte too much or too little.
+    Raises ValueError or IncompleteReadError if there is a byte too many or too few.
     """
     reader = asyncio.StreamReader(limit=_LIMIT)
     reader.feed_data(data)
@@ -111,14 +111,14 @@ async def _request(data: bytes, authority: str) -> Request:
 
 
 def fields_of(message: bytes) -> Fields:
-    """Return the fields of the head that `message`, in bytes of the tables, begins with."""
+    """Return the fields of the head at the beginning of `message`."""
     lines = message.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]
     fields = (line.partition(b":") for line in lines if b":" in line)
     return tuple((name, value.strip(b" \t")) for name, _, value in fields)
 
 
 async def _serves_another(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    """Tell whether the connection serves another request; raises ValueError when it garbles it."""
+    """Return whether the connection serves another request. Raises ValueError for a garbled response."""
     try:
         writer.write(_PROBE)
         response = await _response(reader, b"GET")
@@ -161,7 +161,7 @@ async def _fields(reader: asyncio.StreamReader) -> Fields:
         name, separator, value = line.partition(b":")
         if not separator:
             raise ValueError(f"not a field: {line!r}")
-        # Only the one space that every proxy writes: what else is there is seen.
+        # Strip only the one space that every proxy writes, so that other whitespace shows.
         fields.append((name, value.removeprefix(b" ")))
     return tuple(fields)
 

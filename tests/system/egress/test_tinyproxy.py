@@ -1,4 +1,4 @@
-"""The way to the API through a real http proxy."""
+"""The connection to the API through a real egress proxy."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""tinyproxy, an http proxy as companies run them between their networks and the internet."""
+"""tinyproxy, an egress proxy like those that companies run between their networks and the internet."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from tests.support.waiting import seen
 
 
 class Tinyproxy:
-    """A running tinyproxy on `port`, whose log is kept."""
+    """A running tinyproxy on `port`, with its log."""
 
     def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
         self.port = port
@@ -30,7 +30,7 @@ class Tinyproxy:
         await seen(lambda: text in self.log, lambda: f"{text} in {self.log}")
 
     async def stop(self) -> None:
-        """End it, and the tunnels with it."""
+        """Stop it, which also ends its tunnels."""
         if self._process.returncode is None:
             self._process.kill()
         await self._reading
@@ -46,7 +46,7 @@ class Tinyproxy:
 async def tinyproxy(
     directory: Path, *, connect_port: int, port: int | None = None, login: str | None = None
 ) -> AsyncIterator[Tinyproxy]:
-    """Serve tunnels to `connect_port`, for all or for those with `login` ("user password")."""
+    """Serve tunnels to `connect_port`, for everybody or only with `login` ("user password")."""
     port = port or free_port()
     lines = [f"Port {port}", "Listen 127.0.0.1", "Allow 127.0.0.1", "LogLevel Info", "Timeout 60"]
     lines += [f"ConnectPort {connect_port}", *([f"BasicAuth {login}"] if login else [])]

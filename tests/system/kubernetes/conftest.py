@@ -1,4 +1,4 @@
-"""What the tests of the charts share: the image, built once."""
+"""The fixture that the tests of the charts share: the image, built once."""
 
 import pytest
 

@@ -1,14 +1,14 @@
 """Pods of the charts, run by `podman kube play`.
 
-What stands in for a cluster, and so differs from what was rendered:
+This differs from a cluster in the following ways:
 
-- Volumes are directories of the test, in which Secrets are put and changed as the kubelet does.
-- This podman knows no native sidecars: the sidecar stands among the pod's other containers, and neither it
-  nor any other has probes. The tests ask what the probes would.
-- The emulator runs in the pod as one more container, in place of the Bits API.
-- A container that ended is not started again.
-- The app's image is the proxy's, for the Python in it; its command is the test's.
-- A Service is the name of the gateway's address, in the pods of clients.
+- Volumes are directories of the test. It writes and changes Secrets in them like the kubelet.
+- This podman has no native sidecars. The sidecar is one of the pod's ordinary containers, and no container
+  has probes. The tests send the requests of the probes.
+- The emulator runs in the pod as another container, in place of the Bits API.
+- A container that has ended is not started again.
+- The app uses the image of the proxy, for its Python, with a command of the test.
+- A Service is a host name for the gateway's address in the pods of clients.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ _CLUSTERS_OWN: Final = ("startupProbe", "livenessProbe", "readinessProbe", "rest
 
 
 class Pod:
-    """A pod that runs."""
+    """A running pod."""
 
     def __init__(self, name: str) -> None:
         self.name: Final = name
@@ -49,10 +49,10 @@ class Pod:
 def playing(
     name: str, rendered: Document, volumes: dict[str, Path], directory: Path, **spec: Any
 ) -> Iterator[Pod]:
-    """Run a rendered pod under a name; it is removed when this ends.
+    """Run a rendered pod under a name; remove it at the end.
 
-    `volumes` are by name; `directory` keeps the manifest; `spec` holds more members of the pod's spec,
-    `containers` those to add.
+    `volumes` maps names to directories. The manifest is written to `directory`. `spec` holds more members of
+    the pod's spec; its `containers` are added to the others.
     """
     name = unique(name)
     pod = _playable(rendered, volumes, spec)
@@ -70,7 +70,7 @@ def playing(
 
 
 def emulator(like: Document, client_id: str, client_secret: str) -> Document:
-    """Return the emulator's container, with the rights of another one."""
+    """Return the emulator's container, with the same rights as another container."""
     env = {"BITS_EMULATOR__CLIENT_ID": client_id, "BITS_EMULATOR__CLIENT_SECRET": client_secret}
     return {
         "name": "emulator",

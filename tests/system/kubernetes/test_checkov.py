@@ -1,4 +1,4 @@
-"""What checkov has against the charts: nothing, but for what is known and wanted so."""
+"""checkov has no complaints about the charts, except for those that are known and intended."""
 
 import json
 import os
@@ -13,7 +13,7 @@ _GATEWAY: Final = "Deployment.apps.bits-bits-auth-proxy"
 _TEST: Final = "Pod.apps.bits-bits-auth-proxy-test"
 _APP: Final = "Deployment.apps.bits"
 
-# By check: the objects it is known to complain about, and why that is wanted so.
+# For each check: the objects that it complains about, and why they are intended to be so.
 EXCEPTIONS: Final[dict[str, tuple[set[str], str]]] = {
     "CKV_K8S_11": (
         {_GATEWAY, _TEST, _APP},
@@ -51,7 +51,7 @@ def test_checkov_finds_what_is_known_and_nothing_else() -> None:
     assert report["summary"]["parsing_errors"] == 0
     found: dict[str, set[str]] = {}
     for failed in report["results"]["failed_checks"]:
-        # A pod that a Deployment makes is called by its labels, too.
+        # checkov names the pod of a Deployment by its labels too.
         resource = failed["resource"].partition(".app.kubernetes.io/")[0]
         found.setdefault(failed["check_id"], set()).add(resource)
     assert found == {check: resources for check, (resources, _) in EXCEPTIONS.items()}

@@ -1,6 +1,6 @@
 """The gateway's pod, and the pod of `helm test` that calls it.
 
-One pod for all tests, as podman takes seconds to remove one; the test that stops it comes last.
+All tests share one pod, because podman takes seconds to remove one. The test that stops it comes last.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from tests.system.kubernetes.playing import API, Pod, emulator, playing
 ID = "bits:client::3f1c"
 SECRET = "canary-secret-9d2f7c-of-the-gateway"
 SERVICE = "bits-bits-auth-proxy"
-# Asks all the time whether the gateway is ready, calls through it, and prints what it is answered.
+# Keeps asking whether the gateway is ready, sends requests through it, and prints the responses.
 _CALLS = f"""\
 import contextlib, http.client, json, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -37,7 +37,7 @@ while True:
     print(json.dumps({{"event": "asked", "at": at, "ready": ready, "called": called[:2]}}), flush=True)
     time.sleep(0.05)
 """
-# Prints the status it is answered, through TLS with a client certificate or without.
+# Prints the status of a response over TLS, with a client certificate or without.
 _CALL = """\
 import ssl, sys, urllib.request
 context = ssl.create_default_context(cafile="/tls/ca.crt")
@@ -48,14 +48,14 @@ print(urllib.request.urlopen("https://bits-bits-auth-proxy:8080/oauth2/userinfo"
 
 
 class Gateway(NamedTuple):
-    """The gateway's pod, and a client's, both from the same rendered chart."""
+    """The gateway's pod and a client's pod, both from the same rendered chart."""
 
     pod: Pod
     found: list[Document]
     directory: Path
 
     def aliases(self) -> list[dict[str, Any]]:
-        """The name of the Service, in the pod of a client."""
+        """The name of the Service in the client's pod."""
         return [{"ip": self.pod.address, "hostnames": [SERVICE, "elsewhere"]}]
 
 

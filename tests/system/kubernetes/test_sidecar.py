@@ -1,6 +1,6 @@
-"""The example chart's pod: its app calls localhost, whatever becomes of the Secret.
+"""The example chart's pod: its app calls localhost, whatever happens to the Secret.
 
-One pod for all tests, as podman takes seconds to remove one; the test that stops it comes last.
+All tests share one pod, because podman takes seconds to remove one. The test that stops it comes last.
 """
 
 import json
@@ -23,7 +23,7 @@ SECRET = "canary-secret-9d2f7c-of-the-pod"
 NEXT_SECRET = "canary-secret-1b83aa-of-the-pod"
 OK = 200
 ADMIN = "http://127.0.0.1:9090"
-# Calls all the time, and prints what it is answered; ends like a well-behaved app.
+# Keeps sending requests and prints the responses; stops like a well-behaved app.
 _APP = """\
 import json, os, signal, sys, time, urllib.error, urllib.request
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -42,27 +42,27 @@ while True:
 
 
 class Running(NamedTuple):
-    """A pod, and the directory that is its Secret's volume."""
+    """A pod, and the directory of its Secret."""
 
     pod: Pod
     secret: Path
 
     def ask(self, method: str, url: str, body: str = "") -> tuple[int, str]:
-        """Send a request from where the app is; return status and body of the answer."""
+        """Send a request from the app's container; return status and body of the response."""
         status, _, text = self.pod["app"].ask(method, url, body)
         return status, text
 
     def outcomes(self) -> list[object]:
-        """What the app was answered from its first success on: nothing made it wait for the sidecar here."""
+        """The app's responses from its first success on. Here, nothing makes it wait for the sidecar."""
         outcomes = [event["outcome"] for event in self.pod["app"].events]
         return list(dropwhile(lambda outcome: outcome != OK, outcomes))
 
     def let_it_call(self) -> None:
-        """Wait until the app was served."""
+        """Wait until the app has had a success."""
         eventually(self.outcomes, "a 200", self.pod["app"], self.pod["bits-auth-proxy"])
 
     def metric(self, name: str) -> float:
-        """A metric's value."""
+        """Return the value of a metric."""
         lines = self.ask("GET", f"{ADMIN}/metrics")[1].splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
@@ -96,7 +96,7 @@ def test_the_app_calls_localhost_and_the_token_is_put_on(running: Running) -> No
     assert json.loads(body)["customerId"].startswith("bits:customer::")
     assert running.ask("GET", f"{API}/oauth2/userinfo")[0] == 401, "the API asks for one"
     running.let_it_call()
-    # Probes and metrics are for the cluster, all else for this pod alone.
+    # The cluster reaches probes and metrics. Only this pod reaches everything else.
     address = running.pod.address
     assert running.ask("GET", "http://127.0.0.1:9091/status")[0] == 200
     with pytest.raises(Exception, match="refused"):
@@ -139,7 +139,7 @@ def test_no_call_fails_while_the_secret_is_rotated(running: Running) -> None:
     running.let_it_call()
     before = len(running.outcomes())
     issued = running.metric("bits_proxy_token_refreshes_total")
-    # As a team rotates: the API gets another secret, then the Secret does; at last, old tokens are revoked.
+    # A rotation: the API gets another secret, then the Secret changes, and finally old tokens are revoked.
     running.ask("POST", f"{API}/_emulator/rotate", json.dumps({"client_secret": NEXT_SECRET}))
     mount(running.secret, secret_files(NEXT_SECRET))
     proxy.event("credentials_changed")
@@ -157,7 +157,7 @@ def test_no_call_fails_while_the_secret_is_rotated(running: Running) -> None:
 
 
 def test_it_stops_cleanly_after_the_app(running: Running) -> None:
-    # A native sidecar is told after the other containers have ended.
+    # Kubernetes stops a native sidecar after the other containers have ended.
     running.let_it_call()
     for name in ("app", "bits-auth-proxy"):
         running.pod[name].kill("TERM")

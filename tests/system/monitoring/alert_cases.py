@@ -1,4 +1,4 @@
-"""For each alert, series at which it fires and series at which it must not."""
+"""For each alert, series for which it fires and series for which it must not."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -9,14 +9,14 @@ _JOB = 'job="bits",namespace="shop"'
 
 
 class Case(NamedTuple):
-    """Series of one sample a minute in promtool's notation, and what holds `minutes` after the first."""
+    """Series with a sample each minute, in promtool's notation, and the alert `minutes` after the first."""
 
     alert: str
     what: str
     series: dict[str, str]
     minutes: int
     summary: str = ""
-    """The summary of the alert that fires; empty: none does."""
+    """The summary of the alert that fires, or empty if none does."""
     labels: Mapping[str, str] = MappingProxyType({"instance": "pod-1:9090", "job": "bits"})
 
 
@@ -45,7 +45,7 @@ def _problems(**values: str) -> dict[str, str]:
 
 
 def _requests(**values: str) -> dict[str, str]:
-    """`s200` and the like → values, from two pods."""
+    """Requests by status (`s200` for 200), from two pods."""
     return {
         f'bits_proxy_requests_total{{instance="{pod}",{_JOB},operation="x",status="{name[1:]}"}}': value
         for name, value in values.items()
@@ -62,7 +62,7 @@ def _connects(**values: str) -> dict[str, str]:
 
 
 def _upstream_seconds(fast: str, slow: str) -> dict[str, str]:
-    """Answers below 0.1 s, and those that took between 5 and 10 s."""
+    """Responses that took less than 0.1 s, and responses that took between 5 and 10 s."""
     name = f'bits_proxy_upstream_duration_seconds_bucket{{instance="pod-1:9090",{_JOB},operation="x"'
     return {
         f'{name},le="0.1"}}': fast,
@@ -108,14 +108,14 @@ CASES = (
         "calls fail for want of a token",
         _problems(token_unavailable="0 0 10x30"),
         3,
-        "pod-1:9090 failed 10 calls because it had no token",
+        "pod-1:9090 failed 10 requests because it had no token",
     ),
     Case(
         "BitsProxyCallsWithoutToken",
         "calls fail because the credentials are refused",
         _problems(credentials_refused="0 0 10x30"),
         3,
-        "pod-1:9090 failed 10 calls because it had no token",
+        "pod-1:9090 failed 10 requests because it had no token",
     ),
     Case("BitsProxyCallsWithoutToken", "it is long over", _problems(token_unavailable="0 0 10x30"), 10),
     Case("BitsProxyCallsWithoutToken", "calls fail of something else", _problems(overloaded="0+5x30"), 10),
@@ -168,7 +168,7 @@ CASES = (
         "refused for good",
         _series(token_credentials_refused="0 1x30"),
         3,
-        "pod-1:9090: the token endpoint does not accept the credentials",
+        "pod-1:9090: the token endpoint denies the credentials",
     ),
     Case("BitsProxyCredentialsRefused", "all is well", _series(token_credentials_refused="0x30"), 20),
     Case(
@@ -217,7 +217,7 @@ CASES = (
         "every new token is refused",
         _series(token_refused_total="0+1x90"),
         35,
-        "pod-1:9090: 30 tokens got 401 before they expired",
+        "pod-1:9090: 30 tokens got a 401 before they expired",
     ),
     Case("BitsProxyTokenRefusedByApi", "a revocation", _series(token_refused_total="0x10 1x90"), 30),
     Case(
@@ -225,7 +225,7 @@ CASES = (
         "a tenth of the calls fails",
         _requests(s200="0+90x30", s502="0+10x30"),
         12,
-        "bits: 10% of the calls to the Bits API fail",
+        "bits: 10% of the requests to the Bits API fail",
         _NAMESPACED,
     ),
     Case("BitsProxyUpstreamErrors", "one in a hundred fails", _requests(s200="0+99x30", s503="0+1x30"), 20),
@@ -255,7 +255,7 @@ CASES = (
         "half of the answers take seconds",
         _upstream_seconds("0+50x60", "0+100x60"),
         25,
-        "bits: one call in twenty waits 9.5s for the API",
+        "bits: one request in twenty waits 9.5s",
         _NAMESPACED,
     ),
     Case("BitsProxyUpstreamSlow", "one in a hundred does", _upstream_seconds("0+99x60", "0+100x60"), 25),
@@ -264,7 +264,7 @@ CASES = (
         "nearly all are in use",
         _active("10x3 95x30"),
         10,
-        "pod-1:9090 uses 95% of its API connections",
+        "pod-1:9090 uses 95% of its upstream connections",
     ),
     Case("BitsProxyUpstreamConnectionsSaturated", "half are", _active("50x30"), 20),
     Case("BitsProxyUpstreamConnectionsSaturated", "for a moment all are", _active("10x3 100x2 10x30"), 6),
@@ -273,7 +273,7 @@ CASES = (
         "calls find the queue full",
         _problems(overloaded="0 0 10x30"),
         3,
-        "pod-1:9090 had no connection to the API for 10 calls",
+        "pod-1:9090 had no upstream connection for 10 requests",
     ),
     Case("BitsProxyOverloaded", "none does", _problems(token_unavailable="0+9x30"), 10),
     Case(
@@ -307,7 +307,7 @@ CASES = (
         "it no longer answers",
         {f"up{{{_ONE}}}": "1x10 0x30", f'bits_proxy_build_info{{{_ONE},version="1.0.0"}}': "1x10 stale"},
         20,
-        "pod-1:9090 is not answering scrapes",
+        "pod-1:9090 does not respond to scrapes",
     ),
     Case("BitsProxyDown", "it answers", {f"up{{{_ONE}}}": "1x30", **_BUILD}, 20),
     Case(
@@ -347,7 +347,7 @@ CASES = (
         "one exception",
         _series(internal_errors_total="0x5 1x30"),
         10,
-        "pod-1:9090 had an internal error, which is a bug",
+        "pod-1:9090 ran into a bug",
     ),
     Case("BitsProxyInternalErrors", "none", _series(internal_errors_total="0x30"), 20),
 )

@@ -1,4 +1,4 @@
-"""Debian's Prometheus, scraping what a test runs."""
+"""Debian's Prometheus, which scrapes what a test runs."""
 
 import asyncio
 import contextlib
@@ -20,20 +20,20 @@ JOB = "bits"
 
 
 class Series(NamedTuple):
-    """A series of a query's answer: its labels, and pairs of time and value."""
+    """A series in the result of a query: its labels, and pairs of time and value."""
 
     labels: Mapping[str, str]
     points: list[tuple[float, float]]
 
 
 class Prometheus:
-    """A running server's HTTP API."""
+    """The HTTP API of a running server."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
 
     async def query(self, expr: str) -> list[Series]:
-        """Return the present values of an instant vector."""
+        """Return the present values of a query."""
         return [
             Series(each["metric"], [_point(each["value"])])
             for each in (await self._get("query", query=expr))["result"]
@@ -62,12 +62,12 @@ def _point(pair: tuple[float, str]) -> tuple[float, float]:
 
 @contextlib.asynccontextmanager
 async def scraping(target: str, *, rules: Path, every: str = "1s") -> AsyncIterator[Prometheus]:
-    """Serve Prometheus with a rule file; it scrapes `target` (host:port) and evaluates in this pace."""
+    """Run Prometheus with a rule file. It scrapes `target` (host:port) and evaluates at this interval."""
     binary = shutil.which("prometheus")
     if binary is None:
         raise AssertionError("prometheus is not installed: Debian's package of that name brings it")
-    # In memory where that is to be had: what waits for a busy disk does not scrape.
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - a name of its own in there
+    # In memory if possible, because Prometheus does not scrape while it waits for a busy disk.
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - with a unique name in there
     with tempfile.TemporaryDirectory(prefix="prometheus-", dir=memory) as name:
         home = Path(name)
         config = {

@@ -1,4 +1,4 @@
-"""An eventful time in a proxy's life: traffic all along, and faults one after the other."""
+"""An eventful run of a proxy: constant traffic, and one fault after the other."""
 
 import asyncio
 import contextlib
@@ -22,18 +22,18 @@ from tests.system.monitoring.prometheus import Prometheus, scraping
 from tests.system.monitoring.test_alerts import FILE as RULES
 
 TOKEN_SHARE: Final = 0.15
-"""How long a token lives, as a share of the whole time."""
+"""The lifetime of a token, as a share of the whole run."""
 
 
 class Phase(NamedTuple):
-    """From `share` of the time on: what an emulator's control is told, or what the secret's file holds."""
+    """A request to a control of the emulator, or new content of the secret's file, at `share` of the run."""
 
     share: float
     what: str
     control: str = ""
     told: Mapping[str, Any] = MappingProxyType({})
     secret: str | None = None
-    """Empty: there is no file."""
+    """The content of the secret's file. If it is empty, the file is removed."""
 
 
 _NEW: Final = "another-secret"
@@ -55,7 +55,7 @@ _PAUSE: Final = 0.1
 
 
 class Run(NamedTuple):
-    """What is there at the end: Prometheus, the proxy's admin origin, and when it began and ended."""
+    """A finished run: Prometheus, the proxy's admin origin, and the times of its beginning and end."""
 
     prometheus: Prometheus
     admin: str
@@ -65,7 +65,7 @@ class Run(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def running(seconds: float, *, every: str = "1s") -> AsyncIterator[Run]:
-    """Run it all; yield when it is over, with everything still served."""
+    """Run the scenario; yield when it is over, while Prometheus and the proxy still serve."""
     with tempfile.TemporaryDirectory() as name:
         async with _running(seconds, every, Path(name)) as made:
             yield made
@@ -121,7 +121,7 @@ async def _refresh(session: aiohttp.ClientSession, admin: str, times: int) -> No
 
 
 async def _call(url: str, number: int, stopped: Callable[[], bool]) -> None:
-    """Call this and that, mostly well-formed, until it is over."""
+    """Send various requests, most of them well-formed, until the run is over."""
     rng = random.Random(number)
     calls: tuple[tuple[str, str, Any, dict[str, str]], ...] = (
         ("POST", CREATE, APPLICATION, {}),
@@ -134,7 +134,7 @@ async def _call(url: str, number: int, stopped: Callable[[], bool]) -> None:
         ("GET", "/oauth2/userinfo", None, {"Origin": "https://evil.example"}),
     )
     weights = (8, 8, 4, 2, 2, 1, 1, 1)
-    # Some have little patience.
+    # One client has little patience.
     timeout = aiohttp.ClientTimeout(total=0.1 if number == 0 else 30)
     async with aiohttp.ClientSession(url, timeout=timeout) as session:
         while not stopped():
@@ -146,7 +146,7 @@ async def _call(url: str, number: int, stopped: Callable[[], bool]) -> None:
 
 
 async def _settled(prometheus: Prometheus, proxy: Command) -> None:
-    """Wait for two more scrapes, so that the end is seen; the proxy must have survived it all."""
+    """Wait for two more scrapes, so that the end is recorded. The proxy must still run."""
     assert proxy.process.returncode is None
     seen = time.time() + 2
     async with asyncio.timeout(HANGS):

@@ -1,4 +1,4 @@
-"""The alerts: Prometheus' own tool takes them, each fires when it should and not else, each has a runbook."""
+"""The alerts: promtool accepts them, each fires when it should and only then, and each has a runbook."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from tests.support.commands import ROOT
 from tests.support.waiting import HANGS
 from tests.system.monitoring.alert_cases import CASES, Case
 
-FILE = ROOT / "helm" / "bits-auth-proxy" / "files" / "alerts.yaml"
+FILE = ROOT / "config" / "prometheus" / "alerts.yaml"
 RUNBOOKS = ROOT / "docs" / "runbooks"
 RULES: dict[str, dict[str, Any]] = {
     rule["alert"]: rule
@@ -23,7 +23,7 @@ RULES: dict[str, dict[str, Any]] = {
 
 
 def promtool(*arguments: str) -> str:
-    """Run promtool; return what it prints. It must succeed."""
+    """Run promtool, which must succeed; return its output."""
     done = subprocess.run(
         ["promtool", *arguments], capture_output=True, text=True, timeout=HANGS, check=False
     )

@@ -1,78 +1,40 @@
-"""Tokens of 2 s, faults at random, rotations, 16 clients: every answer is accounted for.
+"""One soak run: the emulator, the proxy in a process of its own, the clients, and what disturbs them."""
 
-`make soak` runs 10 minutes. An answer is a success, or a fault of the API that was injected; none fails
-because of the token, and no call reaches the API twice but after a 401. Exit 0 if that held.
-"""
-
-import argparse
 import asyncio
 import contextlib
 import random
 import signal
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 
-from tests.support import evidence
 from tests.support.commands import CLIENT_SECRET, Command, command, proxy_env
 from tests.support.credentials import mount
 from tests.support.stand import APPLICATION, CREATE, emulating
+from tools.soak.relay import TokenRelay
 
-LIFETIME = 2.0
-CLIENTS = 16
-FAULTS = {"next_500": 500, "next_429": 429, "next_cut": 502, "next_401": 401}
-"""What is injected into the API's calls, and the status it shows as; of a 401 the caller need not hear."""
-TOKEN_STATUSES = (429, 500, 503)
-TOKEN_ANSWERS = {
+LIFETIME: Final = 2.0
+"""Seconds that a token lives."""
+CLIENTS: Final = 16
+FAULTS: Final = {"next_500": 500, "next_429": 429, "next_cut": 502, "next_401": 401}
+"""Faults of the API's calls, with the status that a client gets; a retry may hide a 401."""
+TOKEN_STATUSES: Final = (429, 500, 503)
+TOKEN_ANSWERS: Final = {
     "reset": b"",
     "cut": b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"type":"Bearer","access_tok',
     "HTML": b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>",
     "no HTTP": b"220 mail.example ESMTP\r\n\r\n",
 }
-"""What comes instead of a token endpoint's answer before the connection is cut."""
-
-
-class TokenRelay:
-    """Stands before the token endpoint; while `answer` is set, nothing gets there."""
-
-    def __init__(self, port: int) -> None:
-        self.answer: bytes | None = None
-        self._port = port
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            if self.answer is not None:
-                await reader.readuntil(b"\r\n\r\n")
-                writer.write(self.answer)
-                await writer.drain()
-            else:
-                far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
-                await asyncio.wait(
-                    [
-                        asyncio.ensure_future(pump(reader, far_writer)),
-                        asyncio.ensure_future(pump(far_reader, writer)),
-                    ],
-                )
-        writer.transport.abort()
-
-
-async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass on bytes until one side has no more."""
-    with contextlib.suppress(ConnectionError):
-        while piece := await reader.read(65536):
-            writer.write(piece)
-            await writer.drain()
-    writer.close()
+"""Broken answers of the token endpoint; the connection is cut after each."""
 
 
 class Soak:
-    """One run; `seen` counts the answers, `injected` the faults of the API's calls."""
+    """One run; `seen` counts responses by status, `injected` the faults by name."""
 
     def __init__(
         self, api: str, running: Command, relay: TokenRelay, mounted: Path, rng: random.Random
@@ -82,9 +44,9 @@ class Soak:
         self.done: Counter[str] = Counter()
         self.slowest = 0.0
         self.held_up = 0.0
-        """Seconds for which the machine held up this process at most, and with it the API."""
+        """The longest time, in seconds, for which the machine stopped this process, and so the API."""
         self.arrived = 0
-        """Calls that the API counted."""
+        """Calls that reached the API, by its own count."""
         self._api = api
         self._running = running
         self._relay = relay
@@ -105,24 +67,25 @@ class Soak:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The proxy's log."""
+        """The events in the proxy's log."""
         return self._running.events
 
     def verdict(self) -> list[str]:
-        """Return what can't be accounted for."""
+        """Return a sentence for each thing that the injected faults do not explain."""
         wrong = []
         allowed = {200, *FAULTS.values()}
         for status, count in self.seen.items():
             if status not in allowed:
-                wrong.append(f"{count} answers with {status}, which nobody injected")
+                wrong.append(f"{count} responses with {status}, which was not injected")
         for name, status in FAULTS.items():
             seen, injected = self.seen[status], self.injected[name]
             if seen > injected or (seen < injected and status != 401):
-                wrong.append(f"{seen} answers with {status}, {injected} injected")
+                wrong.append(f"{seen} responses with {status}, but {injected} were injected")
         replayed = self.injected["next_401"] - self.seen[401]
         if self.arrived != self.seen.total() + replayed:
             wrong.append(
-                f"{self.arrived} calls at the API of {self.seen.total()}, {replayed} of them replayed"
+                f"{self.arrived} calls reached the API; clients made {self.seen.total()}, "
+                f"and {replayed} were replayed"
             )
         return wrong
 
@@ -141,7 +104,7 @@ class Soak:
             self.held_up = max(self.held_up, time.monotonic() - began - 0.1)
 
     async def _disturb(self, seconds: float) -> None:
-        """Do one thing after the other; each is over before the next, and before a request waits 5 s."""
+        """Disturb the run, one thing at a time. Each is over before a request has waited for 5 s."""
         end = time.monotonic() + seconds
         async with aiohttp.ClientSession(self._api) as controls:
             while time.monotonic() < end:
@@ -179,15 +142,15 @@ class Soak:
         secret = f"rotated-{self._rng.random()}"
         async with controls.post("/_emulator/rotate", json={"client_secret": secret}) as answer:
             assert answer.status == 200
-        # In a thread: a busy disk is not to hold up the API, which is served by this event loop.
+        # In a thread, so that a busy disk does not delay the API, which this event loop serves.
         await asyncio.to_thread(mount, self._mounted, secret)
         self._running.send_signal(signal.SIGHUP)
 
     async def _nothing(self, controls: aiohttp.ClientSession) -> None:
-        """Let it rest."""
+        """Leave it undisturbed for a moment."""
 
     async def _used_up(self, controls: aiohttp.ClientSession) -> None:
-        """Wait until every fault that was injected has hit a call."""
+        """Wait until every injected fault has affected a call."""
         while True:
             faults = (await self._state(controls))["faults"]
             if not any(faults[name] for name in FAULTS):
@@ -206,7 +169,7 @@ class Soak:
 
 @contextlib.asynccontextmanager
 async def standing(rng: random.Random) -> AsyncIterator[Soak]:
-    """Serve the emulator, and the real command before it in a process of its own."""
+    """Serve the emulator, and run the real command in front of it as a separate process."""
     with tempfile.TemporaryDirectory() as directory:
         mount(Path(directory), CLIENT_SECRET)
         async with emulating(token_lifetime=LIFETIME) as (_, api):
@@ -220,38 +183,3 @@ async def standing(rng: random.Random) -> AsyncIterator[Soak]:
                 yield Soak(api, running, relay, Path(directory), rng)
                 running.send_signal(signal.SIGTERM)
                 assert await running.ended() == 0
-
-
-async def main() -> int:
-    """Run, tell, judge; once more, if the machine stood still for longer than a token lives."""
-    parser = argparse.ArgumentParser(prog="make soak ARGS=…", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=600)
-    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
-    arguments = parser.parse_args()
-    good, held_up = await one(arguments.seconds, arguments.seed)
-    if not good and held_up > LIFETIME:
-        print(f"The machine stood still for {held_up:.1f} s: that proves nothing. Once more.")
-        good, _ = await one(arguments.seconds, arguments.seed)
-    return 0 if good else 1
-
-
-async def one(seconds: float, seed: int) -> tuple[bool, float]:
-    """Run and tell; return whether it went well, and for how long the machine stood still."""
-    async with standing(random.Random(seed)) as soak:
-        await soak.run(seconds)
-        wrong = soak.verdict()
-        metrics = Counter(event["event"] for event in soak.events)
-    print(f"seed {seed}, {seconds:g} s, {CLIENTS} clients, tokens of {LIFETIME:g} s")
-    print(f"answers by status: {dict(sorted(soak.seen.items()))}; the slowest took {soak.slowest:.2f} s")
-    print(f"calls at the API: {soak.arrived}")
-    print(f"faults injected: {dict(soak.injected)}; done: {dict(soak.done)}")
-    print(f"tokens: {metrics['token_refreshed']}, failed token requests: {metrics['token_refresh_failed']}")
-    if wrong:
-        print("\n".join(f"{name}:\n{text}" for name, text in evidence.told()))
-    for each in wrong:
-        print(f"NOT ACCOUNTED FOR: {each}")
-    return not wrong and soak.seen[200] > 0, soak.held_up
-
-
-if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))

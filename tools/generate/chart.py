@@ -1,4 +1,4 @@
-"""What the chart says of its values, made from where it is known: settings' schema, README's table."""
+"""What the chart says about its values: the schema of `settings`, and the README's table."""
 
 import json
 from pathlib import Path
@@ -8,18 +8,29 @@ import yaml
 
 from bits_auth_proxy.settings import reference
 
-CHART: Final = Path(__file__).parents[3] / "helm/bits-auth-proxy"
+CHART: Final = Path(__file__).parents[2] / "helm" / "bits-auth-proxy"
+FILES: Final = CHART / "files"
 SCHEMA: Final = CHART / "values.schema.json"
 README: Final = CHART / "README.md"
 
-# Settings that the chart sets itself, or that name files which it doesn't mount.
+# The chart sets these itself.
 _OURS: Final = {"client_id", "client_secret", "listen", "admin_listen", "socket_mode"}
 _MARK: Final = "# --"
 _WITHOUT_PASSWORD: Final = "^[^@]*$"
 
 
+def with_settings_schema(text: str) -> str:
+    """Return the schema of the chart's values, given as `text`, with its part `settings` made anew."""
+    schema = json.loads(text)
+    schema["properties"]["settings"] = settings_schema()
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
 def settings_schema() -> dict[str, Any]:
-    """Return the JSON Schema of the value `settings`: every setting by its variable, with type and limits."""
+    """Return the JSON Schema of the value `settings`: every setting by its variable, with type and limits.
+
+    Settings that name a file are left out, because the chart mounts no such files.
+    """
     whole = json.loads(reference.as_json_schema())
     properties = {}
     for field in reference.fields():
@@ -32,7 +43,7 @@ def settings_schema() -> dict[str, Any]:
 
 
 def _plain(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a setting's schema without what a chart's reader doesn't need; values hold no secrets."""
+    """Return a setting's schema reduced to what a chart needs. A chart's values hold no secrets."""
     kept = {key: value for key, value in schema.items() if key not in ("default", "title", "$ref")}
     if kept.pop("writeOnly", False):
         kept["pattern"] = _WITHOUT_PASSWORD
@@ -44,7 +55,7 @@ def _plain(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def values_table() -> str:
-    """Return the README's table: a row for every value with a comment `# --` above it in values.yaml."""
+    """Return the README's table, which has a row for every value with a comment `# --` above it."""
     text = (CHART / "values.yaml").read_text("utf-8")
     rows = ["| value | default | description |", "| --- | --- | --- |"]
     lines = text.splitlines()
@@ -54,7 +65,7 @@ def values_table() -> str:
             default = yaml.safe_load(yaml.serialize(node))
             shown = "" if default == "" else f"`{json.dumps(default).strip(chr(34))}`"
             rows.append(f"| `{'.'.join(path)}` | {shown} | {above.removeprefix(_MARK).strip()} |")
-    return "\n".join(rows) + "\n"
+    return "\n".join(rows)
 
 
 def documented_values() -> list[str]:
