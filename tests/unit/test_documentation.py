@@ -1,6 +1,7 @@
 """The documentation is true: its links lead somewhere, and what it names exists."""
 
 import ast
+import html
 import re
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from bits_auth_proxy.forward import problems
 from tests.support.commands import ROOT
 from tests.support.documentation import PAGES, named
+from tools.screencast import calls
 
 
 @cache
@@ -49,3 +51,11 @@ def test_every_problem_is_documented() -> None:
         if isinstance(problem, problems.Problem)
     )
     assert rows in (ROOT / "docs" / "how-it-works.md").read_text("utf-8")
+
+
+def test_the_recorded_session_makes_the_calls_of_the_readme() -> None:
+    picture = (ROOT / "docs" / "demo.svg").read_text("utf-8")
+    # The terminal wraps long lines, so spaces don't count.
+    shown = "".join(html.unescape("".join(re.findall(r">([^<]*)</text>", picture))).split())
+    assert len(calls()) >= 3
+    assert [call for call in calls() if "".join(call.split()) not in shown] == [], "make screencast"
