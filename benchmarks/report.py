@@ -23,7 +23,7 @@ def headline(samples: Samples) -> str:
         beside = ", ".join(f"{ratio.median:.2f} times {name}'s" for name, ratio in ratios if ratio)
         if own and beside:
             parts.append(f"{own} µs of CPU over {scheme} ({beside})")
-    return f"A forwarded request costs {' and '.join(parts)}."
+    return f"With the same head in every request, a forwarded request costs {' and '.join(parts)}."
 
 
 def details(samples: Samples, contenders: Sequence[str]) -> str:

@@ -9,6 +9,8 @@ PAGES = sorted(
     page
     for folder, pattern in (
         (".", "*.md"),
+        (".github", "*.md"),
+        ("config", "*.md"),
         ("docs", "**/*.md"),
         ("benchmarks", "*.md"),
         ("helm", "**/*.md"),
