@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from bits_auth_proxy.forward import problems
-from tests.support.commands import ROOT
+from tests.support.commands import ROOT, run
 from tests.support.documentation import PAGES, named
+from tests.support.stand import emulating
 from tools.screencast import calls
 
 
@@ -76,3 +77,25 @@ def test_the_recorded_session_makes_the_calls_of_the_readme() -> None:
     shown = "".join(html.unescape("".join(re.findall(r">([^<]*)</text>", picture))).split())
     assert len(calls()) >= 3
     assert [call for call in calls() if "".join(call.split()) not in shown] == [], "make screencast"
+
+
+async def test_the_faults_of_settings_are_listed_as_documented(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "local-development.md").read_text("utf-8")
+    (documented,) = re.findall(r"^bits-auth-proxy: .*?(?=^```)", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "bits.toml").write_text('token_wait = "soon"\n[upstream]\nmax_conections = 5\n', "utf-8")
+    code, _, stderr = await run(
+        "run", "--config", "bits.toml", env={"BITS_CLIENT_ID": "bits:client::3f1c"}, cwd=tmp_path
+    )
+    assert (code, stderr) == (64, documented)
+
+
+async def test_a_failed_check_says_what_is_documented(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "local-development.md").read_text("utf-8")
+    (documented,) = re.findall(r"^\$ bits-auth-proxy check\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / ".env").write_text("# from the vault\nBITS_CLIENT_SECRET=wrong\n", "utf-8")
+    async with emulating() as (_, api):
+        env = {"BITS_CLIENT_ID": "bits:client::3f1c", "BITS_API_URL": api}
+        _, stdout, _ = await run("check", env=env, cwd=tmp_path)
+    printed = stdout.replace(f"{api}  (environment)", "https://api.bits.bi  (default)")
+    failed = "FAIL"
+    assert printed[printed.index(failed) :] == documented[documented.index(failed) :]
