@@ -99,3 +99,8 @@ async def test_a_failed_check_says_what_is_documented(tmp_path: Path) -> None:
     printed = stdout.replace(f"{api}  (environment)", "https://api.bits.bi  (default)")
     failed = "FAIL"
     assert printed[printed.index(failed) :] == documented[documented.index(failed) :]
+
+
+def test_the_readme_names_the_two_commands_of_a_set_up() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert set(re.findall(r"`make (\w+)", readme)) == {"demo", "test"}
