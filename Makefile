@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check generate lock image containers kubernetes cluster release browser commands differential egress monitoring dashboard fuzz soak simulation bench gate sporadic clean
+.PHONY: help demo test check generate lock image containers kubernetes cluster release browser commands differential egress monitoring dashboard screencast fuzz soak simulation bench gate sporadic clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -86,6 +86,9 @@ monitoring: $(VENV)/.dev ## Test alerts, dashboard and documented queries in a r
 
 dashboard: $(VENV)/.dev ## Draw the Grafana dashboard from a run of seven minutes; needs prometheus
 	@exec $(BIN)/python -m tools.dashboard $(ARGS)
+
+screencast: $(VENV)/.dev ## Record the README's terminal session and draw it; needs bash and curl, and the ports 8080, 8090, 9090
+	@exec $(BIN)/python -m tools.screencast $(ARGS)
 
 soak: $(VENV)/.dev ## Run short tokens, faults and rotations for ten minutes: no request fails because of a token
 	@exec $(BIN)/python -m tools.soak $(ARGS)

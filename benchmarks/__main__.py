@@ -1,7 +1,7 @@
 """Measure this proxy beside others: see benchmarks/README.md.
 
-A whole run, without options, takes some 12 minutes and ends with results.json, results.svg and the tables
-in README.md and benchmarks/README.md written anew.
+A whole run, without options, takes some 12 minutes. At its end it rewrites results.json, results.svg, the
+tables in benchmarks/README.md and the sentence in README.md.
 """
 
 import argparse
@@ -115,7 +115,7 @@ def main() -> None:
         samples.write(HERE / "results.json")
         chart.draw(HERE / "results.svg", samples)
         report.replace(HERE / "README.md", details)
-        report.replace(HERE.parent / "README.md", report.summary(samples))
+        report.replace(HERE.parent / "README.md", report.headline(samples))
 
 
 if __name__ == "__main__":

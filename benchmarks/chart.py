@@ -1,4 +1,4 @@
-"""CPU per request of all contenders, drawn."""
+"""Draws the CPU per request of all contenders."""
 
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,7 @@ _HEIGHT: Final = 0.38
 
 
 def draw(path: Path, samples: Samples) -> None:
-    """Write an SVG: for each contender one bar for an http and one for an https upstream."""
+    """Write an SVG: for each contender, one bar for an http upstream and one for an https upstream."""
     # The same figures give the same file: no date, no random ids.
     mpl.rcParams["svg.hashsalt"] = "cpu-per-request"
     figure = Figure(figsize=(8.0, 3.4), layout="constrained")
@@ -29,7 +29,7 @@ def draw(path: Path, samples: Samples) -> None:
             axes.bar_label(bar, [f"{value:.0f} {scheme}"], padding=3, fontsize=8)
     axes.set_yticks(range(len(names)), [_label(name) for name in names])
     axes.invert_yaxis()
-    axes.set_xlabel("CPU µs per request: POST of 300 bytes, answer of 350, 64 connections")
+    axes.set_xlabel("CPU µs per request (POST of 300 bytes, response of 350 bytes, 64 connections)")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None, "Creator": None})
 

@@ -14,19 +14,16 @@ _BEGIN: Final = "<!-- figures: make bench -->"
 _END: Final = "<!-- end of figures -->"
 
 
-def summary(samples: Samples) -> str:
-    """Return the table for readers in a hurry: CPU per request of all, and how ours relates to it."""
-    rows = [
-        "| CPU µs per request | http upstream | ours | https upstream | ours |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    for name in (OURS, *BOUNDS):
-        cells = []
-        for scheme in SCHEMES:
-            cells.append(_cell(samples.spread(scheme, name, "cpu_us"), ".1f"))
-            cells.append("" if name == OURS else _times(samples.ratio(scheme, "cpu_us", OURS, name)))
-        rows.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+def headline(samples: Samples) -> str:
+    """Return one sentence: CPU per request, and its ratio to that of Envoy and of nginx."""
+    parts = []
+    for scheme in SCHEMES:
+        own = _cell(samples.spread(scheme, OURS, "cpu_us"), ".1f")
+        ratios = ((name, samples.ratio(scheme, "cpu_us", OURS, name)) for name in ("Envoy", "nginx"))
+        beside = ", ".join(f"{ratio.median:.2f} times {name}'s" for name, ratio in ratios if ratio)
+        if own and beside:
+            parts.append(f"{own} µs of CPU over {scheme} ({beside})")
+    return f"With the same head in every request, a forwarded request costs {' and '.join(parts)}."
 
 
 def details(samples: Samples, contenders: Sequence[str]) -> str:
@@ -76,10 +73,6 @@ def _logging(samples: Samples) -> Iterator[str]:
                 f"A JSON line in the access log for every request costs {cost.median:.1f} µs more "
                 f"({cost.low:.1f} to {cost.high:.1f}; {scheme} upstream)."
             )
-
-
-def _times(spread: Spread | None) -> str:
-    return "" if spread is None else f"{spread.median:.2f} times"
 
 
 def _cell(spread: Spread | None, form: str, *, full: bool = False) -> str:

@@ -35,7 +35,7 @@ def draw(
     start, end = around
     _curves(below, outage, start - HOUR / 2, end + 2 * HOUR, origin=start)
     below.axvspan(0.0, (end - start) / HOUR, color="#f3d9b1", label="outage")
-    below.set_title("The token endpoint is down for half an hour", loc="left")
+    below.set_title("An outage of half an hour", loc="left")
     below.set_xlabel("hours since the outage began")
     for axes in (above, below):
         axes.set_ylabel("token requests per second,\nbusiest second of each minute")

@@ -10,7 +10,6 @@ from bits_auth_proxy.auth.refresher import RefresherStatus
 from bits_auth_proxy.auth.tokens import TokenState
 from bits_auth_proxy.forward import problems
 from bits_auth_proxy.forward.record import RequestRecord
-from bits_auth_proxy.telemetry import metrics
 from bits_auth_proxy.telemetry.journal import Journal
 from bits_auth_proxy.telemetry.log import Redactor, configure
 from bits_auth_proxy.telemetry.metrics import FAMILIES, MAX_OPERATIONS

@@ -23,7 +23,6 @@ from tests.support.waiting import HANGS
 
 # The beginning of a command → the file that runs it, and a text that this file must contain.
 ELSEWHERE: dict[str, tuple[str, str]] = {
-    "pip install .": ("Makefile", "--editable ."),
     "docker compose -f compose.bits.yaml": ("tests/system/containers/test_compose.py", "compose.bits.yaml"),
     "docker compose": ("tests/system/containers/test_compose.py", "compose.yaml"),
     "docker": ("tests/system/containers/test_docker_page.py", "docker.md"),
