@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from bits_auth_proxy.settings.model import FieldInfo, Settings
-from bits_auth_proxy.settings.model import fields as setting_fields
+from bits_auth_proxy.settings.fields import SettingField
+from bits_auth_proxy.settings.fields import fields as setting_fields
+from bits_auth_proxy.settings.model import Settings
 from bits_auth_proxy.settings.reference import FieldReference
 from bits_auth_proxy.settings.reference import fields as described_fields
 
@@ -50,11 +51,11 @@ def _heading(title: str) -> str:
     return f"\n# --- {title} ---\n"
 
 
-def _entries(fields: Iterable[FieldInfo], described: dict[str, FieldReference]) -> list[str]:
+def _entries(fields: Iterable[SettingField], described: dict[str, FieldReference]) -> list[str]:
     return [_entry(field, described[field.name]) for field in fields]
 
 
-def _entry(field: FieldInfo, described: FieldReference) -> str:
+def _entry(field: SettingField, described: FieldReference) -> str:
     comment = textwrap.fill(
         f"{described.description.rstrip('.')}.",
         width=_WIDTH,
@@ -68,7 +69,7 @@ def _entry(field: FieldInfo, described: FieldReference) -> str:
     return f"{comment}\n#{key} = {_default(field, described)}\n"
 
 
-def _default(field: FieldInfo, described: FieldReference) -> str:
+def _default(field: SettingField, described: FieldReference) -> str:
     """Return the default as TOML writes it, which for these types is how JSON does."""
     default: Any = field.info.default
     if default is None:
