@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, final
 
 from bits_auth_proxy.http1.messages import Field
-from bits_auth_proxy.http1.parse_cache import ParseCache
+from bits_auth_proxy.http1.parse_cache import BoundedCache, ParseCache
 
 
 class RequestLine(NamedTuple):
@@ -66,7 +66,7 @@ def path_of(target: bytes) -> bytes | None:
 
 
 @final
-class FieldCache(ParseCache[Field | None]):
+class FieldCache(BoundedCache[Field | None]):
     """Reads the field lines of one direction, under the policy of the gateway that owns it.
 
     `cache[line]` is the field of a plain line, and None for all other lines.
@@ -74,20 +74,21 @@ class FieldCache(ParseCache[Field | None]):
 
     def __init__(self, ends: Callable[[bytes], bool]) -> None:
         """Take what tells, for a name in lower case, whether a field of that name ends here."""
-        super().__init__(self._read_line, keep=_may_repeat)
+        super().__init__()
         self._ends: Final = ends
 
     def make(self, name: bytes, value: bytes) -> Field:
         """Return the field of a name and a value that another parser has read."""
         return make_field(name, value, self._ends)
 
-    def _read_line(self, line: bytes) -> Field | None:
+    def __missing__(self, line: bytes) -> Field | None:
         match = _FIELD.fullmatch(line)
-        return None if match is None else make_field(match[1], match[2], self._ends)
-
-
-def _may_repeat(field: Field) -> bool:
-    return field.key not in _NOT_CACHED
+        if match is None:
+            return None
+        field = make_field(match[1], match[2], self._ends)
+        if field.key not in _NOT_CACHED:
+            self.keep(line, field)
+        return field
 
 
 def _read_request_line(line: bytes) -> RequestLine | None:
