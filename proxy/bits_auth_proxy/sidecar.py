@@ -110,7 +110,9 @@ class Sidecar:
             rng=self._rng,
             tasks=self._token_tasks,
             call_later=self._loop.call_later,
+            patience=settings.token_wait,
             conceal=redactor.add,
+            look=lambda: self.reload(),  # noqa: PLW0108 - made further down
             observer=self._telemetry,
         )
         self._health = Health(

@@ -142,7 +142,7 @@ class Pod:
             lifetime=lifetime,
             margin=schedule.safety_margin(lifetime),
         )
-        self._policy.obtained(token, now)
+        self._policy.obtained(token)
         self.ready_at = min(self.ready_at, now)
         if now >= self._expires_at:
             self.gaps.append(Gap(self._expires_at, now))

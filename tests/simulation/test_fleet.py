@@ -82,6 +82,7 @@ def test_a_simulated_pod_flies_when_the_proxys_refresher_does(seed: int) -> None
             rng=Random(str(seed)),
             tasks=tasks,
             call_later=loop.call_later,
+            patience=5.0,
             conceal=lambda _: None,
             observer=flights,
         )

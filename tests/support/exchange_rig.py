@@ -205,7 +205,15 @@ class FakeTokens:
     def acquire(self, waiter: TokenWaiter) -> None:
         self._ask(waiter)
 
-    def unauthorized(self, token: AccessToken, waiter: TokenWaiter) -> None:
+    steady = current
+
+    def accept(self, token: AccessToken, operation: str) -> None:
+        token.accepted.add(operation)
+
+    def explain(self) -> TokenUnavailable:
+        return TokenUnavailable("there is no valid token", retry_after=7.0)
+
+    def unauthorized(self, token: AccessToken, operation: str, waiter: TokenWaiter) -> None:
         self.denials += 1
         self._ask(waiter)
 

@@ -1,5 +1,6 @@
 """A refresher without sockets, timers or a clock of its own."""
 
+from collections.abc import Callable
 from random import Random
 
 from bits_auth_proxy.auth.bits_oauth import ClientCredentials
@@ -14,7 +15,7 @@ from tests.support.token_endpoint import FakeEndpoint, RefreshLog, Waiter
 class RefresherStage:
     """A refresher with everything around it under control."""
 
-    def __init__(self, seed: int = 3) -> None:
+    def __init__(self, seed: int = 3, look: Callable[[], None] | None = None) -> None:
         self.clock = FakeClock()
         self.timers = FakeTimers(self.clock)
         self.endpoint = FakeEndpoint()
@@ -27,18 +28,21 @@ class RefresherStage:
             rng=Random(seed),
             tasks=self.tasks,
             call_later=self.timers.call_later,
+            patience=5.0,
+            look=look,
             conceal=self.log.concealed.append,
             observer=self.log,
         )
 
     async def begin(self, lifetime: float = 3600.0) -> AccessToken:
-        """Start, and have a first token."""
+        """Start, and have a first token, which the API accepts."""
         self.it.start()
         await settle()
         self.endpoint.grant(lifetime)
         await settle()
         token = self.current()
         assert token is not None
+        self.it.accept(token, "x")
         return token
 
     def current(self) -> AccessToken | None:
@@ -51,10 +55,10 @@ class RefresherStage:
         self.it.acquire(waiter)
         return waiter
 
-    def unauthorized(self, token: AccessToken) -> Waiter:
+    def unauthorized(self, token: AccessToken, operation: str = "x") -> Waiter:
         """Return one whose `token` was refused."""
         waiter = Waiter()
-        self.it.unauthorized(token, waiter)
+        self.it.unauthorized(token, operation, waiter)
         return waiter
 
     def state(self) -> TokenState:

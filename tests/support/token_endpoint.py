@@ -24,7 +24,11 @@ class FakeEndpoint:
             return self._grant(self.automatic)
         future: asyncio.Future[TokenGrant] = asyncio.get_running_loop().create_future()
         self.pending.append(future)
-        return await future
+        try:
+            return await future
+        finally:
+            if future in self.pending:  # The caller has given up.
+                self.pending.remove(future)
 
     def grant(self, lifetime: float = 3600.0) -> None:
         """Answer the oldest request with a token."""

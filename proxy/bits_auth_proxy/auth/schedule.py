@@ -19,8 +19,8 @@ MAX_BACKOFF: Final = 30.0
 MAX_RETRY_AFTER: Final = 300.0
 DENIED_PACE: Final = 300.0
 """How long to wait at most after a refusal that looks permanent."""
-_ATTEMPT: Final = 10.0
-"""What one attempt may take: the last one before the end begins that much earlier."""
+_LAST_CHANCE: Final = 10.0
+"""Seconds before the end, once to twice, at which an attempt begins whatever else was planned."""
 _MAX_DOUBLINGS: Final = 16
 
 
@@ -72,6 +72,8 @@ def _believed(retry_after: float | None) -> float:
 def _not_past_the_last_chance(at: float, *, now: float, token: AccessToken | None, rng: Random) -> float:
     if token is None:
         return at
-    lead = min(_ATTEMPT, token.lifetime * MARGIN_SHARE)
-    last_chance = token.expires_at - lead * rng.uniform(1.0, 2.0)
-    return min(at, last_chance) if last_chance >= now + min(MIN_DELAY, lead) else at
+    left = token.expires_at - now
+    # Later than that there is still one more try, half-way to the end.
+    lead = min(min(_LAST_CHANCE, token.lifetime * MARGIN_SHARE) * rng.uniform(1.0, 2.0), left / 2)
+    soonest = min(MIN_DELAY, token.lifetime * MARGIN_SHARE)
+    return min(at, token.expires_at - lead) if left - lead >= soonest else at

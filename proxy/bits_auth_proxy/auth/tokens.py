@@ -32,6 +32,7 @@ class AccessToken:
 
     __slots__ = (
         "_value",
+        "accepted",
         "expires_at",
         "fingerprint",
         "header_line",
@@ -66,6 +67,8 @@ class AccessToken:
         self.lifetime: Final = lifetime
         self.expires_at: Final = issued_at + lifetime - margin
         self.scope: Final = scope
+        self.accepted: Final[set[str]] = set()
+        """The operations to which the API has answered anything but 401 with this token; see `lifecycle`."""
 
     def __repr__(self) -> str:
         return (
@@ -111,6 +114,14 @@ class TokenSource(Protocol):
         """Return the token to send at `now`, or None when there is none that is valid."""
         ...
 
+    def steady(self, now: float) -> AccessToken | None:
+        """Return the token for a request that can't be sent again: a proven one, if there is one."""
+        ...
+
+    def explain(self) -> TokenUnavailable:
+        """Return why there is no token, and when the next attempt begins."""
+        ...
+
     def acquire(self, waiter: TokenWaiter) -> None:
         """Tell `waiter` as soon as a valid token is there, or that none will come; maybe before returning.
 
@@ -118,11 +129,15 @@ class TokenSource(Protocol):
         """
         ...
 
-    def unauthorized(self, token: AccessToken, waiter: TokenWaiter) -> None:
-        """Report that the API answered 401 to `token`.
+    def accept(self, token: AccessToken, operation: str) -> None:
+        """Report that the API answered `operation` with anything but 401, for the first time with `token`."""
+        ...
 
-        `waiter` gets a valid token other than `token`, at once or after the refresh this may start, or
-        hears that none is to be had.
+    def unauthorized(self, token: AccessToken, operation: str, waiter: TokenWaiter) -> None:
+        """Report that the API answered 401 to a request of `operation` with `token`.
+
+        `waiter` gets another valid token, at once or after the refresh that this may start; or the same one
+        again, if the API may not know it yet; or hears that there is none.
         """
         ...
 

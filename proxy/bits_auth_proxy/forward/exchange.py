@@ -108,7 +108,8 @@ class Exchange:
         "_request_done",
         "_retried",
         "_token",
-        "_token_replaced",
+        "_tried",
+        "_unauthorized_until",
         "_unsent",
         "_upstream",
         "head",
@@ -120,6 +121,7 @@ class Exchange:
     # Set by what leads to the states that read them, and not before: an exchange should cost little.
     _deadline: float
     _patient: bool
+    _tried: list[AccessToken]
     _unsent: int
 
     def __init__(
@@ -148,7 +150,8 @@ class Exchange:
         self._replay = ReplayBuffer(context.replay_budget, context.max_replay_body)
         self._relay = ResponseRelay(head, context.response_rules, request_id)
         self._request_done = self._continued = False
-        self._retried = self._token_replaced = False
+        self._retried = False
+        self._unauthorized_until = 0.0
         context.observer.exchange_started()
 
     # The client's side.
@@ -164,7 +167,9 @@ class Exchange:
         if not context.request_rules.injects(self.head):
             self._connect(record.started)
             return
-        token = self._token = context.tokens.current(record.started)
+        # What has not arrived whole may turn out too large to be sent again.
+        tokens = context.tokens
+        token = self._token = tokens.current(record.started) if done else tokens.steady(record.started)
         if token is not None:
             self._connect(record.started)
         else:
@@ -231,7 +236,8 @@ class Exchange:
             return
         state = self.state
         if state is _AWAITING_TOKEN:
-            self.fail(problems.TOKEN_UNAVAILABLE, detail="no token arrived in time", retry_after=1.0)
+            reason = self._context.tokens.explain()
+            self.fail(problems.TOKEN_UNAVAILABLE, detail=reason.detail, retry_after=reason.retry_after)
         elif state is _AWAITING_CONNECTION:
             self._check_queue(now)
         elif state is _UNAUTHORIZED:
@@ -277,11 +283,11 @@ class Exchange:
             self._token = token
             self._connect(now)
         elif self.state is _UNAUTHORIZED:
-            # A token endpoint may issue the very token again that was unauthorized.
-            if not self._replay.held or self._token is None or token.header_line == self._token.header_line:
+            # The token endpoint may issue the very token again that got the 401.
+            tried = any(token is each or token.header_line == each.header_line for each in self._tried)
+            if not self._replay.held or (tried and (token not in self._tried or token.accepted)):
                 self._relay_unauthorized()
                 return
-            self._token_replaced = True
             self._context.observer.retried("token_refused")
             self._drop_response()
             self._token = token
@@ -326,13 +332,15 @@ class Exchange:
         if head.status == _SWITCHING_PROTOCOLS:
             self._switch(head)
         elif head.status != _UNAUTHORIZED_STATUS or token is None:
+            if token is not None and self.record.operation not in token.accepted:
+                self._context.tokens.accept(token, self.record.operation)
             self._begin_relay(head, length)
-        elif self._replay.held and not self._token_replaced:
+        elif self._replay.held and self._may_try_again(token):
             self.state = _UNAUTHORIZED
             self._relay.hold(head, length)
         else:
             self._begin_relay(head, length)
-            self._context.tokens.unauthorized(token, self)
+            self._context.tokens.unauthorized(token, self.record.operation, self)
             self._context.tokens.forget(self)
 
     def response_body(self, content: bytes) -> None:
@@ -469,12 +477,21 @@ class Exchange:
             upstream.send_eof()
 
     def _ask_for_another_token(self) -> None:
-        context = self._context
-        self._deadline = context.clock.now() + context.token_wait
+        self._deadline = self._unauthorized_until
         if not self._relay.complete and self._upstream is not None:
             self._upstream.pause_reading()
         if self._token is not None:
-            context.tokens.unauthorized(self._token, self)
+            self._context.tokens.unauthorized(self._token, self.record.operation, self)
+
+    def _may_try_again(self, token: AccessToken) -> bool:
+        """Note the 401 to `token`; return whether the request may be sent once more."""
+        now = self._context.clock.now()
+        if not self._unauthorized_until:
+            self._unauthorized_until = now + self._context.token_wait
+            self._tried = []
+        if token not in self._tried:
+            self._tried.append(token)
+        return now < self._unauthorized_until
 
     def _relay_unauthorized(self) -> None:
         """Let the client have the 401 that was held back."""

@@ -1,3 +1,4 @@
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -28,7 +29,7 @@ class Life:
     def fly(self) -> None:
         self.it.flight_started(self.clock.now())
 
-    def land(self, lifetime: float = 3600.0, *, candidate_denied: bool = False) -> AccessToken:
+    def land(self, lifetime: float = 3600.0, *, candidate_taken: bool = False) -> AccessToken:
         self.count += 1
         token = AccessToken(
             f"token-{self.count}",
@@ -37,11 +38,21 @@ class Life:
             lifetime=lifetime,
             margin=schedule.safety_margin(lifetime),
         )
-        if candidate_denied:
-            self.it.obtained(token, self.clock.now(), candidate_denied=True)
-        else:
-            self.it.obtained(token, self.clock.now())
+        self.it.obtained(token, candidate_taken=candidate_taken)
         return token
+
+    def proven(self, lifetime: float = 3600.0, *operations: str) -> AccessToken:
+        """A token that the API has accepted."""
+        token = self.obtain(lifetime)
+        for operation in operations or ("x",):
+            self.it.accepted(token, operation)
+        return token
+
+    def unauthorized(self, token: AccessToken, operation: str = "x") -> Replacement:
+        return self.it.unauthorized(token, operation, self.clock.now())
+
+    def current(self) -> AccessToken | None:
+        return self.it.current(self.clock.now())
 
     def fail(self, *, denied: bool = False, retry_after: float | None = None) -> None:
         self.it.failed(self.clock.now(), denied=denied, retry_after=retry_after)
@@ -96,7 +107,7 @@ def test_without_anybody_who_waits_the_backoff_holds() -> None:
 def test_each_flight_has_its_own_reason() -> None:
     life = Life()
     token = life.obtain()
-    life.it.unauthorized(token, life.clock.now())
+    life.unauthorized(token)
     life.fly()
     life.fail()
     life.to_next_attempt()
@@ -129,8 +140,8 @@ def test_retry_after_is_over_with_the_next_token() -> None:
     life.fly()
     life.fail(retry_after=300)
     life.it.credentials_changed(life.clock.now())
-    token = life.obtain()
-    assert life.it.unauthorized(token, life.clock.now()) is Replacement.COMING
+    token = life.proven()
+    assert life.unauthorized(token) is Replacement.COMING
 
 
 def test_the_first_flight_is_due_at_once() -> None:
@@ -328,140 +339,222 @@ def test_credentials_that_change_during_a_flight_are_tried_after_it(lands: bool)
     assert life.due() is Reason.CREDENTIALS
 
 
-def test_a_refused_candidate_is_tried_again_though_the_old_pair_brings_tokens() -> None:
+@pytest.mark.parametrize("denied", [True, False])
+def test_whatever_happens_to_the_candidate_the_pair_in_use_goes_on(denied: bool) -> None:
     life = Life()
-    life.obtain()
+    token = life.proven()
+    refresh_at = life.it.attempt_at
     life.it.credentials_changed(life.clock.now())
+    tries = []
+    while life.clock.now() < refresh_at:
+        if life.due() is Reason.CREDENTIALS:
+            tries.append(life.clock.now())
+            life.fly()
+            life.it.candidate_failed(life.clock.now(), denied=denied, retry_after=None)
+        assert (life.it.failures, life.it.denials, life.it.attempt_at) == (0, 0, refresh_at)
+        assert life.current() is token
+        life.clock.advance(1.0)
+    gaps = [later - earlier for earlier, later in pairwise(tries)]
+    assert gaps
+    assert max(gaps) <= (301 if denied else 31)
+    assert life.due() is Reason.SCHEDULED
+    life.obtain()
+    assert life.it.next_at(wanted=False) - life.clock.now() <= 301
+    life.it.credentials_changed(life.clock.now())
+    assert life.due() is Reason.CREDENTIALS
     life.fly()
-    life.land(candidate_denied=True)
-    assert (life.it.failures, life.it.denials) == (1, 1)
-    assert life.it.attempt_at - life.clock.now() <= 300
-    assert life.state() is TokenState.FRESH
-    life.to_next_attempt()
-    assert life.due() is Reason.RETRY
-    life.fly()
-    life.land(candidate_denied=True)
-    assert (life.it.failures, life.it.denials) == (2, 2)
+    life.land(candidate_taken=True)
+    assert life.it.next_at(wanted=False) == life.it.attempt_at
 
 
-def test_a_refused_candidate_never_costs_a_token_its_refresh() -> None:
+def test_while_requests_arrive_denied_credentials_are_tried_every_30_s() -> None:
     life = Life()
-    life.fly()
-    token = life.land(1.0, candidate_denied=True)
-    assert life.it.attempt_at < token.expires_at
+    tries = []
+    for _ in range(1000):
+        life.clock.advance(1.0)
+        life.it.wanted(life.clock.now())
+        if life.due() is not None:
+            tries.append(life.clock.now())
+            life.fly()
+            life.fail(denied=True)
+    gaps = [later - earlier for earlier, later in pairwise(tries)]
+    assert max(gaps[3:]) <= 31
+    assert min(gaps[3:]) >= 24
 
 
-def test_a_401_to_the_token_in_hand_makes_it_suspect_and_forces_one_flight() -> None:
+# A 401 of the API.
+
+
+def test_a_401_to_a_proven_token_makes_it_suspect_and_forces_one_flight() -> None:
     life = Life()
-    token = life.obtain()
-    assert life.it.unauthorized(token, life.clock.now()) is Replacement.COMING
+    token = life.proven()
+    assert life.unauthorized(token) is Replacement.COMING
     assert life.state() is TokenState.SUSPECT
-    assert life.it.current(life.clock.now()) is token
+    assert life.current() is token
     assert life.due() is Reason.UNAUTHORIZED
     life.fly()
-    assert life.it.unauthorized(token, life.clock.now()) is Replacement.COMING
+    assert life.unauthorized(token) is Replacement.COMING
     other = life.land()
-    assert life.it.unauthorized(token, life.clock.now()) is Replacement.AT_HAND
+    assert life.unauthorized(token) is Replacement.AT_HAND
     assert life.state() is TokenState.FRESH
-    assert life.it.current(life.clock.now()) is other
+    assert life.current() is other
 
 
-def test_forced_flights_are_30_s_apart_and_twice_as_far_each_time_up_to_1_h() -> None:
+def test_a_forced_flight_that_fails_follows_the_ordinary_backoff() -> None:
     life = Life()
-    token = life.obtain(10**6)
-    gaps: list[float] = []
-    last = life.clock.now()
-    assert life.it.unauthorized(token, last) is Replacement.COMING
-    while len(gaps) < 10:
-        life.fly()
-        token = life.land(10**6)
-        while life.it.unauthorized(token, life.clock.now()) is Replacement.NONE:
-            life.clock.advance(1)
-        gaps.append(life.clock.now() - last)
-        last = life.clock.now()
-    assert gaps == [30, 60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
-
-
-def test_after_a_quiet_time_a_401_forces_at_the_first_pace_again() -> None:
-    life = Life()
-    token = life.obtain(10**6)
-    for gap in (0, 30, 60):
-        life.clock.advance(gap)
-        assert life.it.unauthorized(token, life.clock.now()) is Replacement.COMING
-        life.fly()
-        token = life.land(10**6)
-    life.clock.advance(1000)
-    assert life.it.unauthorized(token, life.clock.now()) is Replacement.COMING
+    token = life.proven()
+    life.unauthorized(token)
     life.fly()
-    token = life.land(10**6)
-    life.clock.advance(30)
-    assert life.it.unauthorized(token, life.clock.now()) is Replacement.COMING
+    life.fail()
+    assert 1.0 <= life.it.attempt_at - life.clock.now() <= 2.0
+    assert life.state() is TokenState.SUSPECT
+    assert life.unauthorized(token) is Replacement.NONE
+    life.to_next_attempt()
+    assert life.due() is Reason.RETRY
 
 
-def test_twice_the_pace_is_quiet_enough() -> None:
+def test_tokens_that_die_after_45_s_are_replaced_at_once_each_time() -> None:
     life = Life()
+    for _ in range(50):
+        token = life.proven(3600)
+        life.clock.advance(45)
+        assert life.unauthorized(token) is Replacement.COMING
+        assert life.due() is Reason.UNAUTHORIZED
+
+
+def test_tokens_that_die_young_are_replaced_at_intervals_up_to_30_s() -> None:
+    life = Life()
+    at: list[float] = []
+    token = life.proven(3600)
+    while len(at) < 9:
+        life.unauthorized(token)
+        if life.due() is not None:
+            at.append(life.clock.now())
+            token = life.proven(3600)
+        life.clock.advance(0.5)
+    gaps = [later - earlier for earlier, later in pairwise(at)]
+    assert gaps[0] <= 2.0
+    assert gaps[-1] == pytest.approx(30, abs=1)
+    assert gaps == sorted(gaps)
+
+
+def test_new_tokens_that_are_refused_are_replaced_at_30_s_doubling_to_1_h() -> None:
+    life = Life()
+    at: list[float] = []
     token = life.obtain(10**6)
-    for gap in (0, 60, 30):
-        life.clock.advance(gap)
-        assert life.it.unauthorized(token, life.clock.now()) is Replacement.COMING
-        life.fly()
-        token = life.land(10**6)
+    while len(at) < 10:
+        life.unauthorized(token)
+        if life.due() is not None:
+            at.append(life.clock.now())
+            token = life.obtain(10**6)
+        life.clock.advance(1.0)
+    gaps = [later - earlier for earlier, later in pairwise(at)]
+    assert gaps == pytest.approx([30, 60, 120, 240, 480, 960, 1920, 3600, 3600], abs=6)
+    life.it.accepted(token, "x")
+    assert life.unauthorized(token) is not Replacement.AGAIN
+
+
+def test_while_the_api_does_not_know_the_new_token_the_previous_one_serves() -> None:
+    life = Life()
+    old = life.proven(3600)
+    life.to_next_attempt()
+    new = life.obtain(3600)
+    tried = 0
+    for _ in range(100):
+        life.clock.advance(0.05)
+        token = life.current()
+        assert token is not None
+        if token is new:
+            tried += 1
+            assert life.unauthorized(new) is Replacement.AT_HAND
+            assert life.it.alternative(new, life.clock.now()) is old
+        else:
+            assert token is old
+        assert life.it.steady(life.clock.now()) is old
+    assert 3 <= tried <= 8
+    assert life.due() is None
+    life.clock.advance(30)
+    assert life.current() is new
+    life.it.accepted(new, "x")
+    assert life.it.steady(life.clock.now()) is new
+    assert life.state() is TokenState.FRESH
+
+
+def test_with_no_previous_token_the_same_one_is_tried_again() -> None:
+    life = Life()
+    token = life.obtain()
+    assert life.unauthorized(token) is Replacement.AGAIN
+    assert life.it.try_at - life.clock.now() == 0.25
+    life.clock.advance(0.25)
+    assert life.unauthorized(token) is Replacement.AGAIN
+    assert life.it.try_at - life.clock.now() == 0.5
+    life.it.accepted(token, "x")
+    assert life.state() is TokenState.FRESH
+
+
+def test_a_token_that_died_is_nothing_to_fall_back_on() -> None:
+    life = Life()
+    died = life.proven()
+    life.unauthorized(died)
+    new = life.obtain()
+    assert life.unauthorized(new) is Replacement.AGAIN
+    assert life.it.alternative(new, life.clock.now()) is None
+
+
+def test_when_both_tokens_are_refused_another_is_asked_for_at_once() -> None:
+    life = Life()
+    old = life.proven()
+    life.to_next_attempt()
+    new = life.obtain()
+    assert life.unauthorized(new) is Replacement.AT_HAND
+    assert life.unauthorized(old) is Replacement.COMING
+    assert life.due() is Reason.UNAUTHORIZED
+
+
+def test_an_operation_that_always_gets_401_takes_nothing_from_the_others() -> None:
+    life = Life()
+    token = life.proven(3600, "y")
+    forced = 0
+    for _ in range(2000):
+        life.clock.advance(1.0)
+        token_now = life.current()
+        assert token_now is not None
+        life.unauthorized(token_now, "always")
+        life.it.accepted(token_now, "y")
+        if life.due() is Reason.UNAUTHORIZED:
+            forced += 1
+            token = life.obtain(36_000)
+    assert 3 <= forced <= 8
+    life.it.accepted(token, "y")
+    assert life.unauthorized(token, "y") is Replacement.COMING
+    assert life.due() is Reason.UNAUTHORIZED
 
 
 def test_a_401_forces_no_flight_before_retry_after() -> None:
     life = Life()
-    token = life.obtain()
+    token = life.proven()
     life.to_next_attempt()
     life.fly()
     life.fail(retry_after=200)
     life.clock.advance(199)
-    assert life.it.unauthorized(token, life.clock.now()) is Replacement.NONE
+    assert life.unauthorized(token) is Replacement.NONE
     life.clock.advance(1)
-    assert life.it.unauthorized(token, life.clock.now()) is Replacement.COMING
-
-
-def test_a_forced_flight_that_fails_is_repeated_at_the_forced_pace() -> None:
-    life = Life()
-    token = life.obtain()
-    life.it.unauthorized(token, life.clock.now())
-    life.fly()
-    life.fail()
-    assert life.it.attempt_at - life.clock.now() == 30
-    assert life.state() is TokenState.SUSPECT
-    assert life.it.unauthorized(token, life.clock.now()) is Replacement.NONE
-    life.to_next_attempt()
-    life.fly()
-    life.fail(retry_after=100)
-    assert life.it.attempt_at - life.clock.now() >= 100
-
-
-def test_the_forced_pace_is_for_forced_flights_alone() -> None:
-    life = Life()
-    life.it.unauthorized(life.obtain(), life.clock.now())
-    life.obtain()
-    life.clock.advance(2)
-    life.it.requested(life.clock.now())
-    life.fly()
-    life.fail()
-    assert life.it.attempt_at - life.clock.now() <= 2
+    assert life.due() is not None
 
 
 def test_a_401_to_a_token_that_has_ended_asks_to_wait() -> None:
     life = Life()
     token = life.obtain(60)
     life.clock.advance(60)
-    assert life.it.unauthorized(token, life.clock.now()) is Replacement.COMING
+    assert life.unauthorized(token) is Replacement.COMING
 
 
-def test_the_forced_pace_does_not_put_off_the_refresh() -> None:
+@pytest.mark.parametrize(("left", "limit"), [(3000.0, 10.0), (16.0, 10.0), (14.0, 2.5), (0.0, 2.5)])
+def test_a_flight_is_short_where_the_token_is_about_to_expire(left: float, limit: float) -> None:
     life = Life()
-    token = life.obtain()
-    refresh_at = life.it.attempt_at
-    life.clock.advance(refresh_at - life.clock.now() - 10)
-    life.it.unauthorized(token, life.clock.now())
-    life.fly()
-    life.fail()
-    assert life.it.attempt_at == refresh_at
+    token = life.obtain(3600)
+    life.clock.advance(token.expires_at - life.clock.now() - left)
+    assert life.it.flight_started(life.clock.now()) == limit
 
 
 def test_suspend_for_hours_ends_in_a_refresh_before_anything_is_served() -> None:
@@ -543,10 +636,25 @@ class AnyLife(RuleBasedStateMachine):
             self.flights += 1
 
     @precondition(lambda self: self.life.it.in_flight)
-    @rule(lifetime=st.floats(0.5, 7200), candidate_denied=st.booleans())
-    def the_flight_lands(self, lifetime: float, candidate_denied: bool) -> None:
+    @rule(lifetime=st.floats(0.5, 7200), candidate_taken=st.booleans())
+    def the_flight_lands(self, lifetime: float, candidate_taken: bool) -> None:
         self.flights -= 1
-        self.tokens.append(self.life.land(lifetime, candidate_denied=candidate_denied))
+        self.tokens.append(self.life.land(lifetime, candidate_taken=candidate_taken))
+
+    @precondition(lambda self: self.life.it.in_flight)
+    @rule(denied=st.booleans(), retry_after=st.none() | st.floats(0, 1e6))
+    def the_candidate_fails(self, denied: bool, retry_after: float | None) -> None:
+        self.flights -= 1
+        self.life.it.candidate_failed(self.life.clock.now(), denied=denied, retry_after=retry_after)
+
+    @precondition(lambda self: self.tokens)
+    @rule(data=st.data(), operation=st.sampled_from("xyz"))
+    def the_api_accepts(self, data: st.DataObject, operation: str) -> None:
+        self.life.it.accepted(data.draw(st.sampled_from(self.tokens)), operation)
+
+    @rule()
+    def a_request_is_turned_away(self) -> None:
+        self.life.it.wanted(self.life.clock.now())
 
     @precondition(lambda self: self.life.it.in_flight)
     @rule(denied=st.booleans(), retry_after=st.none() | st.floats(0, 1e6))
@@ -564,14 +672,17 @@ class AnyLife(RuleBasedStateMachine):
         assert self.life.it.in_flight or self.life.it.attempt_at <= at
 
     @precondition(lambda self: self.tokens)
-    @rule(data=st.data())
-    def the_api_refuses(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), operation=st.sampled_from("xyz"))
+    def the_api_refuses(self, data: st.DataObject, operation: str) -> None:
         token = data.draw(st.sampled_from(self.tokens))
-        answer = self.life.it.unauthorized(token, self.life.clock.now())
-        current = self.life.it.current(self.life.clock.now())
+        now = self.life.clock.now()
+        answer = self.life.it.unauthorized(token, operation, now)
+        current = self.life.it.current(now)
         if answer is Replacement.AT_HAND:
-            assert current is not None
-            assert current is not token
+            assert self.life.it.alternative(token, now) not in (None, token)
+        if answer is Replacement.AGAIN:
+            assert token is self.life.it.token
+            assert self.life.it.try_at > now
         if answer is Replacement.COMING:
             assert self.life.it.in_flight or self.life.due(wanted=True) or current is None
 
@@ -585,14 +696,15 @@ class AnyLife(RuleBasedStateMachine):
     @invariant()
     def there_is_one_flight_at_most_and_always_a_next_action(self) -> None:
         assert self.flights == self.life.it.in_flight
-        wait = self.life.it.attempt_at - self.life.clock.now()
+        wait = self.life.it.next_at(wanted=False) - self.life.clock.now()
         # A token of two hours is refreshed before 80 % of it; all other waits are shorter.
         assert self.life.it.in_flight or wait <= 0.8 * 7200 + 1
 
     @invariant()
     def a_valid_token_is_not_left_to_die_without_an_attempt(self) -> None:
-        token = self.life.it.current(self.life.clock.now())
-        if token is not None and not self.life.it.in_flight and self.life.it.failures == 0:
+        token = self.life.it.token
+        valid = token is not None and self.life.clock.now() < token.expires_at
+        if token is not None and valid and not self.life.it.in_flight and self.life.it.failures == 0:
             assert self.life.it.attempt_at < token.expires_at
 
 

@@ -1,4 +1,6 @@
 from collections.abc import AsyncIterator
+from itertools import pairwise
+from typing import cast
 
 import pytest
 
@@ -36,8 +38,8 @@ async def test_a_token_in_hand_is_handed_out_at_once(stage: RefresherStage) -> N
 
 async def test_a_refresh_in_the_background_keeps_nobody_waiting(stage: RefresherStage) -> None:
     token = await stage.begin()
-    await stage.timers.advance(0.8 * 3600, step=10)
-    assert len(stage.endpoint.pending) == 1
+    while not stage.endpoint.pending:
+        await stage.timers.advance(1.0)
     assert stage.state() is TokenState.STALE
     assert stage.waiter().token is token
     stage.endpoint.grant()
@@ -120,6 +122,7 @@ async def test_who_gave_up_hears_nothing(stage: RefresherStage) -> None:
     assert waiter.calls == 0
     token = stage.current()
     assert token is not None
+    stage.it.accept(token, "x")
     refused = stage.unauthorized(token)
     await settle()
     stage.it.forget(refused)
@@ -150,7 +153,7 @@ async def test_an_operator_is_told_when_the_flight_begins(stage: RefresherStage)
     assert stage.endpoint.pending == []
     await stage.timers.advance(0.7, step=0.1)
     assert len(stage.endpoint.pending) == 1
-    await stage.timers.advance(10)
+    await stage.timers.advance(5)
     # It has begun, and the instant it was due lies behind.
     assert stage.it.refresh() == 0.0
     assert stage.it.status().next_refresh == stage.clock.wall()
@@ -178,14 +181,13 @@ async def test_refused_for_good_everybody_is_told_at_once(stage: RefresherStage)
 
 
 async def test_nobody_is_told_to_come_back_sooner_than_in_a_second(stage: RefresherStage) -> None:
-    stage.unauthorized(await stage.begin())
+    token = await stage.begin(20)
+    stage.unauthorized(token, "another")
     await settle()
-    stage.endpoint.grant(20)
+    stage.endpoint.fail("connect")
     await settle()
-    token = stage.current()
-    assert token is not None
     await stage.timers.advance(stage.it.status().next_refresh - stage.clock.wall() - 0.5)
-    waiter = stage.unauthorized(token)
+    waiter = stage.unauthorized(token, "another")
     assert waiter.unavailable is not None
     assert waiter.unavailable.retry_after == 1.0
 
@@ -200,7 +202,8 @@ async def test_changed_credentials_are_tried_at_once_and_then_kept(stage: Refres
     await settle()
     assert stage.current() is not token
     assert stage.log.obtained == ["start", "credentials"]
-    await stage.timers.advance(0.8 * 3600, step=10)
+    while not stage.endpoint.pending:
+        await stage.timers.advance(1.0)
     stage.endpoint.fail("refused")
     await settle()
     # Nobody goes back to the old pair.
@@ -219,77 +222,63 @@ async def test_a_pair_that_comes_while_another_is_tried_is_not_lost(stage: Refre
     assert stage.endpoint.asked == ["old", "new", "newer"]
 
 
-async def test_a_refused_new_pair_leaves_the_token_and_falls_back_to_the_old_pair(
-    stage: RefresherStage,
-) -> None:
+KINDS: list[FailureKind] = [
+    "refused",
+    "scope",
+    "status",
+    "malformed",
+    "server_error",
+    "throttled",
+    "redirect",
+]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "disconnected", "hang"])
+async def test_whatever_happens_to_a_new_pair_the_old_one_goes_on(stage: RefresherStage, kind: str) -> None:
     token = await stage.begin()
+    since = stage.clock.wall()
     stage.it.change_credentials(ClientCredentials("new", "s"))
     await settle()
-    stage.endpoint.fail("refused")
-    await settle()
-    # Nothing is due: the old pair is not needed yet.
     assert stage.endpoint.asked == ["old", "new"]
-    assert stage.current() is token
-    assert stage.log.failed == [("refused", "credentials")]
-    served = 0
-    while stage.current() is token:
-        await stage.timers.advance(5)
-        while stage.endpoint.pending:
-            if stage.endpoint.asked[-1] == "new":
-                stage.endpoint.fail("refused")
-            else:
-                stage.endpoint.grant()
-            await settle()
-        assert stage.current() is not None
-        served += 1
-    assert served > 100
-    # The new pair is still tried first: it may be good one day.
-    assert stage.endpoint.asked[-2:] == ["new", "old"]
-    assert stage.it.status().last_error == "emulated: refused"
-    await stage.timers.advance(400)
-    assert stage.endpoint.asked[-1] == "new"
-    stage.endpoint.grant()
-    await settle()
-    assert stage.it.status().last_error is None
-    assert stage.state() is TokenState.FRESH
-
-
-@pytest.mark.parametrize("kind", ["scope", "status", "malformed"])
-async def test_the_old_pair_serves_on_whatever_the_endpoint_has_against_the_new_one(
-    stage: RefresherStage, kind: FailureKind
-) -> None:
-    await stage.begin()
-    stage.it.change_credentials(ClientCredentials("new", "s"))
-    await settle()
-    while stage.endpoint.asked[-1] == "new":
+    served = set()
+    for _ in range(4000):
         if stage.endpoint.pending:
-            stage.endpoint.fail(kind)
-        await stage.timers.advance(1)
+            if stage.endpoint.asked[-1] == "old":
+                stage.endpoint.grant()
+            elif kind != "hang":
+                stage.endpoint.fail(cast("FailureKind", kind))
+            await settle()
+        current = stage.current()
+        assert current is not None
+        served.add(current)
+        await stage.timers.advance(1.0)
+    assert len(served) == 2
+    assert "credentials" not in stage.log.obtained
+    assert {reason for _, reason in stage.log.failed} == {"credentials"}
+    status = stage.it.status()
+    assert (status.client_id, status.consecutive_failures, status.last_error) == ("old", 0, None)
+    assert status.candidate is not None
+    assert (status.candidate.client_id, status.candidate.since) == ("new", since)
+    assert status.candidate.last_error == (
+        "there was no whole response within 10 s" if kind == "hang" else f"emulated: {kind}"
+    )
+    assert token in served
+    # It may be good one day, and is tried at least every five minutes.
+    while not (stage.endpoint.pending and stage.endpoint.asked[-1] == "new"):
+        await stage.timers.advance(1.0)
+        if stage.endpoint.pending and stage.endpoint.asked[-1] == "old":
+            stage.endpoint.grant()
     stage.endpoint.grant()
     await settle()
-    assert stage.current() is not None
-    assert stage.state() is TokenState.FRESH
-
-
-async def test_that_a_new_pair_is_refused_is_told_though_the_old_one_brings_a_token(
-    stage: RefresherStage,
-) -> None:
-    await stage.begin()
-    stage.clock.jump_wall(7200)
-    stage.it.change_credentials(ClientCredentials("new", "s"))
-    await settle()
-    stage.endpoint.fail("refused")
-    await settle()
-    stage.endpoint.grant()
-    await settle()
-    assert stage.endpoint.asked == ["old", "new", "old"]
-    assert stage.state() is TokenState.FRESH
-    assert stage.it.status().last_error == "emulated: refused"
+    assert stage.log.obtained[-1] == "credentials"
+    assert stage.it.status().client_id == "new"
+    assert stage.it.status().candidate is None
 
 
 async def test_a_new_pair_is_not_given_up_because_the_endpoint_is_in_trouble(stage: RefresherStage) -> None:
     token = await stage.begin()
-    await stage.timers.advance(0.81 * 3600, step=10)
+    while not stage.endpoint.pending:
+        await stage.timers.advance(1.0)
     stage.endpoint.fail("connect")
     await settle()
     stage.it.change_credentials(ClientCredentials("new", "s"))
@@ -299,6 +288,135 @@ async def test_a_new_pair_is_not_given_up_because_the_endpoint_is_in_trouble(sta
     assert stage.state() is TokenState.STALE
     assert stage.endpoint.asked == ["old", "old", "new"]
     assert stage.current() is token
+
+
+# An attempt that hangs, or is cancelled.
+
+
+async def test_without_a_token_an_attempt_that_hangs_is_given_up_and_the_next_one_serves(
+    stage: RefresherStage,
+) -> None:
+    stage.it.start()
+    await settle()
+    waiter = stage.waiter()
+    await stage.timers.advance(2.6, step=0.1)
+    assert len(stage.endpoint.asked) == 2
+    stage.endpoint.grant()
+    await settle()
+    assert waiter.token is stage.current() is not None
+    assert stage.log.failed == [("timeout", "start")]
+
+
+async def test_a_machine_that_slept_during_an_attempt_begins_a_new_one(stage: RefresherStage) -> None:
+    stage.it.start()
+    await settle()
+    stage.clock.advance(3600)
+    waiter = stage.waiter()
+    await settle()
+    assert len(stage.endpoint.asked) == 2
+    stage.endpoint.grant()
+    await settle()
+    assert waiter.token is stage.current() is not None
+
+
+async def test_a_stray_cancellation_ends_an_attempt_counted(stage: RefresherStage) -> None:
+    await stage.begin()
+    stage.it.refresh()
+    await stage.timers.advance(1.1, step=0.1)
+    (task,) = stage.tasks._tasks
+    task.cancel()
+    await settle()
+    status = stage.it.status()
+    assert (status.in_flight, status.consecutive_failures) == (False, 1)
+    while not stage.endpoint.pending:
+        await stage.timers.advance(1.0)
+    stage.endpoint.grant()
+    await settle()
+    assert stage.it.status().consecutive_failures == 0
+
+
+# A token that the API does not know yet.
+
+
+async def test_a_refused_new_token_is_tried_again_until_the_api_knows_it(stage: RefresherStage) -> None:
+    stage.it.start()
+    await settle()
+    stage.endpoint.grant()
+    await settle()
+    token = stage.current()
+    assert token is not None
+    waiters = [stage.unauthorized(token) for _ in range(5)]
+    assert [waiter.calls for waiter in waiters] == [0] * 5
+    await stage.timers.advance(0.3, step=0.05)
+    # One of them tries.
+    assert [waiter.calls for waiter in waiters] == [1, 0, 0, 0, 0]
+    assert waiters[0].token is token
+    stage.it.accept(token, "x")
+    assert [waiter.token for waiter in waiters] == [token] * 5
+    assert [waiter.calls for waiter in waiters] == [1] * 5
+    assert len(stage.endpoint.asked) == 1
+
+
+async def test_the_previous_token_answers_for_one_that_the_api_does_not_know_yet(
+    stage: RefresherStage,
+) -> None:
+    old = await stage.begin()
+    stage.it.refresh()
+    await stage.timers.advance(1.1, step=0.1)
+    stage.endpoint.grant()
+    await settle()
+    new = stage.current()
+    assert new is not None
+    assert stage.unauthorized(new).token is old
+    assert stage.current() is old
+    await stage.timers.advance(1.0)
+    assert stage.current() is new
+    assert len(stage.endpoint.asked) == 2
+
+
+# What callers are told.
+
+
+async def test_with_a_long_retry_after_callers_are_told_at_once_and_the_truth(stage: RefresherStage) -> None:
+    stage.it.start()
+    await settle()
+    stage.endpoint.fail("throttled", retry_after=300.0)
+    await settle()
+    waiter = stage.waiter()
+    assert waiter.unavailable is not None
+    assert waiter.unavailable.retry_after == pytest.approx(300.0, abs=1.0)
+    assert "throttled" in waiter.unavailable.detail
+
+
+async def test_denied_credentials_are_tried_every_30_s_while_calls_arrive(stage: RefresherStage) -> None:
+    stage.it.start()
+    await settle()
+    asked = []
+    for _ in range(600):
+        if stage.endpoint.pending:
+            asked.append(stage.clock.now())
+            stage.endpoint.fail("refused")
+            await settle()
+        stage.waiter()
+        await stage.timers.advance(1.0)
+    gaps = [later - earlier for earlier, later in pairwise(asked)]
+    assert max(gaps) <= 32
+
+
+async def test_the_files_are_looked_at_when_the_api_or_the_endpoint_refuses() -> None:
+    looks: list[str] = []
+    its = RefresherStage(look=lambda: looks.append("look"))
+    token = await its.begin()
+    its.unauthorized(token)
+    await its.timers.advance(0.1, step=0.1)
+    assert looks == ["look"]
+    await its.timers.advance(2.0, step=0.1)
+    its.endpoint.fail("refused")
+    await settle()
+    await its.timers.advance(0.1, step=0.1)
+    assert looks == ["look", "look"]
+    its.it.close()
+    await its.tasks.close()
 
 
 @pytest.mark.parametrize("lands", [True, False])

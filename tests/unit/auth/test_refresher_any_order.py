@@ -24,6 +24,7 @@ class Caller:
     def __init__(self, clock: FakeClock, refused: AccessToken | None = None) -> None:
         self._clock = clock
         self._refused = refused
+        self._proven = refused is not None and bool(refused.accepted)
         self.told = 0
         self.faults: list[str] = []
 
@@ -31,8 +32,8 @@ class Caller:
         self.told += 1
         if self._clock.now() >= token.expires_at:
             self.faults.append("got an expired token")
-        if token is self._refused:
-            self.faults.append("got the token that was refused")
+        if token is self._refused and token.accepted and self._proven:
+            self.faults.append("got the proven token that was refused")
 
     def token_unavailable(self, reason: TokenUnavailable) -> None:
         self.told += 1
@@ -90,7 +91,9 @@ class AnyOrder(RuleBasedStateMachine):
         for _ in range(400):
             while self.endpoint.pending:
                 self.do(self.endpoint.grant)
-            if self.it.current(self.clock.now()) is not None and self.it.status().consecutive_failures == 0:
+            well = self.it.current(self.clock.now()) is not None
+            told = all(each.told for each in self.callers)
+            if well and told and self.it.status().consecutive_failures == 0:
                 break
             self.run(self.timers.advance(1.0, step=1.0))
         self.promises_hold()
@@ -117,12 +120,17 @@ class AnyOrder(RuleBasedStateMachine):
         self.called()
 
     @precondition(lambda self: self.tokens)
-    @rule(data=st.data())
-    def the_api_refuses(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), operation=st.sampled_from("xyz"))
+    def the_api_refuses(self, data: st.DataObject, operation: str) -> None:
         token = data.draw(st.sampled_from(self.tokens))
         caller = Caller(self.clock, token)
         self.callers.append(caller)
-        self.do(self.it.unauthorized, token, caller)
+        self.do(self.it.unauthorized, token, operation, caller)
+
+    @precondition(lambda self: self.tokens)
+    @rule(data=st.data(), operation=st.sampled_from("xyz"))
+    def the_api_accepts(self, data: st.DataObject, operation: str) -> None:
+        self.do(self.it.accept, data.draw(st.sampled_from(self.tokens)), operation)
 
     @precondition(lambda self: self.callers)
     @rule(data=st.data())

@@ -95,10 +95,12 @@ def test_the_bounds_of_the_delay(failures: int, retry_after: float | None, least
     [
         # With 3600 s: 20 to 10 s before the end, and 1 s from now at least.
         (3600, 300, (20, 10)),
-        (3600, 21, (20, 10)),
-        (3600, 20.5, (None, 10)),
-        (3600, 11, (None, 10)),
-        (3600, 10.5, None),
+        (3600, 41, (20, 10)),
+        # Later than that, half-way to the end.
+        (3600, 21, (10.5, 10)),
+        (3600, 11, (5.5, 5.5)),
+        (3600, 2, (1, 1)),
+        (3600, 1.5, None),
         # Short tokens: a fifth to a tenth of the lifetime before the end.
         (50, 40, (10, 5)),
         (2, 1.5, (0.4, 0.2)),
@@ -133,9 +135,9 @@ def test_no_valid_token_is_left_to_die_without_one_more_try(
     now = each.issued_at + share * lifetime
     at = schedule.retry_at(now=now, failures=failures, retry_after=retry_after, token=each, rng=Random(seed))
     assert at > now
-    lead = min(10.0, lifetime / 10)
-    if now + min(1.0, lead) <= each.expires_at - 2 * lead:
-        assert at <= each.expires_at - lead + 1e-6
+    left = each.expires_at - now
+    if left / 2 >= min(1.0, lifetime / 10):
+        assert at <= each.expires_at - min(10.0, lifetime / 10, left / 2) + 1e-6
 
 
 @given(LIFETIMES, st.floats(0, 2), st.integers(3, 50), SEEDS)
