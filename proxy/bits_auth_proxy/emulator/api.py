@@ -41,12 +41,12 @@ class Api:
         self._pause = pause
 
     async def userinfo(self, request: web.Request) -> web.StreamResponse:
-        """`GET /oauth2/userinfo`."""
+        """Handle `GET /oauth2/userinfo`."""
         await self._admit(request, "userinfo", _READERS)
         return web.json_response({"customerId": self._customer})
 
     async def create(self, request: web.Request) -> web.StreamResponse:
-        """`POST /v1/applications.create`."""
+        """Handle `POST /v1/applications.create`."""
         await self._admit(request, "applications.create", (APPLICATION,))
         try:
             application_id = self._applications.create(await _json_object(request))
@@ -56,7 +56,7 @@ class Api:
         return web.json_response({"id": application_id, "sessionToken": session})
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        """`POST /v1/applications.get`."""
+        """Handle `POST /v1/applications.get`."""
         grant = await self._admit(request, "applications.get", (*_READERS, APPLICATION_SESSION))
         application_id = (await _json_object(request)).get("applicationId")
         if not isinstance(application_id, str):
@@ -69,12 +69,12 @@ class Api:
         return web.json_response(application)
 
     async def organization(self, request: web.Request) -> web.StreamResponse:
-        """`POST /v1/applications.organization.get`."""
+        """Handle `POST /v1/applications.organization.get`."""
         await self._admit(request, "applications.organization.get", _READERS)
         return web.json_response({"customerId": self._customer, "name": "Acme AB", "countryCode": "SE"})
 
     async def _admit(self, request: web.Request, operation: str, scopes: tuple[str, ...]) -> Grant:
-        """Return the grant of the request's token. Raises the response to a request that must fail."""
+        """Return the grant of the request's token. If the request must fail, raise the response to it."""
         self._counters[operation] += 1
         await request.read()
         await self._pause(self._faults.latency)

@@ -11,7 +11,7 @@ from bits_auth_proxy.emulator.tokens import Tokens
 
 
 class Controls:
-    """Handlers for tests against the emulator. They show no token, and no secret but a rotated one."""
+    """Handlers for tests against the emulator. They show no tokens, and no secret except a rotated one."""
 
     def __init__(self, *, oauth: OAuth, tokens: Tokens, faults: Faults, counters: Counter[str]) -> None:
         """Take the parts to control; `reset` restores the faults that are set now."""
@@ -69,5 +69,5 @@ async def _json_object(request: web.Request) -> dict[str, Any]:
     except (ValueError, LookupError, RecursionError):  # LookupError: an unknown charset
         members = None
     if not isinstance(members, dict):
-        raise ValueError("the body must be a JSON object")  # noqa: TRY004 - of the request, not of the code
+        raise ValueError("the body must be a JSON object")  # noqa: TRY004 - the request's fault
     return members

@@ -40,7 +40,7 @@ class OAuth:
         self._pause = pause
 
     def rotate(self, client_secret: str | None) -> str:
-        """Replace the secret, by a random one if None is given, and return it; the old one is then denied."""
+        """Replace the secret, with a random one if None is given, and return it; the old one is denied."""
         self._client_secret = client_secret or secrets.token_urlsafe(24)
         return self._client_secret
 

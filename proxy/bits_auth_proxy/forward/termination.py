@@ -2,9 +2,9 @@
 
     handshake ──done──▶ open ──close_notify, close──▶ gone
         │                 └── EOF without close_notify, broken record ──▶ cut
-        └── deadline, error, EOF ──▶ refused
+        └── deadline, error, EOF ──▶ failed
 
-To the transport below it is the protocol, to the connection above it is the transport; so a listener
+To the transport below, the layer is the protocol; to the connection above, it is the transport. So a listener
 without TLS pays nothing for it. The connection above begins when the handshake is done.
 """
 
@@ -18,14 +18,14 @@ from bits_auth_proxy.forward.tls import TlsChannel
 
 
 class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
-    """One client's TLS session. Until the handshake is done it stands in the list of clients itself."""
+    """One client's TLS session. Until the handshake is done, it is itself in the list of clients."""
 
     __slots__ = ("_above", "_below", "_channel", "_deadline", "_ended", "_listener", "_spoken")
 
     def __init__(
         self, above: asyncio.BufferedProtocol, *, context: ssl.SSLContext, listener: ListenerContext
     ) -> None:
-        """Prepare a session as `context` says; `above` reads what is in the listener's buffer."""
+        """Prepare a session under the rules of `context`; `above` reads from the listener's buffer."""
         self._above = above
         self._channel = TlsChannel(context)
         self._listener = listener
@@ -51,7 +51,7 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
             if channel.established:
                 self.abort()
             else:
-                # The alert, so that the client can tell why.
+                # Send the alert, so that the client can tell why.
                 self._below.write(channel.pending_output())
                 self._fail(reason_of(error))
             return
@@ -62,10 +62,10 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
 
     def eof_received(self) -> bool:  # noqa: D102
         if self._channel.closed_cleanly:
-            # Said already; who has stayed open since is a tunnel.
+            # This was reported already. A connection that is still open is a tunnel.
             return not self._below.is_closing()
         if self._channel.established:
-            # Without close_notify an attacker may have cut the stream: no end of anything.
+            # Without close_notify, an attacker may have cut the stream, so this is not a clean end.
             self.abort()
         elif self._spoken:
             self._fail("the client left")
@@ -93,7 +93,7 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
             self._fail("the handshake took too long")
 
     def close_if_idle(self) -> None:
-        """Close: there is no request yet. For shutdown."""
+        """Close the connection, which has no request yet. For shutdown."""
         self.abort()
 
     # The transport of the connection above.
@@ -138,7 +138,7 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: D102
         return self._below.get_extra_info(name, default)
 
-    # Within.
+    # Internals.
 
     def _handshake(self, data: memoryview) -> bytes:
         self._spoken = True
@@ -162,7 +162,7 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
             self._above.buffer_updated(len(piece))
 
     def _fail(self, detail: str) -> None:
-        """End a connection that has not come to a request."""
+        """End a connection whose handshake is not done."""
         if self._spoken:
             peername = self._below.get_extra_info("peername")
             self._listener.context.observer.handshake_failed(detail, peername[0] if peername else "")

@@ -1,7 +1,7 @@
 """A bounded cache of parsed lines.
 
 The lines of HTTP heads repeat: a client sends the same User-Agent with every request, and an API the same
-Server with every response. The meaning of such a line is looked up instead of worked out again.
+Server with every response. The cache saves parsing such a line again.
 """
 
 from collections.abc import Callable
@@ -11,13 +11,13 @@ ValueT = TypeVar("ValueT")
 
 _MAX_ENTRIES: Final = 1024
 _MAX_LINE: Final = 256
-"""Bytes; a longer line is parsed again each time. Together the two bound the memory."""
+"""Bytes. A longer line is parsed anew each time. Together, the two limits bound the memory."""
 
 
 class ParseCache(dict[bytes, ValueT], Generic[ValueT]):
-    """`cache[line]` is what `read` returns for the line. None stands for a malformed line and is not kept.
+    """`cache[line]` is what `read` returns for the line. None means a malformed line and is not kept.
 
-    `keep` tells for a value whether it may be kept; a secret must never be.
+    `keep` returns whether a value may be kept. A secret must never be kept.
     """
 
     def __init__(self, read: Callable[[bytes], ValueT], keep: Callable[[Any], bool] = lambda _: True) -> None:
