@@ -8,6 +8,7 @@ from aiohttp import web
 
 from bits_auth_proxy.emulator.applications import Applications
 from bits_auth_proxy.emulator.faults import Faults
+from bits_auth_proxy.emulator.json_bodies import read_json_object
 from bits_auth_proxy.emulator.tokens import (
     APPLICATION,
     APPLICATION_READ,
@@ -101,11 +102,8 @@ class Api:
 
 
 async def _json_object(request: web.Request) -> dict[str, Any]:
-    try:
-        members = await request.json()
-    except (ValueError, LookupError, RecursionError):  # LookupError: an unknown charset
-        members = None
-    if not isinstance(members, dict):
+    members = await read_json_object(request)
+    if members is None:
         raise _error(web.HTTPBadRequest, "invalid_argument", "the body must be a JSON object")
     return members
 

@@ -6,6 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from bits_auth_proxy.emulator.faults import Faults
+from bits_auth_proxy.emulator.json_bodies import read_json_object
 from bits_auth_proxy.emulator.oauth import OAuth
 from bits_auth_proxy.emulator.tokens import Tokens
 
@@ -64,10 +65,7 @@ class Controls:
 
 
 async def _json_object(request: web.Request) -> dict[str, Any]:
-    try:
-        members = await request.json()
-    except (ValueError, LookupError, RecursionError):  # LookupError: an unknown charset
-        members = None
-    if not isinstance(members, dict):
-        raise ValueError("the body must be a JSON object")  # noqa: TRY004 - the request's fault
+    members = await read_json_object(request)
+    if members is None:
+        raise ValueError("the body must be a JSON object")
     return members

@@ -122,12 +122,10 @@ class Pool:
     def release(self, connection: UpstreamConnection) -> None:
         """Take back a connection that can serve again."""
         now = self._clock.now()
-        if now - connection.created > self._max_age:
+        if self._closed or now - connection.created > self._max_age:
             connection.close()
         elif self._waiters:
             self._waiters.popleft().connection_ready(connection)
-        elif self._closed:
-            connection.close()
         else:
             span = self._idle_timeout
             if connection.keep_alive_timeout is not None:
@@ -161,7 +159,7 @@ class Pool:
         wanted = self._warm if now - self._last_used < self._warm_for else 0
         # At the limit, a spare may take the place of an idle connection only if that one is due for renewal.
         has_place = self._has_room or fresh < len(self._idle)
-        if fresh + self._dialing < wanted and has_place and not self._closed and now >= self._warm_not_before:
+        if fresh + self._dialing < wanted and has_place and now >= self._warm_not_before:
             self._dial()
 
     def counts(self) -> dict[str, int]:
@@ -174,17 +172,16 @@ class Pool:
         """The number of requests that are waiting for a connection."""
         return len(self._waiters)
 
-    def close_idle(self) -> None:
-        """Close all idle connections, and from now on every connection that becomes idle."""
+    def abort(self) -> None:
+        """Drop all connections immediately, and make no more.
+
+        Waiters are not notified, so end the exchanges first.
+        """
         self._closed = True
+        self._waiters.clear()
         idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
-
-    def abort(self) -> None:
-        """Drop every connection immediately. Waiters are not notified, so end the exchanges first."""
-        self._waiters.clear()
-        self.close_idle()
         for connection in list(self._all):
             connection.abandon()
 
@@ -199,7 +196,7 @@ class Pool:
             pass
 
     def _dial(self) -> bool:
-        if self._closed and not self._waiters:
+        if self._closed:
             return False
         if not self._has_room:
             if not self._idle:

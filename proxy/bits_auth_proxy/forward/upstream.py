@@ -42,7 +42,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "_interims",
         "_keep_alive",
         "_keeper",
-        "_loop",
         "_method",
         "_parser",
         "_read_buffer",
@@ -71,7 +70,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         now: float,
     ) -> None:
         """Prepare a connection made at `now`. `read_buffer` is scratch space that connections may share."""
-        self._loop = loop
         self._keeper = keeper
         self._tls = tls
         self._batcher = batcher
