@@ -85,17 +85,17 @@ class Api:
                 request.transport.abort()
             raise web.HTTPInternalServerError
         if fault == "429":
-            answer = _error(web.HTTPTooManyRequests, "too_many_requests", "emulated")
-            answer.headers["Retry-After"] = str(self._faults.retry_after)
-            raise answer
+            error = _error(web.HTTPTooManyRequests, "too_many_requests", "emulated")
+            error.headers["Retry-After"] = str(self._faults.retry_after)
+            raise error
         if fault == "500":
             raise _error(web.HTTPInternalServerError, "internal", "emulated")
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
         grant = self._tokens.look_up(value.strip()) if scheme.lower() == "bearer" else None
         if grant is None or fault == "401":
-            answer = _error(web.HTTPUnauthorized, "invalid_token", "a valid token is required")
-            answer.headers["WWW-Authenticate"] = 'Bearer error="invalid_token"' if value else "Bearer"
-            raise answer
+            error = _error(web.HTTPUnauthorized, "invalid_token", "a valid token is required")
+            error.headers["WWW-Authenticate"] = 'Bearer error="invalid_token"' if value else "Bearer"
+            raise error
         if not set(grant.scope.split()).intersection(scopes):
             raise _forbidden()
         return grant
@@ -109,9 +109,9 @@ async def _json_object(request: web.Request) -> dict[str, Any]:
 
 
 def _forbidden() -> web.HTTPException:
-    answer = _error(web.HTTPForbidden, "insufficient_scope", "the token does not allow this call")
-    answer.headers["WWW-Authenticate"] = 'Bearer error="insufficient_scope"'
-    return answer
+    error = _error(web.HTTPForbidden, "insufficient_scope", "the token does not allow this call")
+    error.headers["WWW-Authenticate"] = 'Bearer error="insufficient_scope"'
+    return error
 
 
 def _error(kind: Callable[..., web.HTTPException], code: str, text: str) -> web.HTTPException:

@@ -513,7 +513,7 @@ class Exchange:
     def _complete(self) -> None:
         upstream, self._upstream = self._upstream, None
         self.state = _OVER
-        self._close_books()
+        self._finish_record()
         if upstream is not None:
             if self._request_done:
                 upstream.finish()
@@ -533,9 +533,9 @@ class Exchange:
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.abandon()
-        self._close_books()
+        self._finish_record()
 
-    def _close_books(self) -> None:
+    def _finish_record(self) -> None:
         if self._replay.held:
             self._replay.release()
         self.record.ended = self._context.clock.now()

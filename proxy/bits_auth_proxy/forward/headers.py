@@ -49,7 +49,7 @@ _REQUEST_ENDS_PREFIX: Final = b"x-forwarded-"
 # Trailer passes unless Connection names it. Alt-Svc and Strict-Transport-Security are about the API's origin,
 # not about this one.
 _RESPONSE_ENDS: Final = (HOP_BY_HOP - {b"trailer"}) | frozenset((b"alt-svc", b"strict-transport-security"))
-_NOT_NOMINATIONS: Final = (HOP_BY_HOP - {b"trailer"}) | {b"close"}
+_INERT_OPTIONS: Final = (HOP_BY_HOP - {b"trailer"}) | {b"close"}
 """Connection options that do not remove a field that would otherwise pass."""
 # Fields that must not be trailers (RFC 9110 section 6.5.1): framing, routing, authentication, control.
 _TRAILERS_DROPPED: Final = HOP_BY_HOP | frozenset(
@@ -78,7 +78,7 @@ _UPGRADE_LINES: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 _MAX_REQUEST_ID: Final = 200
 _AUTHORIZATION: Final = frozenset((b"authorization",))
 _LENGTH: Final = frozenset((b"content-length",))
-_NOT_NOMINATIONS_OR_LENGTH: Final = _NOT_NOMINATIONS | _LENGTH
+_INERT_OPTIONS_OR_LENGTH: Final = _INERT_OPTIONS | _LENGTH
 _NO_CONTENT: Final = int(HTTPStatus.NO_CONTENT)
 _SWITCHING_PROTOCOLS: Final = int(HTTPStatus.SWITCHING_PROTOCOLS)
 # Version ff is invalid, and so are ids of only zeros. Only versions after 00 may have more parts.
@@ -157,7 +157,7 @@ class RequestRules:
         lines = [head.method, b" ", head.target, self._start]
         dropped = head.connection_options
         if dropped:
-            dropped -= _NOT_NOMINATIONS
+            dropped -= _INERT_OPTIONS
         if authorization_line and b"authorization" in head.by_name:
             dropped |= _AUTHORIZATION
         if dropped:
@@ -207,7 +207,7 @@ class ResponseRules:
         # Connection can't remove the length, which says where the message ends (RFC 9110 section 8.6).
         dropped = head.connection_options
         if dropped:
-            dropped -= _NOT_NOMINATIONS_OR_LENGTH
+            dropped -= _INERT_OPTIONS_OR_LENGTH
         if head.status == _NO_CONTENT:
             dropped |= _LENGTH
         lines = [_status_line(head.status, head.reason)]
@@ -231,7 +231,7 @@ class ResponseRules:
         lines = [_status_line(head.status, head.reason)]
         if head.status == _SWITCHING_PROTOCOLS:
             lines.append(_UPGRADE_LINES)
-        dropped = (head.connection_options - _NOT_NOMINATIONS) | _LENGTH
+        dropped = (head.connection_options - _INERT_OPTIONS) | _LENGTH
         lines += [field.onward for field in head.fields if field.key not in dropped]
         lines.append(b"\r\n")
         return b"".join(lines)

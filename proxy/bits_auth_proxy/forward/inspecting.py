@@ -69,8 +69,8 @@ class InspectedExchange(Exchange):
         self.response_copy.add(content)
         super().response_body(content)
 
-    def _close_books(self) -> None:
-        super()._close_books()
+    def _finish_record(self) -> None:
+        super()._finish_record()
         try:
             self._keep(self)
         except Exception as error:  # noqa: BLE001 - inspection must not disturb the exchange

@@ -20,7 +20,7 @@ from bits_auth_proxy.forward.tls import TlsChannel
 class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
     """One client's TLS session. Until the handshake is done, it is itself in the list of clients."""
 
-    __slots__ = ("_above", "_below", "_channel", "_deadline", "_ended", "_listener", "_spoken")
+    __slots__ = ("_above", "_below", "_channel", "_deadline", "_ended", "_has_received", "_listener")
 
     def __init__(
         self, above: asyncio.BufferedProtocol, *, context: ssl.SSLContext, listener: ListenerContext
@@ -31,7 +31,7 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
         self._listener = listener
         self._below: asyncio.Transport
         self._deadline = listener.context.now + listener.head_timeout
-        self._spoken = self._ended = False
+        self._has_received = self._ended = False
 
     # The event loop's side.
 
@@ -67,7 +67,7 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
         if self._channel.established:
             # Without close_notify, an attacker may have cut the stream, so this is not a clean end.
             self.abort()
-        elif self._spoken:
+        elif self._has_received:
             self._fail("the client left")
         return False
 
@@ -106,12 +106,12 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
         return self._below.can_write_eof()
 
     def write_eof(self) -> None:  # noqa: D102
-        self._say_goodbye()
+        self._send_close_notify()
         self._below.write_eof()
 
     def close(self) -> None:  # noqa: D102
         if not self._below.is_closing():
-            self._say_goodbye()
+            self._send_close_notify()
             self._below.close()
 
     def abort(self) -> None:  # noqa: D102
@@ -141,7 +141,7 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
     # Internals.
 
     def _handshake(self, data: memoryview) -> bytes:
-        self._spoken = True
+        self._has_received = True
         channel = self._channel
         output = channel.handshake(data)
         if output:
@@ -163,12 +163,12 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
 
     def _fail(self, detail: str) -> None:
         """End a connection whose handshake is not done."""
-        if self._spoken:
+        if self._has_received:
             peername = self._below.get_extra_info("peername")
             self._listener.context.observer.handshake_failed(detail, peername[0] if peername else "")
         self._below.close()
 
-    def _say_goodbye(self) -> None:
+    def _send_close_notify(self) -> None:
         if not self._ended:
             self._ended = True
             self._below.write(self._channel.close())
