@@ -100,7 +100,7 @@ class TokenWaiter(Protocol):
         ...
 
     def token_unavailable(self, reason: TokenUnavailable) -> None:
-        """Take the reason why it is of no use to wait any longer."""
+        """Take the reason why waiting any longer would not help."""
         ...
 
 

@@ -83,7 +83,7 @@ class AccessRules:
         if is_ambiguous(path):
             return Decision(problems.AMBIGUOUS_PATH)
         name = path.rpartition(b"/")[2]
-        # A wildcard that is meant for calls must not allow the token endpoint: the rule has to name it.
+        # A wildcard that is meant for calls must not open the token endpoint: a rule has to name that.
         sensitive = _is_token_endpoint(method, path)
         allowed = any(
             verb in (method, b"*") and pattern.fullmatch(path) and (names_oauth2 or not sensitive)

@@ -407,7 +407,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             transport.close()
 
     def _leave(self) -> None:
-        """End what the client has left behind."""
+        """End the exchange, because the client has left."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()

@@ -80,7 +80,8 @@ class TlsChannel:
         pieces: list[bytes] = []
         try:
             while piece := session.read(_READ_SIZE):
-                # A read takes a whole record. One more, for nothing, is a third of a small message's cost.
+                # A read takes a whole record. One more read, which finds nothing, would be a third of a
+                # small message's cost.
                 if not incoming.pending:
                     return b"".join((*pieces, piece)) if pieces else piece
                 pieces.append(piece)

@@ -1,4 +1,4 @@
-"""Readers for the single lines of a head, as long as these are plain.
+"""Readers for single lines of a head, if these are plain.
 
 Plain lines are a strict subset of what RFC 9112 allows and llhttp accepts: printable lines with the usual
 methods and versions. For all other lines, the readers return None, and llhttp judges the whole head.

@@ -7,7 +7,7 @@ from bits_auth_proxy.errors import PeerError
 
 @final
 class Field:
-    """A header or trailer field. It is no tuple, whose attributes cost several times as much to read."""
+    """A header or trailer field. Not a tuple, because a tuple's attributes cost several times as much."""
 
     __slots__ = ("key", "line", "name", "onward", "value")
 
