@@ -6,12 +6,13 @@ from typing import Any
 from aiohttp import web
 
 from bits_auth_proxy.emulator.faults import Faults
+from bits_auth_proxy.emulator.json_bodies import read_json_object
 from bits_auth_proxy.emulator.oauth import OAuth
 from bits_auth_proxy.emulator.tokens import Tokens
 
 
 class Controls:
-    """Handlers for tests against the emulator. They show no token, and no secret but a rotated one."""
+    """Handlers for tests against the emulator. They show no tokens, and no secret except a rotated one."""
 
     def __init__(self, *, oauth: OAuth, tokens: Tokens, faults: Faults, counters: Counter[str]) -> None:
         """Take the parts to control; `reset` restores the faults that are set now."""
@@ -64,10 +65,7 @@ class Controls:
 
 
 async def _json_object(request: web.Request) -> dict[str, Any]:
-    try:
-        members = await request.json()
-    except (ValueError, LookupError, RecursionError):  # LookupError: an unknown charset
-        members = None
-    if not isinstance(members, dict):
-        raise ValueError("the body must be a JSON object")  # noqa: TRY004 - of the request, not of the code
+    members = await read_json_object(request)
+    if members is None:
+        raise ValueError("the body must be a JSON object")
     return members

@@ -40,7 +40,7 @@ class OAuth:
         self._pause = pause
 
     def rotate(self, client_secret: str | None) -> str:
-        """Replace the secret, by a random one if None is given, and return it; the old one is then denied."""
+        """Replace the secret, with a random one if None is given, and return it; the old one is denied."""
         self._client_secret = client_secret or secrets.token_urlsafe(24)
         return self._client_secret
 
@@ -71,13 +71,13 @@ class OAuth:
         scope = APPLICATION_READ if asked == {APPLICATION_READ} else " ".join(sorted(asked)) or APPLICATION
         lifetime = round(float(faults.token_lifetime), 3)
         self._tokens.lifetime = lifetime
-        answer = {
+        body = {
             "type": "Bearer",
             "access_token": self._tokens.issue(scope),
             "expires_in": int(lifetime) if lifetime.is_integer() else lifetime,
             "scope": scope,
         }
-        return web.json_response(answer, headers=_NO_STORE)
+        return web.json_response(body, headers=_NO_STORE)
 
     def _authenticates(self, authorization: str) -> bool:
         scheme, _, encoded = authorization.partition(" ")

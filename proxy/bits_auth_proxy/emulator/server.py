@@ -116,7 +116,7 @@ class Emulator:
 def _host(request: web.Request) -> str:
     try:
         return request.url.host or ""
-    except ValueError:  # a Host that is no authority
+    except ValueError:  # the Host is not a valid authority
         return ""
 
 

@@ -10,18 +10,18 @@ from bits_auth_proxy.http1.messages import MalformedMessage
 from bits_auth_proxy.http1.parsing import ResponseParser
 
 MAX_REPLY: Final = 16 * 1024
-"""Bytes of the reply's head, its status line included."""
+"""Bytes of the reply's head, including its status line."""
 _MAX_FIELDS: Final = 100
 _FIRST_FINAL_STATUS: Final = 200
 _SUCCESS: Final = range(200, 300)
 
 
 class TunnelError(UpstreamError):
-    """The egress proxy opened no tunnel. The text is safe to show."""
+    """The egress proxy did not open a tunnel. The text is safe to show."""
 
 
 class EgressProxy(NamedTuple):
-    """The address of the egress proxy; `credentials` is the value of Proxy-Authorization, None for none."""
+    """The address of the egress proxy; `credentials` is the value of Proxy-Authorization, or None."""
 
     host: str
     port: int
@@ -32,7 +32,7 @@ class EgressProxy(NamedTuple):
 
     @classmethod
     def parse(cls, url: str) -> "EgressProxy":
-        """Take http://[user:password@]host[:port]."""
+        """Parse http://[user:password@]host[:port]."""
         parts = urlsplit(url)
         credentials = None
         if parts.username is not None:
@@ -50,7 +50,7 @@ class EgressProxy(NamedTuple):
 
 
 class TunnelReply:
-    """The egress proxy's reply to CONNECT, as its bytes arrive."""
+    """Reads the egress proxy's reply to CONNECT as its bytes arrive."""
 
     __slots__ = ("_parser",)
 
@@ -60,7 +60,7 @@ class TunnelReply:
         )
 
     def feed(self, data: bytes) -> bool:
-        """Take bytes of the reply; return whether the tunnel is open. Raises TunnelError if it won't be."""
+        """Take bytes of the reply; return whether the tunnel is open. Raises TunnelError if it is denied."""
         try:
             while (head := self._parser.feed(data)) is not None and head.status < _FIRST_FINAL_STATUS:
                 data = self._parser.rest
@@ -73,6 +73,6 @@ class TunnelReply:
         if head.status not in _SUCCESS:
             raise TunnelError(f"the egress proxy answered with {head.status}")
         if self._parser.rest:
-            # In TLS the client speaks first: these bytes can't be the API's.
+            # In TLS, the client speaks first, so these bytes can't come from the API.
             raise TunnelError("the egress proxy sent data after its response")
         return True

@@ -7,7 +7,7 @@ from bits_auth_proxy.telemetry.repeat_limit import BURST, WINDOW
 
 
 class Event(NamedTuple):
-    """An event. `levels` are all it may have; `fields` maps names to meanings."""
+    """An event. `levels` are all the levels that it can have; `fields` maps names to meanings."""
 
     name: str
     levels: tuple[str, ...]
@@ -56,7 +56,7 @@ HANDSHAKE_FAILED: Final = Event(
     {"detail": "the reason, usually in OpenSSL's words", "peer": "the client's address"},
 )
 
-# The way to the API.
+# Connections to the API.
 CONNECT_FAILED: Final = Event(
     "upstream_connect_failed",
     ("warning",),
