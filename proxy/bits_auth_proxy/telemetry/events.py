@@ -113,7 +113,7 @@ CREDENTIALS_UNREADABLE: Final = Event(
     "credentials_unreadable",
     ("warning",),
     "A credential file is missing, empty or unreadable. The pair that was read before stays in use. "
-    "This is logged once, until all files can be read again.",
+    "This is logged once for each reason, until all files can be read again.",
     {"detail": "which, and why"},
 )
 CREDENTIALS_EXPOSED: Final = Event(
