@@ -1,7 +1,7 @@
 """Who may call what: request targets, the allow-list, hosts, and pages in browsers. Pure.
 
 What is matched is what is forwarded, byte for byte. So a path that the API might read differently than
-it is matched here (dot segments, encoded slashes, empty segments, parameters) is refused, not normalised.
+it is matched here (dot segments, encoded slashes, empty segments, parameters) is rejected, not normalised.
 """
 
 import re

@@ -12,6 +12,9 @@ Requests that arrive while an exchange runs stay unparsed, up to a bound; past i
 Until then we keep reading, because a transport that is paused reports neither FIN nor RST, and a client
 that leaves should not keep the API busy. A FIN outside a tunnel means that the client has left. A client
 that does not take its responses gets no further request served until it does.
+
+The module is longer than others because a connection's phases and all transitions between them belong in one
+place.
 """
 
 import asyncio
@@ -47,7 +50,7 @@ class Phase(Enum):
     CLOSING = auto()
 
 
-# A member looked up in its class costs a call of Python code, several times in every request.
+# Before Python 3.12, looking up an enum member runs Python code, several times in every request.
 _IDLE: Final = Phase.IDLE
 _READING_HEAD: Final = Phase.READING_HEAD
 _EXCHANGE: Final = Phase.EXCHANGE

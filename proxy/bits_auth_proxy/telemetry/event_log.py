@@ -16,8 +16,6 @@ from bits_auth_proxy.telemetry.events import Event
 from bits_auth_proxy.telemetry.log import LOGGER
 from bits_auth_proxy.telemetry.repeat_limit import RepeatLimit, Timer
 
-FIRST_ERROR: Final = 400
-"""The lowest status that the access log counts as an error."""
 _SERVER_ERROR: Final = 500
 _USABLE: Final = (TokenState.FRESH, TokenState.STALE, TokenState.SUSPECT)
 
@@ -58,10 +56,13 @@ class EventLog:
         """Write what is still held back."""
         self._repeats.flush()
 
-    # Of requests.
+    # Requests.
 
     def exchange_ended(self, record: RequestRecord) -> None:
-        """Log a request that had been admitted; if not all are logged, one with an error or a problem."""
+        """Log a request that was admitted.
+
+        In mode `errors`, the caller passes only those with an error or a problem.
+        """
         status, problem = record.status, record.problem
         if self._log_all:
             if not problem and self._access_log is not None:
@@ -99,7 +100,7 @@ class EventLog:
         if self._repeats.admits(events.CRASHED.name, type(error).__name__):
             self._log.error(events.CRASHED.name, exc_info=error)
 
-    # Of the token.
+    # Token.
 
     def token_obtained(self, token: AccessToken, reason: str, duration: float, *, assumed: bool) -> None:
         """Log a new token."""
@@ -135,10 +136,10 @@ class EventLog:
         """Log that the API answered 401 to the token in hand."""
         self._log.warning(events.TOKEN_UNAUTHORIZED.name, fingerprint=token.fingerprint)
 
-    # Of files.
+    # Files.
 
     def credentials_read(self, *, changed: bool) -> None:
-        """Log another pair; whatever was wrong with the files is over."""
+        """The files were read without error: forget earlier trouble, and log a changed pair."""
         self._credentials_trouble = ""
         if changed:
             self._log.info(events.CREDENTIALS_CHANGED.name)
@@ -154,10 +155,11 @@ class EventLog:
         self._log.info(events.CERTIFICATE_CHANGED.name)
 
     def certificate_unusable(self, detail: str) -> None:
-        """Log that its files changed and can't be used."""
+        """Log that the listener certificate's files changed but can't be used."""
         self._log.error(events.CERTIFICATE_UNUSABLE.name, detail=detail)
 
     def _admits_client_line(self, event: Event, kind: str) -> bool:
+        """Whether to log a line that a client caused before a request was admitted."""
         return self._log_all or (self._log_errors and self._repeats.admits(event.name, kind))
 
 

@@ -3,7 +3,7 @@
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import Metric
@@ -18,12 +18,15 @@ from bits_auth_proxy.auth.tokens import AccessToken, TokenState
 from bits_auth_proxy.clock import Clock
 from bits_auth_proxy.forward.record import RequestRecord
 from bits_auth_proxy.telemetry import metrics
-from bits_auth_proxy.telemetry.event_log import FIRST_ERROR, EventLog
+from bits_auth_proxy.telemetry.event_log import EventLog
 from bits_auth_proxy.telemetry.journal import Journal
 from bits_auth_proxy.telemetry.metrics import TLS_HANDSHAKE
 from bits_auth_proxy.telemetry.repeat_limit import Timer
 from bits_auth_proxy.telemetry.token_counters import TokenCounters
 from bits_auth_proxy.telemetry.traffic import Limits, Load, TrafficCounters
+
+FIRST_ERROR: Final = 400
+"""The lowest status that the access log counts as an error."""
 
 
 class Telemetry(Collector):
@@ -72,7 +75,7 @@ class Telemetry(Collector):
         """Report what is left."""
         self._log.close()
 
-    # Of the data path (see `forward.ports.TrafficObserver`).
+    # Requests (see `forward.ports.TrafficObserver`).
 
     def exchange_started(self) -> None:
         """Count a request as in flight."""
@@ -112,7 +115,7 @@ class Telemetry(Collector):
         self._internal_errors += 1
         self._log.crashed(error)
 
-    # Of the token (see `auth.refresher.RefreshObserver`).
+    # Token (see `auth.refresher.RefreshObserver`).
 
     def token_obtained(self, token: AccessToken, reason: Reason, duration: float, *, assumed: bool) -> None:
         """Count, note and log a new token."""
@@ -137,7 +140,7 @@ class Telemetry(Collector):
         self._token.unauthorized += 1
         self._log.token_unauthorized(token)
 
-    # Of watched files.
+    # Files.
 
     def credentials_read(self, *, changed: bool) -> None:
         """Count and log that the credential files hold another pair; earlier trouble is over."""
@@ -160,7 +163,7 @@ class Telemetry(Collector):
         self._traffic.certificate_reloads["failure"] += 1
         self._log.certificate_unusable(detail)
 
-    # Of the scrape.
+    # The scrape.
 
     def totals(self) -> dict[str, int]:
         """Return sums of what is counted, for people."""
