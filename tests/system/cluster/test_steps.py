@@ -111,7 +111,7 @@ def test_the_chart_is_packaged_and_pushed(running: Cluster, shop: Path) -> None:
 
 
 def test_as_a_sidecar(running: Cluster, shop: Path) -> None:
-    [create] = [line for line in commands("kubectl create secret") if "dry-run" not in line]
+    [create, _] = [line for line in commands("kubectl create secret") if "--namespace shop" in line]
     running.shell(create, cwd=shop)
     [install, test] = [line for line in commands("helm") if "--namespace shop" in line]
     running.shell(install, cwd=shop)
