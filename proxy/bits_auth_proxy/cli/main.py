@@ -57,7 +57,7 @@ def _parser() -> CommandParser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="the command to run")
     options = parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    # Else argparse, up to Python 3.12, says of a call without a command that it lacks options too.
+    # Otherwise, some versions of argparse say of a call without a command that the options are missing too.
     options.required = False
     return parser
 

@@ -93,7 +93,8 @@ TOKEN_REFRESH_FAILED: Final = Event(
 TOKEN_UNAUTHORIZED: Final = Event(
     "token_refused",
     ("warning",),
-    "The API answered the current token with 401. The proxy requests another token.",
+    "The API answered the current token with 401. The proxy requests another token, unless it did so for "
+    "this reason too recently.",
     {"fingerprint": "the token's fingerprint"},
 )
 LIFETIME_ASSUMED: Final = Event(
