@@ -1,4 +1,7 @@
-"""The whole proxy, from top to bottom: build, bind, run, drain. The only place that joins modules."""
+"""The whole proxy (in gateway mode too), from top to bottom: build, bind, run, drain.
+
+It builds the whole proxy from its parts, with the helpers in `assembly`.
+"""
 
 import asyncio
 import contextlib

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 from aiohttp import web
 
 from bits_auth_proxy.emulator.faults import Faults
+from bits_auth_proxy.emulator.responses import json_response
 from bits_auth_proxy.emulator.tokens import APPLICATION, APPLICATION_READ, Tokens
 
 _NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
@@ -54,7 +55,7 @@ class OAuth:
         await self._pause(faults.token_delay)
         if faults.token_mode == "fail":
             headers = {"Retry-After": str(faults.retry_after)} if faults.token_status in _RETRIED else {}
-            return web.json_response({"error": "emulated"}, status=faults.token_status, headers=headers)
+            return json_response({"error": "emulated"}, status=faults.token_status, headers=headers)
         if not self._authenticates(request.headers.get("Authorization", "")):
             challenge = {"WWW-Authenticate": 'Basic realm="bits"'}
             return _denial("invalid_client", "the Basic credentials are missing or wrong", 401, challenge)
@@ -77,7 +78,7 @@ class OAuth:
             "expires_in": int(lifetime) if lifetime.is_integer() else lifetime,
             "scope": scope,
         }
-        return web.json_response(body, headers=_NO_STORE)
+        return json_response(body, headers=_NO_STORE)
 
     def _authenticates(self, authorization: str) -> bool:
         scheme, _, encoded = authorization.partition(" ")
@@ -94,4 +95,4 @@ def _denial(
     code: str, description: str, status: int = 400, headers: dict[str, str] | None = None
 ) -> web.Response:
     body = {"error": code, "error_description": description}
-    return web.json_response(body, status=status, headers={**_NO_STORE, **(headers or {})})
+    return json_response(body, status=status, headers={**_NO_STORE, **(headers or {})})

@@ -13,6 +13,9 @@ Requests that arrive while an exchange runs are held, unparsed, up to a bound; b
 Until then we keep reading, because a paused transport reports neither FIN nor RST, and the API should not go
 on working for a client that has left. A FIN outside a tunnel means that the client has left. While a client
 does not read its responses, its next request is not served.
+
+The module is longer than others because a connection's phases and all transitions between them belong in one
+place.
 """
 
 import asyncio
@@ -48,7 +51,7 @@ class Phase(Enum):
     CLOSING = auto()
 
 
-# Looking up a member in its class costs a call of Python code, several times in every request.
+# Before Python 3.12, looking up an enum member runs Python code, several times in every request.
 _IDLE: Final = Phase.IDLE
 _READING_HEAD: Final = Phase.READING_HEAD
 _EXCHANGE: Final = Phase.EXCHANGE

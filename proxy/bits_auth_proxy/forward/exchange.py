@@ -32,7 +32,12 @@
 
 An exchange begins in AWAITING_TOKEN, and leaves it immediately if a token is in hand or the client sent its
 own. A 401 that arrived whole while it was held goes through RELAYING to OVER immediately. The request's
-content may arrive in any of these states; `_request_done` says whether it has ended. Rules:
+content, which is its body without the framing of chunks, may arrive in any of these states; `_request_done`
+says whether it has ended.
+
+Each state has one deadline, with two exceptions. In AWAITING_CONNECTION, it is extended once if a connection
+is being made when it passes. In RELAYING and TUNNEL, it is extended for as long as a slow client goes on
+taking bytes. Rules:
 
 - With a token in hand and an idle connection in the pool, everything up to AWAITING_RESPONSE happens in one
   call, without a task, a future or a timer.
@@ -82,7 +87,7 @@ class State(Enum):
     OVER = auto()
 
 
-# Looking up a member in its class costs a call of Python code, several times in every request.
+# Before Python 3.12, looking up an enum member runs Python code, several times in every request.
 _AWAITING_TOKEN: Final = State.AWAITING_TOKEN
 _AWAITING_CONNECTION: Final = State.AWAITING_CONNECTION
 _AWAITING_RESPONSE: Final = State.AWAITING_RESPONSE
@@ -118,7 +123,7 @@ class Exchange:
         "state",
     )
 
-    # Only the transitions to the states that read these set them, because an exchange should cost little.
+    # Not set in `__init__`: each transition sets what its target state reads, which keeps an exchange cheap.
     _deadline: float
     _patient: bool
     _unsent: int
@@ -205,13 +210,13 @@ class Exchange:
             self._deadline = context.now + (context.response_timeout if done else context.idle_stream_timeout)
 
     def client_blocked(self) -> None:
-        """Stop reading from the API, because the client does not keep up."""
+        """The client reads too slowly: let the API wait."""
         self._unsent = self._client.unsent()
         if self._upstream is not None:
             self._upstream.pause_reading()
 
     def client_writable(self) -> None:
-        """Read from the API again, because the client keeps up again."""
+        """The client accepts data again."""
         if self.state is _RELAYING or self.state is _TUNNEL:
             self._deadline = self._context.now + self._context.idle_stream_timeout
         if self._upstream is not None and self.state is not _UNAUTHORIZED:
@@ -362,7 +367,7 @@ class Exchange:
             self._deadline = self._context.now + self._context.idle_stream_timeout
 
     def upstream_lost(self, problem: Problem, *, answered: bool) -> None:
-        """Fail, because the connection is lost; or send the request again if nothing can happen twice."""
+        """Learn that the connection is gone: send the request again if it is safe to repeat."""
         connection, self._upstream = self._upstream, None
         if self.state is _UNAUTHORIZED:
             if self._relay.complete:

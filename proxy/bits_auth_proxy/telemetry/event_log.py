@@ -16,8 +16,6 @@ from bits_auth_proxy.telemetry.events import Event
 from bits_auth_proxy.telemetry.log import LOGGER
 from bits_auth_proxy.telemetry.repeat_limit import RepeatLimit, Timer
 
-FIRST_ERROR: Final = 400
-"""The lowest status that the access log counts as an error."""
 _SERVER_ERROR: Final = 500
 _USABLE: Final = (TokenState.FRESH, TokenState.STALE, TokenState.SUSPECT)
 
@@ -61,7 +59,10 @@ class EventLog:
     # Events of requests.
 
     def exchange_ended(self, record: RequestRecord) -> None:
-        """Log a request that had been admitted. Unless all are logged, it had an error or a problem."""
+        """Log a request that was admitted.
+
+        In mode `errors`, the caller passes only those with an error or a problem.
+        """
         status, problem = record.status, record.problem
         if self._log_all:
             if not problem and self._access_log is not None:
@@ -138,7 +139,7 @@ class EventLog:
     # Events of watched files.
 
     def credentials_read(self, *, changed: bool) -> None:
-        """Log that the credential files hold another pair, and forget that they could not be read."""
+        """The files were read without error: forget earlier trouble, and log a changed pair."""
         self._credentials_trouble = ""
         if changed:
             self._log.info(events.CREDENTIALS_CHANGED.name)
@@ -154,10 +155,11 @@ class EventLog:
         self._log.info(events.CERTIFICATE_CHANGED.name)
 
     def certificate_unusable(self, detail: str) -> None:
-        """Log that the certificate's files changed and can't be used."""
+        """Log that the listener certificate's files changed but can't be used."""
         self._log.error(events.CERTIFICATE_UNUSABLE.name, detail=detail)
 
     def _admits_client_line(self, event: Event, kind: str) -> bool:
+        """Whether to log a line that a client caused before a request was admitted."""
         return self._log_all or (self._log_errors and self._repeats.admits(event.name, kind))
 
 

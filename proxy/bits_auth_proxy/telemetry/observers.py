@@ -3,7 +3,7 @@
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import Metric
@@ -18,12 +18,15 @@ from bits_auth_proxy.auth.tokens import AccessToken, TokenState
 from bits_auth_proxy.clock import Clock
 from bits_auth_proxy.forward.record import RequestRecord
 from bits_auth_proxy.telemetry import metrics
-from bits_auth_proxy.telemetry.event_log import FIRST_ERROR, EventLog
+from bits_auth_proxy.telemetry.event_log import EventLog
 from bits_auth_proxy.telemetry.journal import Journal
 from bits_auth_proxy.telemetry.metrics import TLS_HANDSHAKE
 from bits_auth_proxy.telemetry.repeat_limit import Timer
 from bits_auth_proxy.telemetry.token_counters import TokenCounters
 from bits_auth_proxy.telemetry.traffic import Limits, Load, TrafficCounters
+
+FIRST_ERROR: Final = 400
+"""The lowest status that the access log counts as an error."""
 
 
 class Telemetry(Collector):
