@@ -8,7 +8,7 @@ decided for each message.
 
 import functools
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from enum import Enum
 from http import HTTPStatus
 from typing import Final
@@ -273,10 +273,7 @@ def canonical_origin(scheme: bytes, authority: bytes) -> bytes:
     return b"%b://%b" % (scheme, authority.removesuffix(default))
 
 
-def forwardable_trailers(trailers: Iterable[Field], connection_options: Container[bytes]) -> list[Field]:
+def forwardable_trailers(trailers: Iterable[Field], connection_options: frozenset[bytes]) -> list[Field]:
     """Return the trailers that may follow a response's content, given the options of its Connection field."""
-    return [
-        field
-        for field in trailers
-        if field.key not in _TRAILERS_DROPPED and field.key not in connection_options
-    ]
+    nominated = connection_options - _INERT_OPTIONS
+    return [field for field in trailers if field.key not in _TRAILERS_DROPPED and field.key not in nominated]

@@ -91,6 +91,7 @@ class ResponseRelay:
 
     def switch(self, head: ResponseHead) -> None:
         """Pass on a 101. What follows it belongs to the tunnel."""
+        self.head = head
         self.keep_alive = False
         self.begun = True
         self._out.append(self._rules.interim(head))
@@ -106,7 +107,7 @@ class ResponseRelay:
         """Take the end of the response."""
         self.complete = True
         if self._chunked:
-            options = self.head.connection_options if self.head is not None else ()
+            options = self.head.connection_options if self.head is not None else frozenset()
             self._out.append(encode_last_chunk(forwardable_trailers(trailers, options)))
         elif not self.begun:
             self._trailers = trailers
