@@ -1,7 +1,8 @@
 """Making connections to the Bits API: DNS, happy eyeballs (RFC 8305), TLS.
 
-DNS is asked at every connect, so that a moved API is found. An attempt that times out is made once more
-with the other addresses; a refusal is final, happy eyeballs has tried them all.
+Each new connection makes a DNS query, so that the proxy finds an API that has moved. After a timeout, the
+dialer tries once more, with the other addresses. A refused connection is final, because happy eyeballs has
+tried all addresses.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ AddressInfo: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
 
 
 class DialError(UpstreamError):
-    """No connection could be made; `problem` says how that is told to clients."""
+    """No connection could be made; `problem` is what clients get in response."""
 
     def __init__(self, problem: Problem, detail: str) -> None:
         super().__init__(f"{problem.title}: {detail}")
@@ -38,9 +39,9 @@ class DialError(UpstreamError):
 
 
 def client_context(*, ca_file: str | None, client_cert: str | None, client_key: str | None) -> ssl.SSLContext:
-    """Return TLS settings for clients: system trust or only `ca_file`, TLS 1.2 at least.
+    """Return TLS settings for clients: at least TLS 1.2, trusting the system's CAs or only `ca_file`.
 
-    Raises OSError, or ssl.SSLError, for files that can't be read or are not what they should be.
+    Raises OSError, or ssl.SSLError, for files that can't be read or don't contain what they should.
     """
     context = ssl.create_default_context(cafile=ca_file)
     restrict(context)
@@ -76,10 +77,10 @@ class Dialer:
         proxy: EgressProxy | None = None,
         resolve: Callable[[str, int], Any] | None = None,
     ) -> None:
-        """Set the origin, TLS (`context`, None: plain http) and `timeout`, seconds for TCP and TLS together.
+        """Take the origin, the TLS settings (`context`; None means plain http) and the timeout.
 
-        With `proxy`, connections go through a tunnel that it opens.
-        `resolve` stands in for DNS: an async callable from host and port to address infos.
+        `timeout` is in seconds, for TCP and TLS together. With `proxy`, connections go through a tunnel that
+        it opens. `resolve` replaces DNS: an async callable from host and port to address infos.
         """
         self._host = host
         self._port = port
@@ -121,7 +122,7 @@ class Dialer:
     async def _attempt(
         self, keeper: ConnectionKeeper, addresses: Sequence[AddressInfo], tried: list[Any]
     ) -> UpstreamConnection:
-        """Try `addresses`; note in `tried` the one that took the TCP connection."""
+        """Try `addresses`; add to `tried` the one that accepted the TCP connection."""
         connection = None
         try:
             async with asyncio.timeout(self._timeout):
