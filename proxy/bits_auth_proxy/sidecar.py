@@ -369,8 +369,8 @@ async def serve(
     sidecar = Sidecar(settings, credentials=credentials, redactor=redactor)
     handlers = {signal.SIGTERM: sidecar.stop, signal.SIGINT: sidecar.stop, signal.SIGHUP: sidecar.reload}
     async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(sidecar.close)
         stack.enter_context(on_signals(handlers))
+        stack.push_async_callback(sidecar.close)
         await sidecar.start()
         if started is not None:
             started(sidecar)
