@@ -29,6 +29,7 @@ from bits_auth_proxy.assembly import (
     response_rules,
     trust,
 )
+from bits_auth_proxy.auth.bits_oauth import ClientCredentials
 from bits_auth_proxy.auth.refresher import Refresher
 from bits_auth_proxy.clock import Clock, SystemClock
 from bits_auth_proxy.forward.access import AccessRules
@@ -56,6 +57,7 @@ from bits_auth_proxy.telemetry.log import LEVELS, LOGGER, Redactor, get_level, j
 from bits_auth_proxy.telemetry.log_level import change_level
 from bits_auth_proxy.telemetry.observers import Telemetry
 from bits_auth_proxy.telemetry.traffic import Limits, Load
+from bits_auth_proxy.threads import call_in_thread
 
 
 class Sidecar:
@@ -105,7 +107,7 @@ class Sidecar:
         self._oauth = build_oauth(settings, context=self._trust, clock=self._clock)
         self._refresher = Refresher(
             endpoint=self._oauth,
-            credentials=concealed(credentials.read(), redactor),
+            credentials=self._use(credentials.read()),
             clock=self._clock,
             rng=self._rng,
             tasks=self._token_tasks,
@@ -209,6 +211,7 @@ class Sidecar:
         if self._certificate is not None:
             files.append(
                 WatchedFiles(
+                    name="BITS_LISTEN_TLS__CERT, BITS_LISTEN_TLS__KEY, BITS_LISTEN_TLS__CLIENT_CA: the files",
                     poll=partial(poll_certificate, self._certificate),
                     on_read=self._certificate_read,
                     on_unusable=lambda error: self._telemetry.certificate_unusable(str(error)),
@@ -217,12 +220,18 @@ class Sidecar:
         if self._source.watched:
             files.append(
                 WatchedFiles(
+                    name=self._source.name,
                     poll=self._source.poll,
                     on_read=self._credentials_read,
                     on_unusable=lambda error: self._telemetry.credentials_unreadable(str(error)),
                 )
             )
-        return FileWatcher(files, call_later=self._loop.call_later, on_crash=self._telemetry.crashed)
+        return FileWatcher(
+            files,
+            call_later=self._loop.call_later,
+            read=partial(call_in_thread, name="files"),
+            on_crash=self._telemetry.crashed,
+        )
 
     # Bind and run.
 
@@ -343,7 +352,13 @@ class Sidecar:
     def _credentials_read(self, credentials: Credentials | None) -> None:
         self._telemetry.credentials_read(changed=credentials is not None)
         if credentials is not None:
-            self._refresher.change_credentials(concealed(credentials, self._redactor))
+            self._refresher.change_credentials(self._use(credentials))
+
+    def _use(self, credentials: Credentials) -> ClientCredentials:
+        ready = concealed(credentials, self._redactor)
+        for oddity in self._source.oddities(credentials):
+            self._log.warning(events.CREDENTIALS_UNUSUAL.name, detail=oddity)
+        return ready
 
     def _load(self) -> Load:
         return Load(self._gateway.client_connections, self._pool.counts(), self._pool.queued)

@@ -2,10 +2,12 @@
 
 import hashlib
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from bits_auth_proxy.errors import SettingError
+from bits_auth_proxy.files import read_file
 from bits_auth_proxy.forward.tls import no_password, restrict
 
 _READS: Final = 3
@@ -34,11 +36,12 @@ class CertificateFiles(NamedTuple):
 class ServerCertificate:
     """The TLS settings of new connections; open ones keep what they began with."""
 
-    __slots__ = ("_files", "_seen", "context")
+    __slots__ = ("_files", "_read", "_seen", "context")
 
-    def __init__(self, files: CertificateFiles) -> None:
-        """Load the files. Raises CertificateError."""
+    def __init__(self, files: CertificateFiles, *, read: Callable[[Path], bytes] = read_file) -> None:
+        """Load the files with `read`, which raises OSError. Raises CertificateError."""
         self._files = files
+        self._read = read
         self._seen = b""
         """What was last found in the files, in a form that tells nothing; empty: they can't be read."""
         self.context = self._load()
@@ -65,7 +68,7 @@ class ServerCertificate:
         for _ in range(_READS):
             self._seen = self._digest()
             try:
-                return server_context(self._files)
+                return server_context(self._files, read=self._read)
             except CertificateError:
                 if self._digest() == self._seen:
                     raise
@@ -75,16 +78,18 @@ class ServerCertificate:
         digest = hashlib.sha256()
         for name, path in zip(self._files._fields, self._files, strict=True):
             if path is not None:
-                digest.update(hashlib.sha256(_content(name, path)).digest())
+                digest.update(hashlib.sha256(_content(name, path, self._read)).digest())
         return digest.digest()
 
 
-def server_context(files: CertificateFiles) -> ssl.SSLContext:
+def server_context(files: CertificateFiles, *, read: Callable[[Path], bytes] = read_file) -> ssl.SSLContext:
     """Return TLS settings for a listener: TLS 1.2 at least, ALPN http/1.1. Raises CertificateError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     restrict(context)
     # Read apart first, because OpenSSL does not tell which of the two files is at fault.
-    _load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "cert", files.cert)
+    _load_certificates(
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "cert", _content("cert", files.cert, read), files.cert
+    )
     try:
         context.load_cert_chain(files.cert, files.key, password=no_password)
     except ssl.SSLError as error:
@@ -95,21 +100,21 @@ def server_context(files: CertificateFiles) -> ssl.SSLContext:
     except OSError as error:
         raise CertificateError("key", f"{files.key} can't be used: {error.strerror}") from None
     if files.client_ca is not None:
-        _load_certificates(context, "client_ca", files.client_ca)
+        content = _content("client_ca", files.client_ca, read)
+        _load_certificates(context, "client_ca", content, files.client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
-def _load_certificates(context: ssl.SSLContext, name: str, path: Path) -> None:
-    content = _content(name, path)
+def _load_certificates(context: ssl.SSLContext, name: str, content: bytes, path: Path) -> None:
     try:
         context.load_verify_locations(cadata=content.decode("ascii"))
     except (ssl.SSLError, ValueError):  # ValueError: empty, or not ASCII.
         raise CertificateError(name, f"{path} contains no certificate in PEM format") from None
 
 
-def _content(name: str, path: Path) -> bytes:
+def _content(name: str, path: Path, read: Callable[[Path], bytes]) -> bytes:
     try:
-        return path.read_bytes()
+        return read(path)
     except OSError as error:
         raise CertificateError(name, f"{path} can't be read: {error.strerror}") from None

@@ -99,7 +99,8 @@ def _missing_files(settings: Settings) -> Iterator[Disagreement]:
     for name in _FILES:
         path = attrgetter(name)(settings)
         if path is not None and not path.is_file():
-            yield Disagreement((name,), f"{variable_of(name)}: there is no file {path}")
+            text = f"{path} is not a file" if path.exists() else f"there is no file {path}"
+            yield Disagreement((name,), f"{variable_of(name)}: {text}")
     directory = settings.credentials_dir
     if directory is not None and not directory.is_dir():
         text = f"BITS_CREDENTIALS_DIR: there is no directory {directory}"

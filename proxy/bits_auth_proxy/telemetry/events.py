@@ -112,9 +112,16 @@ CREDENTIALS_CHANGED: Final = Event(
 CREDENTIALS_UNREADABLE: Final = Event(
     "credentials_unreadable",
     ("warning",),
-    "A credential file is missing, empty or unreadable. The pair that was read before stays in use. "
-    "This is logged once, until all files can be read again.",
+    "A credential file is missing, empty or unreadable, or reading it hangs. The pair that was read before "
+    "stays in use. This is logged once, until all files can be read again.",
     {"detail": "which, and why"},
+)
+CREDENTIALS_UNUSUAL: Final = Event(
+    "credentials_unusual",
+    ("warning",),
+    "The pair can be used, but the client id or the secret looks like a slip: it is in quotes, or there is a "
+    "colon in the client id.",
+    {"detail": "which, and why; the value is not shown"},
 )
 CREDENTIALS_EXPOSED: Final = Event(
     "credentials_readable_by_others",
