@@ -25,6 +25,7 @@ from bits_auth_proxy.assembly import (
     concealed,
     listen_certificate,
     poll_certificate,
+    poll_trust,
     request_rules,
     response_rules,
     trust,
@@ -211,10 +212,19 @@ class Sidecar:
         if self._certificate is not None:
             files.append(
                 WatchedFiles(
-                    name="BITS_LISTEN_TLS__CERT, BITS_LISTEN_TLS__KEY, BITS_LISTEN_TLS__CLIENT_CA: the files",
+                    name="BITS_LISTEN_TLS__CERT, __KEY, __CLIENT_CA: the files",
                     poll=partial(poll_certificate, self._certificate),
                     on_read=self._certificate_read,
                     on_unusable=lambda error: self._telemetry.certificate_unusable(str(error)),
+                )
+            )
+        if self._trust is not None and self._trust.watched:
+            files.append(
+                WatchedFiles(
+                    name="BITS_UPSTREAM__CA_FILE, __CLIENT_CERT, __CLIENT_KEY: the files",
+                    poll=partial(poll_trust, self._trust),
+                    on_read=self._trust_read,
+                    on_unusable=lambda error: self._telemetry.upstream_certificate_unusable(str(error)),
                 )
             )
         if self._source.watched:
@@ -348,6 +358,10 @@ class Sidecar:
     def _certificate_read(self, changed: bool) -> None:  # noqa: FBT001 - a watcher's callback
         if changed:
             self._telemetry.certificate_changed()
+
+    def _trust_read(self, changed: bool) -> None:  # noqa: FBT001 - a watcher's callback
+        if changed:
+            self._telemetry.upstream_certificate_changed()
 
     def _credentials_read(self, credentials: Credentials | None) -> None:
         self._telemetry.credentials_read(changed=credentials is not None)

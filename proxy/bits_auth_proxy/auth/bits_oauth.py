@@ -283,10 +283,10 @@ class BitsOAuthClient:
 
     __slots__ = (
         "_clock",
+        "_context",
         "_proxy_for",
         "_scope",
         "_session",
-        "_ssl",
         "_timeout",
         "_token_url",
         "_userinfo_url",
@@ -298,19 +298,21 @@ class BitsOAuthClient:
         token_url: str,
         userinfo_url: str,
         scope: str | None,
-        context: ssl.SSLContext | None,
+        context: Callable[[], ssl.SSLContext] | None,
         proxy_for: Callable[[str], str | None] = lambda _: None,
         clock: Clock,
         timeout: float = TOTAL_TIMEOUT,
     ) -> None:
-        """Set the endpoints, the scope to ask for, TLS settings (None: plain http), and s for an answer.
+        """Set the endpoints, the scope to ask for, TLS (None: plain http), and seconds for an answer.
+
+        `context` returns the TLS settings of a new connection.
 
         `proxy_for` maps a URL to that of the http proxy that leads there, None for none.
         """
         self._token_url = token_url
         self._userinfo_url = userinfo_url
         self._scope = scope
-        self._ssl: ssl.SSLContext | bool = True if context is None else context
+        self._context = context
         self._proxy_for = proxy_for
         self._clock = clock
         self._timeout = timeout
@@ -376,14 +378,20 @@ class BitsOAuthClient:
         if self._session is None:
             # One request in three quarters of an hour: no connection is worth keeping.
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=self._ssl, force_close=True, use_dns_cache=False),
+                connector=aiohttp.TCPConnector(force_close=True, use_dns_cache=False),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"Accept": "application/json", "User-Agent": f"bits-auth-proxy/{__version__}"},
                 timeout=aiohttp.ClientTimeout(total=self._timeout),
                 trust_env=False,
             )
         async with self._session.request(
-            method, url, headers=fields, data=body, allow_redirects=False, proxy=self._proxy_for(url)
+            method,
+            url,
+            headers=fields,
+            data=body,
+            allow_redirects=False,
+            proxy=self._proxy_for(url),
+            ssl=True if self._context is None else self._context(),
         ) as response:
             content = bytearray()
             async for piece in response.content.iter_chunked(16 * 1024):

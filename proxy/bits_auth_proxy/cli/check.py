@@ -49,7 +49,7 @@ async def _examine(loaded: Loaded, *, redactor: Redactor) -> bool:
         async for finding in examine(
             api_url=settings.api_url,
             egress=f"{egress.host}:{egress.port}" if egress else None,
-            context=context,
+            context=None if context is None else context.context,
             oauth=oauth,
             credentials=credentials,
             clock=clock,

@@ -1,4 +1,4 @@
-"""The certificate that a listener shows, and noticing that its files were renewed."""
+"""TLS settings that come from files: noticing that these were renewed, and the listener's certificate."""
 
 import hashlib
 import ssl
@@ -33,23 +33,43 @@ class CertificateFiles(NamedTuple):
     client_ca: Path | None = None
 
 
-class ServerCertificate:
+class TrustFiles(NamedTuple):
+    """PEM files for connections to the API: whom to trust, and the proxy's own certificate and its key."""
+
+    ca_file: Path | None
+    client_cert: Path | None
+    client_key: Path | None
+
+
+class WatchedContext:
     """The TLS settings of new connections; open ones keep what they began with."""
 
-    __slots__ = ("_files", "_read", "_seen", "context")
+    __slots__ = ("_files", "_make", "_read", "_seen", "context")
 
-    def __init__(self, files: CertificateFiles, *, read: Callable[[Path], bytes] = read_file) -> None:
-        """Load the files with `read`, which raises OSError. Raises CertificateError."""
+    def __init__(
+        self,
+        files: CertificateFiles | TrustFiles,
+        *,
+        make: Callable[[], ssl.SSLContext],
+        read: Callable[[Path], bytes] = read_file,
+    ) -> None:
+        """Make the settings. Raises SettingError, as `make` may; `read` raises OSError."""
         self._files = files
+        self._make = make
         self._read = read
         self._seen = b""
         """What was last found in the files, in a form that tells nothing; empty: they can't be read."""
         self.context = self._load()
 
+    @property
+    def watched(self) -> bool:
+        """Whether there are files that may change."""
+        return any(self._files)
+
     def poll(self) -> bool:
         """Load the files if they have changed; return whether they had, and are in use now.
 
-        Raises CertificateError, once for each change, when they can't be used: what was loaded before
+        Raises SettingError, once for each change, when they can't be used: what was loaded before
         stays in use.
         """
         try:
@@ -68,8 +88,8 @@ class ServerCertificate:
         for _ in range(_READS):
             self._seen = self._digest()
             try:
-                return server_context(self._files, read=self._read)
-            except CertificateError:
+                return self._make()
+            except SettingError:
                 if self._digest() == self._seen:
                     raise
         raise CertificateError("cert", "the files keep changing")
@@ -80,6 +100,16 @@ class ServerCertificate:
             if path is not None:
                 digest.update(hashlib.sha256(_content(name, path, self._read)).digest())
         return digest.digest()
+
+
+class ServerCertificate(WatchedContext):
+    """The TLS settings of a listener. Its errors are CertificateErrors."""
+
+    __slots__ = ()
+
+    def __init__(self, files: CertificateFiles, *, read: Callable[[Path], bytes] = read_file) -> None:
+        """Load the files with `read`, which raises OSError. Raises CertificateError."""
+        super().__init__(files, make=lambda: server_context(files, read=read), read=read)
 
 
 def server_context(files: CertificateFiles, *, read: Callable[[Path], bytes] = read_file) -> ssl.SSLContext:

@@ -69,14 +69,16 @@ class Dialer:
         *,
         host: str,
         port: int,
-        context: ssl.SSLContext | None,
+        context: Callable[[], ssl.SSLContext] | None,
         timeout: float,
         clock: Clock,
         batcher: WriteBatcher,
         proxy: EgressProxy | None = None,
         resolve: Callable[[str, int], Any] | None = None,
     ) -> None:
-        """Set the origin, TLS (`context`, None: plain http) and `timeout`, seconds for TCP and TLS together.
+        """Set the origin, TLS (None: plain http) and `timeout`, seconds for TCP and TLS together.
+
+        `context` returns the TLS settings of a new connection.
 
         With `proxy`, connections go through a tunnel that it opens.
         `resolve` stands in for DNS: an async callable from host and port to address infos.
@@ -135,7 +137,7 @@ class Dialer:
                 connection = UpstreamConnection(
                     loop=loop,
                     keeper=keeper,
-                    tls=None if self._context is None else TlsChannel(self._context, self._host),
+                    tls=None if self._context is None else TlsChannel(self._context(), self._host),
                     batcher=self._batcher,
                     read_buffer=self._read_buffer,
                     now=self._clock.now(),

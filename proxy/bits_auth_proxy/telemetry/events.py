@@ -143,6 +143,21 @@ CERTIFICATE_UNUSABLE: Final = Event(
     {"detail": "which, and why"},
 )
 
+# The TLS files of connections to the API.
+UPSTREAM_CERTIFICATE_CHANGED: Final = Event(
+    "upstream_certificate_changed",
+    ("info",),
+    "The files of `BITS_UPSTREAM__CA_FILE`, `__CLIENT_CERT` or `__CLIENT_KEY` have changed. New connections "
+    "to the API and to the token endpoint use them.",
+)
+UPSTREAM_CERTIFICATE_UNUSABLE: Final = Event(
+    "upstream_certificate_refused",
+    ("error",),
+    "The files of `BITS_UPSTREAM__CA_FILE`, `__CLIENT_CERT` or `__CLIENT_KEY` have changed and can't be "
+    "used. The previous ones stay in use.",
+    {"detail": "which, and why"},
+)
+
 # The process.
 SETTING_UNKNOWN: Final = Event(
     "setting_unknown",
