@@ -225,6 +225,11 @@ class Settings(_Frozen):
         description="The directory that contains the files client_id and client_secret, such as a mounted "
         "Secret. The proxy watches it for changes.",
     )
+    credentials_wait: Seconds = Field(
+        30,
+        description="How many seconds `run` waits for credential files that are not there when it starts. 0 "
+        "turns this off.",
+    )
     api_url: Origin = Field(DEFAULT_API, description="The origin of the Bits API.")
     token_url: Url | None = Field(
         None, description="The URL of the token endpoint. If unset, it is /v1/oauth2/token at the API."

@@ -123,6 +123,13 @@ CREDENTIALS_UNUSUAL: Final = Event(
     "colon in the client id.",
     {"detail": "which, and why; the value is not shown"},
 )
+CREDENTIALS_AWAITED: Final = Event(
+    "credentials_awaited",
+    ("warning",),
+    "The credential files can't be read at the start. The proxy waits for them, as `BITS_CREDENTIALS_WAIT` "
+    "says. This is logged again if the reason changes.",
+    {"detail": "which, and why"},
+)
 CREDENTIALS_EXPOSED: Final = Event(
     "credentials_readable_by_others",
     ("warning",),
