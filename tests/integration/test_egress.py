@@ -131,9 +131,7 @@ async def test_check_walks_through_the_proxy(api: SecureApi, egress: ConnectProx
     env = proxy_env(api.origin, **api.env, HTTPS_PROXY=f"http://127.0.0.1:{egress.port}")
     code, stdout, stderr = await run("check", env=env)
     assert (code, stderr) == (0, "")
-    # The client id of the tests has a colon, which is a warning.
-    steps = [line.split()[1] for line in stdout.splitlines() if not line.startswith("warn")]
-    assert steps == ["settings", "proxy", "token", "owner"]
+    assert [line.split()[1] for line in stdout.splitlines()] == ["settings", "proxy", "token", "owner"]
 
 
 async def test_check_shows_the_certificate_without_one(api: SecureApi) -> None:
