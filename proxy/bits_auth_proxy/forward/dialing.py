@@ -77,7 +77,7 @@ class Dialer:
         proxy: EgressProxy | None = None,
         resolve: Callable[[str, int], Any] | None = None,
     ) -> None:
-        """Take the origin and the source of TLS settings for new connections (`context`; None means plain http).
+        """Take the origin and where new connections get their TLS settings (`context`; None: plain http).
 
         `timeout` is in seconds, for TCP and TLS together. With `proxy`, connections go through a tunnel that
         it opens. `resolve` replaces DNS: an async callable from host and port to address infos.
