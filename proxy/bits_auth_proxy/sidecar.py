@@ -1,6 +1,7 @@
 """The whole proxy (in gateway mode too), from top to bottom: build, bind, run, drain.
 
-It builds the whole proxy from its parts, with the helpers in `assembly`.
+It builds the whole proxy from its parts, with the helpers in `assembly`. It is longer than other modules
+because this is the one place that joins them, and one list is easier to follow than several.
 """
 
 import asyncio

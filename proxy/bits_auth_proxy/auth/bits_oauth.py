@@ -3,7 +3,7 @@
 Facts of Bits' documentation: HTTP Basic with the raw pair (no form-escaping, unlike RFC 6749 section 2.3.1),
 a form body with `grant_type=client_credentials`, the only grant; the answer names the token's type `type`,
 not `token_type`. Nothing of an answer but an OAuth error code and the granted scope gets into an error's
-text.
+text. All that is known of these two endpoints is in this one module, which is why it is longer than others.
 """
 
 import base64
