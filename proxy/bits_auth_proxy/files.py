@@ -1,7 +1,7 @@
 """Reading the files that operators mount, without ever waiting for a writer.
 
 Opening a FIFO waits until somebody writes to it, and opening a device can have effects: only regular files
-are read, and links to them. A hung mount can still hold up a read, so these calls belong into a thread.
+are read, and links to them. A hung mount can still hold up a read, so these calls belong in a thread.
 """
 
 import errno

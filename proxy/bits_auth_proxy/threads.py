@@ -17,7 +17,7 @@ T = TypeVar("T")
 def call_in_thread(call: Callable[[], T], *, name: str) -> asyncio.Future[T]:
     """Return the future outcome of `call`, in the running loop.
 
-    To cancel the future does not end the call. What it comes to is dropped then.
+    Cancelling the future does not end the call; its outcome is then dropped.
     """
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
