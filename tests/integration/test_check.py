@@ -48,7 +48,7 @@ async def findings(
         token_url=token_url or f"{api}/v1/oauth2/token",
         userinfo_url=f"{api}/oauth2/userinfo",
         scope=scope,
-        context=context,
+        context=None if context is None else lambda: context,
         proxy_for=lambda _: None if through is None else f"http://{through}",
         clock=clock,
     )

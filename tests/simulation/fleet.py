@@ -114,7 +114,7 @@ class Pod:
     def _proceed(self, now: float) -> None:
         reason = self._policy.flight_due(now, now, wanted=bool(self._waiting))
         if reason is not None:
-            self._policy.flight_started(now)
+            self._policy.flight_started(now, reason)
             self._sent_at = now
             self._answer = answer = self._endpoint.answer(now, self._latency_rng)
             self.next_event = now + answer.latency
@@ -142,7 +142,7 @@ class Pod:
             lifetime=lifetime,
             margin=schedule.safety_margin(lifetime),
         )
-        self._policy.obtained(token)
+        self._policy.obtained(token, now)
         self.ready_at = min(self.ready_at, now)
         if now >= self._expires_at:
             self.gaps.append(Gap(self._expires_at, now))

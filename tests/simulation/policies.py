@@ -18,9 +18,9 @@ class Policy(Protocol):
 
     def flight_due(self, now: float, wall: float, *, wanted: bool) -> Reason | None: ...
 
-    def flight_started(self, now: float) -> float: ...
+    def flight_started(self, now: float, reason: Reason) -> float: ...
 
-    def obtained(self, token: AccessToken) -> None: ...
+    def obtained(self, token: AccessToken, now: float) -> None: ...
 
     def failed(self, now: float, *, denied: bool, retry_after: float | None) -> None: ...
 
@@ -43,11 +43,11 @@ class FixedShare:
         # A wall clock at its beginning: it would call for the refresh that the lifecycle has drawn.
         return self._life.flight_due(now, 0.0, wanted=wanted)
 
-    def flight_started(self, now: float) -> float:
-        return self._life.flight_started(now)
+    def flight_started(self, now: float, reason: Reason) -> float:
+        return self._life.flight_started(now, reason)
 
-    def obtained(self, token: AccessToken) -> None:
-        self._life.obtained(token)
+    def obtained(self, token: AccessToken, now: float) -> None:
+        self._life.obtained(token, now)
         self.attempt_at = token.issued_at + token.lifetime * self.SHARE
 
     def failed(self, now: float, *, denied: bool, retry_after: float | None) -> None:
@@ -58,8 +58,8 @@ class FixedShare:
 class Lazy(FixedShare):
     """Refresh when a request finds the token expired. Only the first token is fetched unasked."""
 
-    def obtained(self, token: AccessToken) -> None:
-        super().obtained(token)
+    def obtained(self, token: AccessToken, now: float) -> None:
+        super().obtained(token, now)
         self.attempt_at = float("inf")
 
     def failed(self, now: float, *, denied: bool, retry_after: float | None) -> None:

@@ -37,15 +37,30 @@ class Flights:
         self._loop = loop
         self.seen: list[tuple[float, str, bool]] = []
 
-    def token_obtained(self, token: AccessToken, reason: Reason, duration: float, *, assumed: bool) -> None:
+    def token_obtained(
+        self, token: AccessToken, reason: Reason, duration: float, *, assumed: bool, client_id: str
+    ) -> None:
         self.seen.append((self._loop.now() - duration, reason.value, True))
 
     def token_failed(
-        self, error: TokenRequestError, reason: Reason, duration: float, *, state: TokenState, failures: int
+        self,
+        error: TokenRequestError,
+        reason: Reason,
+        duration: float,
+        *,
+        state: TokenState,
+        failures: int,
+        client_id: str,
     ) -> None:
         self.seen.append((self._loop.now() - duration, reason.value, False))
 
     def token_unauthorized(self, token: AccessToken) -> None:
+        raise AssertionError
+
+    def tokens_die_early(self, count: int) -> None:
+        raise AssertionError
+
+    def credentials_adopted(self, client_id: str) -> None:
         raise AssertionError
 
     def crashed(self, error: BaseException) -> None:
@@ -84,6 +99,7 @@ def test_a_simulated_pod_flies_when_the_proxys_refresher_does(seed: int) -> None
             call_later=loop.call_later,
             patience=5.0,
             conceal=lambda _: None,
+            look=lambda: None,
             observer=flights,
         )
         refresher.start()

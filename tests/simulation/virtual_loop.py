@@ -7,6 +7,7 @@ from random import Random
 from typing import Any, Final
 
 from bits_auth_proxy.auth.bits_oauth import ClientCredentials, TokenGrant, TokenRequestError
+from bits_auth_proxy.auth.tokens import AccessToken
 from tests.simulation.endpoint import ModelledEndpoint
 
 
@@ -59,3 +60,6 @@ class VirtualTokenEndpoint:
         if not answer.granted:
             raise TokenRequestError("server_error", "the response is 503", retry_after=answer.retry_after)
         return TokenGrant("t", self._model.lifetime, lifetime_assumed=False, scope=None, date=None)
+
+    async def fetch_customer_id(self, token: AccessToken) -> str:
+        raise AssertionError

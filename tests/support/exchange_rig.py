@@ -197,6 +197,7 @@ class FakeTokens:
         self.waiters: list[TokenWaiter] = []
         self.at_once: AccessToken | TokenUnavailable | None = None
         self.denials = 0
+        self.repeated: list[bool] = []
 
     def current(self, now: float) -> AccessToken | None:
         token = self.token
@@ -213,8 +214,11 @@ class FakeTokens:
     def explain(self) -> TokenUnavailable:
         return TokenUnavailable("there is no valid token", retry_after=7.0)
 
-    def unauthorized(self, token: AccessToken, operation: str, waiter: TokenWaiter) -> None:
+    def unauthorized(
+        self, token: AccessToken, operation: str, waiter: TokenWaiter, *, repeated: bool
+    ) -> None:
         self.denials += 1
+        self.repeated.append(repeated)
         self._ask(waiter)
 
     def forget(self, waiter: TokenWaiter) -> None:
@@ -238,6 +242,7 @@ class FakeObserver:
         self.started = 0
         self.ended: list[object] = []
         self.retries: list[str] = []
+        self.forbidden = 0
 
     def exchange_started(self) -> None:
         self.started += 1
@@ -253,6 +258,9 @@ class FakeObserver:
 
     def retried(self, reason: str) -> None:
         self.retries.append(reason)
+
+    def token_forbidden(self) -> None:
+        self.forbidden += 1
 
     def upstream_connected(self, outcome: str, detail: str, duration: float) -> None:
         raise AssertionError

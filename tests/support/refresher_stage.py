@@ -15,7 +15,7 @@ from tests.support.token_endpoint import FakeEndpoint, RefreshLog, Waiter
 class RefresherStage:
     """A refresher with everything around it under control."""
 
-    def __init__(self, seed: int = 3, look: Callable[[], None] | None = None) -> None:
+    def __init__(self, seed: int = 3, look: Callable[[], None] = lambda: None) -> None:
         self.clock = FakeClock()
         self.timers = FakeTimers(self.clock)
         self.endpoint = FakeEndpoint()
@@ -55,10 +55,10 @@ class RefresherStage:
         self.it.acquire(waiter)
         return waiter
 
-    def unauthorized(self, token: AccessToken, operation: str = "x") -> Waiter:
+    def unauthorized(self, token: AccessToken, operation: str = "x", *, repeated: bool = False) -> Waiter:
         """Return one whose `token` was refused."""
         waiter = Waiter()
-        self.it.unauthorized(token, operation, waiter)
+        self.it.unauthorized(token, operation, waiter, repeated=repeated)
         return waiter
 
     def state(self) -> TokenState:

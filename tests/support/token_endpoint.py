@@ -17,6 +17,10 @@ class FakeEndpoint:
         self.automatic: float | None = None
         """A lifetime with which to answer at once, instead of waiting."""
         self.issued = 0
+        self.customer: str | TokenRequestError = "bits:customer::1"
+        self.customers: dict[str, str | TokenRequestError] = {}
+        """Whom tokens belong to, or why that is not told, where it differs from `customer`."""
+        self.customers_asked: list[str] = []
 
     async def fetch_token(self, credentials: ClientCredentials) -> TokenGrant:
         self.asked.append(credentials.client_id)
@@ -29,6 +33,13 @@ class FakeEndpoint:
         finally:
             if future in self.pending:  # The caller has given up.
                 self.pending.remove(future)
+
+    async def fetch_customer_id(self, token: AccessToken) -> str:
+        self.customers_asked.append(token.reveal())
+        answer = self.customers.get(token.reveal(), self.customer)
+        if isinstance(answer, TokenRequestError):
+            raise answer
+        return answer
 
     def grant(self, lifetime: float = 3600.0) -> None:
         """Answer the oldest request with a token."""
@@ -79,22 +90,43 @@ class RefreshLog:
         self.durations: list[float] = []
         self.concealed: list[str] = []
         self.unauthorized = 0
+        self.early_deaths: list[int] = []
+        self.adopted: list[str] = []
+        self.pairs: list[str] = []
+        """The client ids of the attempts that were reported."""
         self.crashes: list[BaseException] = []
 
-    def token_obtained(self, token: AccessToken, reason: Reason, duration: float, *, assumed: bool) -> None:
+    def token_obtained(
+        self, token: AccessToken, reason: Reason, duration: float, *, assumed: bool, client_id: str
+    ) -> None:
         assert token.reveal() in self.concealed
+        self.pairs.append(client_id)
         self.obtained.append(reason.value)
         self.durations.append(duration)
 
     def token_failed(
-        self, error: TokenRequestError, reason: Reason, duration: float, *, state: TokenState, failures: int
+        self,
+        error: TokenRequestError,
+        reason: Reason,
+        duration: float,
+        *,
+        state: TokenState,
+        failures: int,
+        client_id: str,
     ) -> None:
+        self.pairs.append(client_id)
         self.failed.append((error.kind, reason.value))
         self.seen.append((state, failures))
         self.durations.append(duration)
 
     def token_unauthorized(self, token: AccessToken) -> None:
         self.unauthorized += 1
+
+    def tokens_die_early(self, count: int) -> None:
+        self.early_deaths.append(count)
+
+    def credentials_adopted(self, client_id: str) -> None:
+        self.adopted.append(client_id)
 
     def crashed(self, error: BaseException) -> None:
         self.crashes.append(error)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bits_auth_proxy.auth.refresher import RefresherStatus
+from bits_auth_proxy.auth.ports import RefresherStatus
 from bits_auth_proxy.auth.tokens import TokenState
 from bits_auth_proxy.forward.record import RequestRecord
 from bits_auth_proxy.telemetry.access_log import AccessLog

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from bits_auth_proxy.auth.refresher import RefresherStatus
+from bits_auth_proxy.auth.ports import RefresherStatus
 from bits_auth_proxy.auth.tokens import TokenState
 from bits_auth_proxy.forward import problems
 from bits_auth_proxy.forward.record import RequestRecord

@@ -5,7 +5,7 @@ from typing import Any, Final, Protocol
 
 from bits_auth_proxy import __version__
 from bits_auth_proxy.admin.health import Health
-from bits_auth_proxy.auth.refresher import RefresherStatus
+from bits_auth_proxy.auth.ports import RefresherStatus
 from bits_auth_proxy.clock import Clock
 
 Document = dict[str, Any]
@@ -154,4 +154,11 @@ def _token_state(status: RefresherStatus) -> Document:
         "consecutive_failures": status.consecutive_failures,
         "credentials_refused": status.permanent,
         "last_error": status.last_error,
+        "client_id": status.client_id,
+        "candidate": status.candidate
+        and {
+            "client_id": status.candidate.client_id,
+            "since_timestamp_seconds": status.candidate.since,
+            "last_error": status.candidate.last_error,
+        },
     }

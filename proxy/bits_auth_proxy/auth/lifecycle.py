@@ -2,35 +2,39 @@
 
 Its rules:
 
-1. One flight (an attempt to get a token) at a time, and none lasts longer than `flight_limit`. While none
-   is under way, `next_at` says when the next begins, so the lifecycle never gets stuck.
+1. One flight (an attempt to get a token) at a time, and each has a limit in seconds, after which it counts as
+   failed. While none is under way, `next_at` says when the next begins, so the lifecycle never gets stuck.
 2. A valid token is served whatever else happens; an expired one never. FRESH, STALE and SUSPECT tokens are
    valid.
 3. A token becomes STALE once between 70 % and 80 % of its lifetime, or when the wall clock says so (it ran
    on while a VM was paused). The wall clock alone never expires a token.
 4. A new token is unproven until the API has accepted it: answered a request with anything but 401. The
-   last proven token is kept to its own end. While the API refuses the unproven token, the previous one
-   serves, and the new one is tried again after a pause that doubles; without a previous one, the same
-   request is tried again. Only a token that the API keeps refusing is given up for another.
+   token before it is kept to its own end. While the API refuses the unproven token, the previous one serves,
+   and the new one is tried again after a pause that doubles. Without a previous one, the same request is
+   tried again. A token that goes on being refused is given up: a flight asks for another.
 5. A failed flight sets the next attempt by backoff and Retry-After, and never so late that a valid token
    would expire without one more try.
 6. Three denials (400, 401, a scope not granted) in a row are permanent until something else happens:
-   attempts are farther apart, and requests without a token are told at once. While such requests arrive,
-   attempts are 30 s apart at most. Changed credentials start anew.
+   attempts are farther apart, and requests without a token are told at once. While requests arrive that get
+   no valid token, attempts are 30 s apart at most. Changed credentials start anew.
 7. Requests that wait without a token pull the next flight forward: to 1 s after the last one began, but
    not before Retry-After is over.
-8. A 401 to a proven token makes it SUSPECT and forces a flight if the token has served the same operation
-   before: then it has died. Tokens that die young, again and again, are replaced at intervals that double
-   up to 30 s. New tokens that are refused too are replaced at intervals from 30 s that double up to 1 h;
-   any acceptance ends that.
-9. A 401 to an operation that the token has never served, while it serves others, is that operation's own.
-   It forces a flight at intervals of its own (30 s, doubling up to 1 h) and changes nothing for the
-   others.
+8. A 401 to a proven token makes it SUSPECT and forces a flight if the API has accepted tokens for the same
+   operation: the token has died. Only if it is younger than 30 s and there is a previous one, it becomes
+   unproven again instead, because some of the API's servers may not know it yet. Tokens that die young,
+   again and again, are replaced at intervals that double up to 4 s. New tokens that are refused too are
+   replaced at intervals from 30 s that double up to 1 h; any acceptance ends that.
+9. A 401 is the operation's own if no token has been accepted for it while the token serves others, or if
+   the same request was refused with another token too. The operation then forces flights at intervals of
+   its own (30 s, doubling up to 1 h; all such operations together every 5 s at most). Within them, its 401s
+   change nothing for the others. Three in a row without any acceptance count as a death all the same, if
+   the API has accepted a token for the operation since.
 10. Other credentials are a candidate until they have brought a token. They are tried at once and then at
     intervals of their own; whatever happens to them, the pair in use goes on.
 11. An operator may ask for a flight, which begins no sooner than rule 7 permits.
 
-Instants are seconds of `Clock.now()`, except `wall`: seconds since the Unix epoch.
+Instants are seconds of `Clock.now()`, except `wall`: seconds since the Unix epoch. The module is longer than
+others because all of these rules act on the same state.
 """
 
 from enum import Enum
@@ -45,19 +49,24 @@ FORCED_PACE: Final = 30.0
 MAX_FORCED_PACE: Final = 3600.0
 YOUNG: Final = 30.0
 """Seconds: a proven token that dies before this age has died young."""
-MAX_DEATH_PACE: Final = 30.0
+MAX_DEATH_PACE: Final = 4.0
+"""Seconds between flights at most while tokens die young. Shorter than a request waits for a token."""
 WANTED_PACE: Final = 30.0
-"""Seconds between attempts at most while requests arrive and the credentials are denied."""
+"""Seconds between attempts at most while requests arrive that get no valid token."""
+OWN_SPACING: Final = 5.0
 FLIGHT_LIMIT: Final = 10.0
 URGENT_FLIGHT_LIMIT: Final = 2.5
 """Seconds that a flight may last while there is no valid token, or one that is about to expire."""
+WORTH_WAITING: Final = 4.0
+"""Seconds that a request whose token got a 401 waits at most for the next flight to begin."""
 _URGENT: Final = 15.0
 _FIRST_PAUSE: Final = 0.25
 _MAX_PAUSE: Final = 30.0
 """Seconds until a refused, unproven token is tried again: the first pause, which doubles up to the last."""
 _GIVE_UP_ALONE: Final = 4.0
 _GIVE_UP: Final = 30.0
-"""Seconds of refusals after which an unproven token is given up: without and with a previous one."""
+"""Seconds of refusals after which an unproven token is given up: without and with a proven one before it."""
+_REFUSALS: Final = 3
 _MAX_OPERATIONS: Final = 256
 _NEVER: Final = float("-inf")
 
@@ -85,24 +94,25 @@ class Replacement(Enum):
     AGAIN = "again"
     """The same token is tried again at `try_at`: the API may not know it yet."""
     COMING = "coming"
-    """A flight is under way or due now."""
+    """A flight is under way or begins within `WORTH_WAITING`."""
     NONE = "none"
     """No other token is to be expected soon."""
 
 
 @final
 class _OwnPace:
-    """How often an operation's own 401 may force a flight."""
+    """When an operation's own 401s may force a flight again."""
 
     __slots__ = ("interval", "next_at")
 
-    def __init__(self, now: float) -> None:
-        self.interval = FORCED_PACE
-        self.next_at = now + FORCED_PACE
+    def __init__(self) -> None:
+        self.interval = 0.0
+        self.next_at = _NEVER
 
-    def lengthen(self, now: float) -> None:
-        """Double the interval."""
-        self.interval = min(MAX_FORCED_PACE, 2 * self.interval)
+    def forced(self, now: float) -> None:
+        """Begin an interval: one that is twice the last, unless that is long past."""
+        again = now < self.next_at + self.interval
+        self.interval = min(MAX_FORCED_PACE, 2 * self.interval) if again else FORCED_PACE
         self.next_at = now + self.interval
 
 
@@ -112,26 +122,29 @@ class Lifecycle:
 
     __slots__ = (
         "_candidate_at",
-        "_candidate_denials",
-        "_candidate_failures",
-        "_deaths",
+        "_died",
         "_forced",
         "_forced_at",
         "_forced_pace",
+        "_known",
         "_last_start",
         "_not_before",
         "_own",
+        "_own_at",
         "_pause",
         "_previous",
         "_previous_until",
         "_refresh_at",
+        "_refusals",
         "_refused_since",
         "_requested",
         "_rng",
-        "_suspect",
         "_token",
+        "_young_deaths",
         "attempt_at",
+        "candidate_failures",
         "denials",
+        "early_deaths",
         "failures",
         "in_flight",
         "try_at",
@@ -144,7 +157,8 @@ class Lifecycle:
         self._previous: AccessToken | None = None
         self._previous_until = _NEVER
         self._refresh_at = now
-        self._suspect = False
+        self._died = False
+        self._refusals = 0
         self._refused_since: float | None = None
         self._pause = _FIRST_PAUSE
         self.try_at = _NEVER
@@ -152,14 +166,18 @@ class Lifecycle:
         self._forced = False
         self._forced_at = _NEVER
         self._forced_pace = 0.0
-        self._deaths = 0
+        self._young_deaths = 0
+        self.early_deaths = 0
+        """How many proven tokens in a row the API has refused before they were due for refresh."""
+        self._known: set[str] = set()
         self._own: dict[str, _OwnPace] = {}
+        self._own_at = _NEVER
         self._requested = False
         self._last_start = _NEVER
         self._not_before = _NEVER
         self._candidate_at: float | None = None
-        self._candidate_failures = 0
-        self._candidate_denials = 0
+        self.candidate_failures = 0
+        """Failed flights with the candidate."""
         self.attempt_at = now
         """When the next flight with the pair in use begins at the latest, unless one is under way."""
         self.in_flight = False
@@ -172,7 +190,7 @@ class Lifecycle:
 
     @property
     def token(self) -> AccessToken | None:
-        """The last token obtained, be it valid or not."""
+        """The newest token, whether it is valid or not."""
         return self._token
 
     @property
@@ -192,17 +210,17 @@ class Lifecycle:
     def steady(self, now: float) -> AccessToken | None:
         """Return the token for a request that can't be sent again: a proven one, if there is one."""
         token = self._token
-        if token is not None and not token.accepted:
+        if token is not None and not token.proven:
             return self._valid_previous(now) or self.current(now)
         return self.current(now)
 
     def alternative(self, token: AccessToken, now: float) -> AccessToken | None:
         """Return a valid token other than `token`, if there is one."""
-        newest = self._token
-        if newest is not None and newest is not token and now < newest.expires_at:
-            return newest
-        previous = self._valid_previous(now)
-        return None if previous is token else previous
+        current = self.current(now)
+        if current is not token:
+            return current
+        other = self._valid_previous(now) if token is self._token else self._token
+        return other if other is not None and now < other.expires_at else None
 
     def state(self, now: float, wall: float) -> TokenState:
         """Return the health of the token."""
@@ -211,7 +229,7 @@ class Lifecycle:
             return TokenState.ABSENT
         if self.current(now) is None:
             return TokenState.EXPIRED
-        if self._suspect:
+        if self._died or self._refused_since is not None:
             return TokenState.SUSPECT
         due = now >= min(self._refresh_at, token.expires_at) or self._wall_due(wall)
         return TokenState.STALE if due else TokenState.FRESH
@@ -240,34 +258,45 @@ class Lifecycle:
             return Reason.REQUESTED
         return Reason.RETRY if self.failures else Reason.SCHEDULED
 
-    def flight_started(self, now: float) -> float:
+    def flight_started(self, now: float, reason: Reason) -> float:
         """A flight begins. Return how many seconds it may last."""
         self.in_flight = True
         self._last_start = now
-        self._forced = False
-        self._requested = False
+        if reason is not Reason.CREDENTIALS:
+            self._forced = False
+            self._requested = False
         token = self.current(now)
-        urgent = token is None or token.expires_at - now < min(_URGENT, token.lifetime / 2)
+        urgent = token is None or self._died or token.expires_at - now < min(_URGENT, token.lifetime / 2)
         return URGENT_FLIGHT_LIMIT if urgent else FLIGHT_LIMIT
 
-    def obtained(self, token: AccessToken, *, candidate_taken: bool = False) -> None:
+    def obtained(self, token: AccessToken, now: float, *, candidate_taken: bool = False) -> None:
         """The flight brought `token`. `candidate_taken`: with the candidate, which is in use from now on."""
         self.in_flight = False
         old = self._token
-        # A token that died is nothing to fall back on, and one that never was proven replaces none that was.
-        if old is not None and old.accepted:
-            self._previous = None if self._suspect else old
+        if old is not None and not self._died and old.header_line == token.header_line:
+            # The token endpoint issued the same token again: whatever the API has said of it still holds.
+            token.proven = old.proven
+        else:
+            self._succeed(old, now)
         self._token = token
-        self._suspect = False
-        self._refused_since = None
-        self._pause = _FIRST_PAUSE
-        self.try_at = self._previous_until = _NEVER
         self._not_before = _NEVER
+        self._forced = self._requested = False
         self._refresh_at = self.attempt_at = schedule.refresh_at(token, self._rng)
         self.failures = 0
         self.denials = 0
         if candidate_taken:
             self._candidate_at = None
+
+    def _succeed(self, old: AccessToken | None, now: float) -> None:
+        """Keep `old` as the previous token if it may still serve, and forget what was said of it."""
+        if self._died:
+            self._previous = None
+        elif old is not None:
+            self.early_deaths = self._young_deaths = 0
+            if old.proven or self._valid_previous(now) is None:
+                self._previous = old
+        self._died = False
+        self._trust()
 
     def failed(self, now: float, *, denied: bool, retry_after: float | None) -> None:
         """The flight brought no token. `denied`: the endpoint denied the credentials or the request."""
@@ -277,38 +306,32 @@ class Lifecycle:
         self._not_before = _NEVER
         if retry_after is not None:
             self._not_before = now + min(retry_after, schedule.MAX_RETRY_AFTER)
-        self.attempt_at = self._retry_at(
-            now,
-            failures=self.failures,
-            denials=self.denials,
-            retry_after=retry_after,
-            token=self.current(now),
-        )
+        token = self.current(now)
+        if self.permanent:
+            self.attempt_at = schedule.retry_denied_at(
+                now=now, denials=self.denials, retry_after=retry_after, token=token, rng=self._rng
+            )
+        else:
+            self.attempt_at = schedule.retry_at(
+                now=now, failures=self.failures, retry_after=retry_after, token=token, rng=self._rng
+            )
 
     def candidate_failed(self, now: float, *, denied: bool, retry_after: float | None) -> None:
         """A flight with the candidate brought no token. The pair in use goes on."""
         self.in_flight = False
-        self._candidate_failures += 1
-        self._candidate_denials = self._candidate_denials + 1 if denied else 0
-        if self._candidate_at is None or self._candidate_at <= self._last_start:
-            self._candidate_at = self._retry_at(
-                now,
-                failures=self._candidate_failures,
-                denials=PERMANENT_DENIALS if denied else 0,
-                retry_after=retry_after,
-                token=self.current(now) if denied else None,
+        self.candidate_failures += 1
+        if self._candidate_at is None or self._candidate_at > self._last_start:
+            # Another pair came meanwhile.
+            return
+        token = self.current(now)
+        if denied and token is not None:
+            self._candidate_at = schedule.retry_denied_at(
+                now=now, denials=PERMANENT_DENIALS, retry_after=retry_after, token=token, rng=self._rng
             )
-
-    def _retry_at(
-        self, now: float, *, failures: int, denials: int, retry_after: float | None, token: AccessToken | None
-    ) -> float:
-        if denials >= PERMANENT_DENIALS:
-            return schedule.retry_denied_at(
-                now=now, denials=denials, retry_after=retry_after, token=token, rng=self._rng
+        else:
+            self._candidate_at = schedule.retry_at(
+                now=now, failures=self.candidate_failures, retry_after=retry_after, token=None, rng=self._rng
             )
-        return schedule.retry_at(
-            now=now, failures=failures, retry_after=retry_after, token=token, rng=self._rng
-        )
 
     def requested(self, now: float) -> float:
         """An operator asks for a flight; return when it begins. One that is under way will do."""
@@ -319,15 +342,22 @@ class Lifecycle:
         return self.attempt_at
 
     def wanted(self, now: float) -> None:
-        """A request came for which there is no token, and which does not wait."""
+        """A request came that gets no valid token and does not wait for one."""
         if not self.in_flight:
             self.attempt_at = min(self.attempt_at, max(now, self._last_start + WANTED_PACE, self._not_before))
 
     def credentials_changed(self, now: float) -> None:
         """Other credentials are a candidate now, to be tried at once."""
         self._candidate_at = now
-        self._candidate_failures = self._candidate_denials = 0
+        self.candidate_failures = 0
         self.denials = 0
+
+    def candidate_withdrawn(self, now: float) -> None:
+        """The credentials are again those in use."""
+        self._candidate_at = None
+        self.denials = 0
+        if self.failures:
+            self.requested(now)
 
     @property
     def soonest(self) -> float:
@@ -336,107 +366,158 @@ class Lifecycle:
 
     def next_at(self, *, wanted: bool) -> float:
         """Return when the next flight begins at the latest, unless one is under way."""
-        at = self.attempt_at if not wanted else min(self.attempt_at, self.soonest)
+        at = min(self.attempt_at, self.soonest) if wanted else self.attempt_at
         return at if self._candidate_at is None else min(at, self._candidate_at)
 
     # What the API says of the token.
 
     def accepted(self, token: AccessToken, operation: str) -> None:
         """The API answered a request of `operation` with `token` with anything but 401."""
-        if len(token.accepted) < _MAX_OPERATIONS:
-            token.accepted.add(operation)
-        self._own.pop(operation, None)
+        token.proven = True
+        token.accepted.add(operation)
+        if len(self._known) >= _MAX_OPERATIONS:
+            self._known.clear()
+        self._known.add(operation)
         if token is self._token:
             self._forced_pace = 0.0
-            if self._refused_since is not None:
-                self._suspect = False
-                self._refused_since = None
-                self._previous_until = self.try_at = _NEVER
+            self._died = False
+            self._trust()
+        elif token is self._previous:
+            self._previous_until = self.try_at
 
-    def unauthorized(self, token: AccessToken, operation: str, now: float) -> Replacement:
-        """The API answered 401 to `token`; return what the request can expect."""
+    def _trust(self) -> None:
+        """Forget the refusals of the newest token."""
+        self._refusals = 0
+        self._refused_since = None
+        self._pause = _FIRST_PAUSE
+        self.try_at = self._previous_until = _NEVER
+
+    def unauthorized(
+        self, token: AccessToken, operation: str, now: float, *, repeated: bool = False
+    ) -> Replacement:
+        """The API answered 401 to `token`; return what the request can expect.
+
+        `repeated`: the same request was refused with another proven token before.
+        """
+        # The next acceptance is news.
+        token.accepted.clear()
         newest = self._token
         if newest is None or now >= newest.expires_at:
             return Replacement.COMING if self.alternative(token, now) is None else Replacement.AT_HAND
         if token is not newest:
             return self._previous_unauthorized(token, operation, newest, now)
-        if not newest.accepted:
+        self._refusals += 1
+        own = self._own.get(operation)
+        paced = own is not None and now < own.next_at
+        if paced and operation not in self._known:
+            return Replacement.NONE
+        if not newest.proven:
             return self._unproven_unauthorized(operation, now)
-        if operation in newest.accepted:
-            return self._died(newest, now)
-        return self._own_unauthorized(operation, now)
+        if self._died:
+            return self._coming(now)
+        return self._proven_unauthorized(newest, operation, now, repeated=repeated, paced=paced)
+
+    def _proven_unauthorized(
+        self, newest: AccessToken, operation: str, now: float, *, repeated: bool, paced: bool
+    ) -> Replacement:
+        if repeated:
+            # So the token before did not die of it either.
+            self.early_deaths = max(0, self.early_deaths - 1)
+            self._known.discard(operation)
+            if not paced:
+                self._pace_of(operation).forced(now)
+            return Replacement.NONE
+        if operation not in self._known:
+            return self._own_unauthorized(operation, now)
+        if paced and self._refusals < _REFUSALS:
+            return Replacement.NONE
+        if now - newest.issued_at < YOUNG and self._valid_previous(now) is not None:
+            newest.proven = False
+            return self._unproven_unauthorized(operation, now)
+        return self._dies(newest, now)
 
     def _previous_unauthorized(
         self, token: AccessToken, operation: str, newest: AccessToken, now: float
     ) -> Replacement:
-        if token is self._previous and operation in token.accepted:
+        if token is not self._previous:
+            return Replacement.AT_HAND
+        if token.proven and operation in self._known:
             self._previous = None
-            if not newest.accepted and self._refused_since is not None:
-                # Both are refused, and the previous one had served: all have been revoked.
-                return self._force_for_new(now)
-        return Replacement.AT_HAND
+            # If the newest is refused too, all have been revoked.
+            return Replacement.AT_HAND if self._refused_since is None else self._force_for_new(now)
+        if token.proven or newest.proven:
+            return Replacement.AT_HAND
+        return self._again(now)
 
     def _unproven_unauthorized(self, operation: str, now: float) -> Replacement:
         previous = self._valid_previous(now)
-        if previous is not None and operation not in previous.accepted:
+        if previous is not None and previous.proven and operation not in self._known:
             # It says nothing of the new token: the previous one has not served this operation either.
             return Replacement.AT_HAND
         if self._refused_since is None:
             self._refused_since = now
-        self._suspect = True
         if now >= self.try_at:
             self.try_at = now + self._pause
             self._pause = min(_MAX_PAUSE, 2 * self._pause)
-        if previous is not None:
+        if previous is None:
+            return self._again(now)
+        if previous.proven:
             self._previous_until = self.try_at
-            if now - self._refused_since >= _GIVE_UP:
-                self._force_for_new(now)
-            return Replacement.AT_HAND
-        if now - self._refused_since >= _GIVE_UP_ALONE:
+        if now - self._refused_since >= (_GIVE_UP if previous.proven else _GIVE_UP_ALONE):
+            self._force_for_new(now)
+        return Replacement.AT_HAND
+
+    def _again(self, now: float) -> Replacement:
+        if self._refused_since is not None and now - self._refused_since >= _GIVE_UP_ALONE:
             return self._force_for_new(now)
         return Replacement.AGAIN
 
-    def _died(self, token: AccessToken, now: float) -> Replacement:
-        if not self._suspect:
-            self._suspect = True
-            self._deaths = self._deaths + 1 if now - token.issued_at < YOUNG else 0
-            interval = min(MAX_DEATH_PACE, 2.0 ** (self._deaths - 1)) if self._deaths else 0.0
-            self._force(max(now, self._forced_at + interval, self._not_before), now)
+    def _dies(self, token: AccessToken, now: float) -> Replacement:
+        self._died = True
+        if now < self._refresh_at:
+            self.early_deaths += 1
+        self._young_deaths = self._young_deaths + 1 if now - token.issued_at < YOUNG else 0
+        interval = min(MAX_DEATH_PACE, 2.0 ** (self._young_deaths - 2)) if self._young_deaths > 1 else 0.0
+        self._force(max(now, self._forced_at + interval, self._not_before))
         return self._coming(now)
 
     def _own_unauthorized(self, operation: str, now: float) -> Replacement:
         if self.in_flight:
             return Replacement.COMING
-        own = self._own.get(operation)
-        if own is None:
-            if len(self._own) >= _MAX_OPERATIONS:
-                return Replacement.NONE
-            self._own[operation] = _OwnPace(now)
-        elif now < own.next_at:
+        if now < max(self._own_at, self._not_before):
             return Replacement.NONE
-        else:
-            own.lengthen(now)
-        if now < self._not_before:
-            return Replacement.NONE
+        self._pace_of(operation).forced(now)
+        self._own_at = now + OWN_SPACING
         self._forced = True
         self.attempt_at = min(self.attempt_at, now)
         return Replacement.COMING
+
+    def _pace_of(self, operation: str) -> _OwnPace:
+        pace = self._own.get(operation)
+        if pace is None:
+            if len(self._own) >= _MAX_OPERATIONS:
+                del self._own[next(iter(self._own))]
+            pace = self._own[operation] = _OwnPace()
+        return pace
 
     def _force_for_new(self, now: float) -> Replacement:
         """Ask for another token in place of a new one that is refused, at intervals that double."""
         if not self.in_flight and now >= max(self._forced_at + self._forced_pace, self._not_before):
             self._forced_pace = min(MAX_FORCED_PACE, max(FORCED_PACE, 2 * self._forced_pace))
-            self._force(now, now)
-        return self._coming(now)
+            self._force(now)
+        return self._coming(now, pulled=False)
 
-    def _force(self, at: float, now: float) -> None:
+    def _force(self, at: float) -> None:
         self._forced = True
-        self._forced_at = max(at, now)
+        self._forced_at = at
         self.attempt_at = min(self.attempt_at, at)
 
-    def _coming(self, now: float) -> Replacement:
-        due = self._forced and self.attempt_at <= now
-        return Replacement.COMING if self.in_flight or due else Replacement.NONE
+    def _coming(self, now: float, *, pulled: bool = True) -> Replacement:
+        if self.in_flight or self.next_at(wanted=False) <= now + WORTH_WAITING:
+            return Replacement.COMING
+        if pulled:
+            self.wanted(now)
+        return Replacement.NONE
 
     def _valid_previous(self, now: float) -> AccessToken | None:
         previous = self._previous

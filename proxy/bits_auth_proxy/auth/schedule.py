@@ -18,7 +18,7 @@ MIN_DELAY: Final = 1.0
 MAX_BACKOFF: Final = 30.0
 MAX_RETRY_AFTER: Final = 300.0
 DENIED_PACE: Final = 300.0
-"""How long to wait at most after a refusal that looks permanent."""
+"""How long to wait at most after a denial that looks permanent."""
 _LAST_CHANCE: Final = 10.0
 """Seconds before the end, once to twice, at which an attempt begins whatever else was planned."""
 _MAX_DOUBLINGS: Final = 16

@@ -39,6 +39,7 @@ class AccessToken:
         "issued_at",
         "issued_wall",
         "lifetime",
+        "proven",
         "scope",
     )
 
@@ -67,8 +68,10 @@ class AccessToken:
         self.lifetime: Final = lifetime
         self.expires_at: Final = issued_at + lifetime - margin
         self.scope: Final = scope
+        self.proven = False
+        """Whether the API has accepted it; see `lifecycle`, which alone sets this."""
         self.accepted: Final[set[str]] = set()
-        """The operations to which the API has answered anything but 401 with this token; see `lifecycle`."""
+        """The operations that the API has answered with anything but 401 since its last 401 to this token."""
 
     def __repr__(self) -> str:
         return (
@@ -130,14 +133,17 @@ class TokenSource(Protocol):
         ...
 
     def accept(self, token: AccessToken, operation: str) -> None:
-        """Report that the API answered `operation` with anything but 401, for the first time with `token`."""
+        """Report that the API accepted `token` for `operation`, which is not in `token.accepted`."""
         ...
 
-    def unauthorized(self, token: AccessToken, operation: str, waiter: TokenWaiter) -> None:
+    def unauthorized(
+        self, token: AccessToken, operation: str, waiter: TokenWaiter, *, repeated: bool
+    ) -> None:
         """Report that the API answered 401 to a request of `operation` with `token`.
 
-        `waiter` gets another valid token, at once or after the refresh that this may start; or the same one
-        again, if the API may not know it yet; or hears that there is none.
+        `repeated` says whether the same request was refused with another proven token before. `waiter` gets
+        another valid token, at once or after the refresh that this may start; or the same one again, if the
+        API may not know it yet; or hears that there is none.
         """
         ...
 

@@ -65,7 +65,7 @@ class TunnelReply:
         )
 
     def feed(self, data: bytes) -> bool:
-        """Take bytes of the response; return whether the tunnel is open. Raises TunnelError if it never is."""
+        """Take bytes of the response; return whether the tunnel is open. Raises TunnelError if not."""
         self._buffer = (self._buffer + data).lstrip(b"\r\n")
         while (end := self._buffer.find(_END_OF_HEAD)) >= 0:
             status_line = self._buffer.partition(b"\r\n")[0]

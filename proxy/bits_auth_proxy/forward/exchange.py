@@ -12,12 +12,15 @@
     AWAITING_RESPONSE     a final head                         RELAYING
     AWAITING_RESPONSE     101, asked for                       TUNNEL
     AWAITING_RESPONSE     401 to our token, the body held      UNAUTHORIZED
+    AWAITING_RESPONSE     403 that may be one, likewise        UNAUTHORIZED
     AWAITING_RESPONSE     connection lost, repeatable          AWAITING_CONNECTION
     AWAITING_RESPONSE     connection lost                      OVER
     UNAUTHORIZED          another token, an idle connection    AWAITING_RESPONSE
     UNAUTHORIZED          another token, no idle connection    AWAITING_CONNECTION
     UNAUTHORIZED          another token, the body not held     RELAYING
-    UNAUTHORIZED          the same token                       RELAYING
+    UNAUTHORIZED          the same token, still unproven       AWAITING_RESPONSE
+    UNAUTHORIZED          a token that was refused             RELAYING
+    UNAUTHORIZED          the 403 does not concern the token   RELAYING
     UNAUTHORIZED          no other token to be had             RELAYING
     UNAUTHORIZED          connection lost, the 401 whole       UNAUTHORIZED
     UNAUTHORIZED          connection lost                      OVER
@@ -41,10 +44,12 @@ taking bytes. Rules:
 
 - With a token in hand and an idle connection in the pool, everything up to AWAITING_RESPONSE happens in one
   call, without a task, a future or a timer.
-- A request is sent again in only two cases. In the first, its connection had served before and was lost
-  before the first byte of a response, and the request may be repeated. In the second, the API answered 401 to
-  our token, and another token is in hand now. Each happens at most once, and only while the content that was
-  sent is still held.
+- A request is sent again in only two cases, and only while the content that was sent is still held. In the
+  first, its connection had served before and was lost before the first byte of a response, and the request
+  may be repeated; this happens at most once. In the second, the API answered 401 to our token, and another
+  token is in hand now, or the API may not have known the new token yet. That goes on until `token_wait` is
+  over, but never again with a token that the API refused after it had accepted it.
+- A 403 counts as a 401 only if its challenge or its short body says `invalid_token` (RFC 6750 section 3.1).
 - In a TUNNEL, bytes pass in both directions, and either side may end first.
 - Before the API's final head is accepted, the client gets nothing but interim heads, so it gets a problem as
   the response to a failure. After that, a failure cuts the client's connection and never looks like a clean
@@ -96,6 +101,10 @@ _RELAYING: Final = State.RELAYING
 _TUNNEL: Final = State.TUNNEL
 _OVER: Final = State.OVER
 _UNAUTHORIZED_STATUS: Final = int(HTTPStatus.UNAUTHORIZED)
+_FORBIDDEN_STATUS: Final = int(HTTPStatus.FORBIDDEN)
+_INVALID_TOKEN: Final = b"invalid_token"
+_MAX_ERROR_BODY: Final = 4096
+"""A longer body of a 403 is not looked at."""
 _CONTINUE_STATUS: Final = int(HTTPStatus.CONTINUE)
 _SWITCHING_PROTOCOLS: Final = int(HTTPStatus.SWITCHING_PROTOCOLS)
 
@@ -109,13 +118,14 @@ class Exchange:
         "_continued",
         "_deadline",
         "_patient",
+        "_refused",
         "_relay",
         "_replay",
         "_request_done",
         "_retried",
         "_token",
-        "_tried",
         "_unauthorized_until",
+        "_undecided",
         "_unsent",
         "_upstream",
         "head",
@@ -127,7 +137,10 @@ class Exchange:
     # Not set in `__init__`: each transition sets what its target state reads, which keeps an exchange cheap.
     _deadline: float
     _patient: bool
-    _tried: list[AccessToken]
+    _refused: list[AccessToken]
+    """The tokens that this request got a 401 to although the API had accepted them for others."""
+    _undecided: bool
+    """Whether the body of a 403 that is held will tell if it concerns the token."""
     _unsent: int
 
     def __init__(
@@ -290,8 +303,8 @@ class Exchange:
             self._connect(now)
         elif self.state is _UNAUTHORIZED:
             # The token endpoint may issue the very token again that got the 401.
-            tried = any(token is each or token.header_line == each.header_line for each in self._tried)
-            if not self._replay.held or (tried and (token not in self._tried or token.accepted)):
+            refused = any(token.header_line == each.header_line for each in self._refused)
+            if refused or not self._replay.held:
                 self._relay_unauthorized()
                 return
             self._context.observer.retried("token_refused")
@@ -337,17 +350,16 @@ class Exchange:
         token = self._token
         if head.status == _SWITCHING_PROTOCOLS:
             self._switch(head)
-        elif head.status != _UNAUTHORIZED_STATUS or token is None:
-            if token is not None and self.record.operation not in token.accepted:
+        elif token is None:
+            self._begin_relay(head, length)
+        elif head.status == _UNAUTHORIZED_STATUS:
+            self._take_refusal(head, length, token)
+        elif head.status == _FORBIDDEN_STATUS:
+            self._take_forbidden(head, length, token)
+        else:
+            if self.record.operation not in token.accepted:
                 self._context.tokens.accept(token, self.record.operation)
             self._begin_relay(head, length)
-        elif self._replay.held and self._may_try_again(token):
-            self.state = _UNAUTHORIZED
-            self._relay.hold(head, length)
-        else:
-            self._begin_relay(head, length)
-            self._context.tokens.unauthorized(token, self.record.operation, self)
-            self._context.tokens.forget(self)
 
     def response_body(self, content: bytes) -> None:
         """Take content of the response."""
@@ -365,7 +377,10 @@ class Exchange:
         if data:
             self._client.send(data)
         if state is _UNAUTHORIZED:
-            self._ask_for_another_token()
+            if not self._undecided:
+                self._ask_for_another_token()
+            elif relay.complete:
+                self._decide()
         elif relay.complete:
             if state is _TUNNEL and not self._request_done:
                 self._client.send_eof()
@@ -487,17 +502,57 @@ class Exchange:
         if not self._relay.complete and self._upstream is not None:
             self._upstream.pause_reading()
         if self._token is not None:
-            self._context.tokens.unauthorized(self._token, self.record.operation, self)
+            self._report_refusal(self._token)
 
-    def _may_try_again(self, token: AccessToken) -> bool:
-        """Note the 401 to `token`; return whether the request may be sent once more."""
+    def _take_refusal(
+        self, head: ResponseHead, length: int, token: AccessToken, *, sure: bool = True
+    ) -> None:
+        """Hold a 401 to `token` if the request can be sent again. If not, report it and pass it on."""
         now = self._context.clock.now()
         if not self._unauthorized_until:
             self._unauthorized_until = now + self._context.token_wait
-            self._tried = []
-        if token not in self._tried:
-            self._tried.append(token)
-        return now < self._unauthorized_until
+            self._refused = []
+        if self._replay.held and now < self._unauthorized_until:
+            self.state = _UNAUTHORIZED
+            self._deadline = self._unauthorized_until
+            self._undecided = not sure
+            self._relay.hold(head, length)
+        else:
+            self._begin_relay(head, length)
+            if sure:
+                self._report_refusal(token)
+                self._context.tokens.forget(self)
+
+    def _report_refusal(self, token: AccessToken) -> None:
+        repeated = any(each is not token for each in self._refused)
+        if token.proven and token not in self._refused:
+            self._refused.append(token)
+        self._context.tokens.unauthorized(token, self.record.operation, self, repeated=repeated)
+
+    def _take_forbidden(self, head: ResponseHead, length: int, token: AccessToken) -> None:
+        if any(each.key == b"www-authenticate" and _INVALID_TOKEN in each.value for each in head.fields):
+            self._take_refusal(head, length, token)
+        elif 0 < length <= _MAX_ERROR_BODY:
+            self._take_refusal(head, length, token, sure=False)
+        else:
+            self._accept_forbidden(token)
+            self._begin_relay(head, length)
+
+    def _decide(self) -> None:
+        """Find out whether the 403, which has arrived whole, concerns the token."""
+        self._undecided = False
+        if self._relay.holds(_INVALID_TOKEN):
+            self._ask_for_another_token()
+            return
+        if self._token is not None:
+            self._accept_forbidden(self._token)
+        self._relay_unauthorized()
+
+    def _accept_forbidden(self, token: AccessToken) -> None:
+        if not token.proven:
+            self._context.observer.token_forbidden()
+        if self.record.operation not in token.accepted:
+            self._context.tokens.accept(token, self.record.operation)
 
     def _relay_unauthorized(self) -> None:
         """Relay the 401 that was held back."""

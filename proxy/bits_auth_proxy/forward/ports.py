@@ -180,6 +180,10 @@ class TrafficObserver(Protocol):
         """A request is sent again; `reason` is `token_refused` or `connection_lost`."""
         ...
 
+    def token_forbidden(self) -> None:
+        """The API answered 403 to a token that it had not accepted before."""
+        ...
+
     def upstream_connected(self, outcome: str, detail: str, duration: float) -> None:
         """An attempt to connect to the API ended after `duration` seconds.
 

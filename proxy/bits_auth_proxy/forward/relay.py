@@ -122,6 +122,10 @@ class ResponseRelay:
         out.clear()
         return data
 
+    def holds(self, words: bytes) -> bool:
+        """Return whether the content that is held contains `words`."""
+        return words in b"".join(self._held)
+
     def drop(self) -> None:
         """Drop the response that was held, because another one will come."""
         self.head = None

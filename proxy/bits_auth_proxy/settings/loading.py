@@ -58,11 +58,13 @@ def load(
     config_file: str | None = None,
     env_file: Path | None = Path(".env"),
     credentials_required: bool,
+    credentials_awaited: bool = False,
 ) -> Loaded:
     """Return the settings of all sources. Raises SettingsError.
 
     `environ` is the process's environment by default; `flags` maps dotted names to text. Without
     `config_file`, BITS_CONFIG names the TOML file. Empty variables count as unset.
+    With `credentials_awaited`, credential files that are not there yet are no fault.
     """
     faults: list[str] = []
     environ = sources.environment() if environ is None else environ
@@ -78,7 +80,10 @@ def load(
         **{name: Given(value, f"flag {flag_of(name)}") for name, value in (flags or {}).items()},
     }
     settings, faulty = _validate(given, faults)
-    for names, fault in disagreements(settings, credentials_required=credentials_required):
+    found = disagreements(
+        settings, credentials_required=credentials_required, credentials_awaited=credentials_awaited
+    )
+    for names, fault in found:
         if not faulty.intersection(names):
             faults.append(fault)
     if faults:

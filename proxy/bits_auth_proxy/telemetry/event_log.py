@@ -102,7 +102,9 @@ class EventLog:
 
     # Events of the token.
 
-    def token_obtained(self, token: AccessToken, reason: str, duration: float, *, assumed: bool) -> None:
+    def token_obtained(
+        self, token: AccessToken, reason: str, duration: float, *, assumed: bool, client_id: str
+    ) -> None:
         """Log a new token."""
         if assumed:
             self._log.warning(events.LIFETIME_ASSUMED.name, lifetime=token.lifetime)
@@ -113,10 +115,18 @@ class EventLog:
             lifetime=token.lifetime,
             scope=token.scope,
             seconds=round(duration, 3),
+            client_id=client_id,
         )
 
     def token_failed(
-        self, error: TokenRequestError, reason: str, duration: float, *, state: TokenState, failures: int
+        self,
+        error: TokenRequestError,
+        reason: str,
+        duration: float,
+        *,
+        state: TokenState,
+        failures: int,
+        client_id: str,
     ) -> None:
         """Log a token request that failed."""
         if not self._repeats.admits(events.TOKEN_REFRESH_FAILED.name, error.kind):
@@ -130,11 +140,21 @@ class EventLog:
             seconds=round(duration, 3),
             failures=failures,
             token=state.value,
+            client_id=client_id,
         )
 
     def token_unauthorized(self, token: AccessToken) -> None:
         """Log that the API answered 401 to the token in hand."""
         self._log.warning(events.TOKEN_UNAUTHORIZED.name, fingerprint=token.fingerprint)
+
+    def tokens_die_early(self, count: int) -> None:
+        """Log that `count` tokens in a row were refused before their time."""
+        if self._repeats.admits(events.TOKENS_DIE_EARLY.name, ""):
+            self._log.error(events.TOKENS_DIE_EARLY.name, count=count)
+
+    def credentials_adopted(self, client_id: str) -> None:
+        """Log that other credentials are in use from now on."""
+        self._log.info(events.CREDENTIALS_ADOPTED.name, client_id=client_id)
 
     # Events of watched files.
 
@@ -157,6 +177,14 @@ class EventLog:
     def certificate_unusable(self, detail: str) -> None:
         """Log that the listener certificate's files changed but can't be used."""
         self._log.error(events.CERTIFICATE_UNUSABLE.name, detail=detail)
+
+    def upstream_certificate_changed(self) -> None:
+        """Log that the TLS files of connections to the API were renewed."""
+        self._log.info(events.UPSTREAM_CERTIFICATE_CHANGED.name)
+
+    def upstream_certificate_unusable(self, detail: str) -> None:
+        """Log that they changed and can't be used."""
+        self._log.error(events.UPSTREAM_CERTIFICATE_UNUSABLE.name, detail=detail)
 
     def _admits_client_line(self, event: Event, kind: str) -> bool:
         """Whether to log a line that a client caused before a request was admitted."""

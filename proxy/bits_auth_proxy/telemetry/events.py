@@ -16,6 +16,7 @@ class Event(NamedTuple):
 
 
 _SECONDS: Final = "how many seconds it took"
+_CLIENT_ID: Final = "the client id of the credentials that were used"
 
 # Requests.
 REQUEST: Final = Event(
@@ -75,6 +76,7 @@ TOKEN_REFRESHED: Final = Event(
         "lifetime": "the granted lifetime in seconds",
         "scope": "the granted scope",
         "seconds": _SECONDS,
+        "client_id": _CLIENT_ID,
     },
 )
 TOKEN_REFRESH_FAILED: Final = Event(
@@ -88,6 +90,7 @@ TOKEN_REFRESH_FAILED: Final = Event(
         "seconds": _SECONDS,
         "failures": "the number of failures in a row",
         "token": "the state of the current token",
+        "client_id": _CLIENT_ID,
     },
 )
 TOKEN_UNAUTHORIZED: Final = Event(
@@ -96,6 +99,14 @@ TOKEN_UNAUTHORIZED: Final = Event(
     "The API answered the current token with 401. The proxy requests another token, unless it did so for "
     "this reason too recently.",
     {"fingerprint": "the token's fingerprint"},
+)
+TOKENS_DIE_EARLY: Final = Event(
+    "tokens_refused_early",
+    ("error",),
+    "The API has refused several tokens in a row that it had accepted, before they were due for refresh. "
+    "Something revokes them: often another program with the same credentials, if only the newest token is "
+    "valid.",
+    {"count": "the number of such tokens in a row"},
 )
 LIFETIME_ASSUMED: Final = Event(
     "token_lifetime_assumed",
@@ -108,13 +119,34 @@ LIFETIME_ASSUMED: Final = Event(
 CREDENTIALS_CHANGED: Final = Event(
     "credentials_changed",
     ("info",),
-    "The credential files contain another pair. The proxy tries it immediately.",
+    "The credential files contain another pair. The proxy tries it immediately. The pair in use remains "
+    "in use until the new one has brought a token, which `credentials_adopted` reports.",
+)
+CREDENTIALS_ADOPTED: Final = Event(
+    "credentials_adopted",
+    ("info",),
+    "The new pair has brought a token and is in use from now on. Only now can the old secret be revoked.",
+    {"client_id": "the client id of the new pair"},
 )
 CREDENTIALS_UNREADABLE: Final = Event(
     "credentials_unreadable",
     ("warning",),
-    "A credential file is missing, empty or unreadable. The pair that was read before stays in use. "
-    "This is logged once for each reason, until all files can be read again.",
+    "A credential file is missing, empty or unreadable, or reading it hangs. The pair that was read before "
+    "stays in use. This is logged once for each reason, until all files can be read again.",
+    {"detail": "which, and why"},
+)
+CREDENTIALS_UNUSUAL: Final = Event(
+    "credentials_unusual",
+    ("warning",),
+    "The pair can be used, but the client id or the secret looks like a slip: it is in quotes, or there is a "
+    "colon in the client id.",
+    {"detail": "which, and why; the value is not shown"},
+)
+CREDENTIALS_AWAITED: Final = Event(
+    "credentials_awaited",
+    ("warning",),
+    "The credential files can't be read at the start. The proxy waits for them, as `BITS_CREDENTIALS_WAIT` "
+    "says. This is logged again if the reason changes.",
     {"detail": "which, and why"},
 )
 CREDENTIALS_EXPOSED: Final = Event(
@@ -134,6 +166,21 @@ CERTIFICATE_UNUSABLE: Final = Event(
     "listen_certificate_refused",
     ("error",),
     "The files of `BITS_LISTEN_TLS__*` have changed and can't be used. The previous ones stay in use.",
+    {"detail": "which, and why"},
+)
+
+# The TLS files of connections to the API.
+UPSTREAM_CERTIFICATE_CHANGED: Final = Event(
+    "upstream_certificate_changed",
+    ("info",),
+    "The files of `BITS_UPSTREAM__CA_FILE`, `__CLIENT_CERT` or `__CLIENT_KEY` have changed. New connections "
+    "to the API and to the token endpoint use them.",
+)
+UPSTREAM_CERTIFICATE_UNUSABLE: Final = Event(
+    "upstream_certificate_refused",
+    ("error",),
+    "The files of `BITS_UPSTREAM__CA_FILE`, `__CLIENT_CERT` or `__CLIENT_KEY` have changed and can't be "
+    "used. The previous ones stay in use.",
     {"detail": "which, and why"},
 )
 

@@ -144,6 +144,21 @@ CREDENTIALS_READ_FAILURES: Final = Family(
 TOKEN_UNAUTHORIZED: Final = Family(
     "counter", "token_refused", "Current tokens that the API answered with 401 before they expired."
 )
+TOKENS_DIE_EARLY: Final = Family(
+    "counter",
+    "tokens_refused_early",
+    "Tokens that the API accepted and then refused before they were due, from the third in a row.",
+)
+TOKEN_FORBIDDEN: Final = Family(
+    "counter",
+    "token_forbidden",
+    "Responses with status 403 to calls with a token that the API had not accepted before.",
+)
+CREDENTIALS_CANDIDATE: Final = Family(
+    "gauge",
+    "credentials_candidate_timestamp_seconds",
+    "When the credential files brought a pair that is not in use yet. Absent if there is none.",
+)
 TOKEN_WAIT: Final = Family(
     "histogram",
     "token_wait_duration_seconds",
@@ -199,6 +214,13 @@ CERTIFICATE_RELOADS: Final = Family(
     "counter",
     "listen_certificate_reloads",
     "Changes of the listener's certificate files, by whether the new files could be used.",
+    {"outcome": ("success", "failure")},
+)
+UPSTREAM_CERTIFICATE_RELOADS: Final = Family(
+    "counter",
+    "upstream_certificate_reloads",
+    "Changes of the CA file and of the client certificate for connections to the API, by whether the new "
+    "files could be used.",
     {"outcome": ("success", "failure")},
 )
 UPSTREAM_CONNECTIONS: Final = Family(

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from bits_auth_proxy import __version__
 from bits_auth_proxy.auth.bits_oauth import TokenRequestError
 from bits_auth_proxy.auth.lifecycle import Reason
-from bits_auth_proxy.auth.refresher import RefresherStatus
+from bits_auth_proxy.auth.ports import RefresherStatus
 from bits_auth_proxy.auth.tokens import AccessToken, TokenState
 from bits_auth_proxy.clock import Clock
 from bits_auth_proxy.forward.record import RequestRecord
@@ -117,28 +117,52 @@ class Telemetry(Collector):
 
     # Events of the token (see `auth.refresher.RefreshObserver`).
 
-    def token_obtained(self, token: AccessToken, reason: Reason, duration: float, *, assumed: bool) -> None:
+    def token_obtained(
+        self, token: AccessToken, reason: Reason, duration: float, *, assumed: bool, client_id: str
+    ) -> None:
         """Count, note and log a new token."""
         self._token.refreshes["success", reason.value] += 1
         self._token.durations.observe(duration)
         detail = f"{token.fingerprint}, lives {token.lifetime:g} s"
         self._journal.refresh(outcome="success", reason=reason.value, duration=duration, detail=detail)
-        self._log.token_obtained(token, reason.value, duration, assumed=assumed)
+        self._log.token_obtained(token, reason.value, duration, assumed=assumed, client_id=client_id)
 
     def token_failed(
-        self, error: TokenRequestError, reason: Reason, duration: float, *, state: TokenState, failures: int
+        self,
+        error: TokenRequestError,
+        reason: Reason,
+        duration: float,
+        *,
+        state: TokenState,
+        failures: int,
+        client_id: str,
     ) -> None:
         """Count, note and log a token request that failed."""
         self._token.refreshes["failure", reason.value] += 1
         self._token.failures[error.kind] += 1
         self._token.durations.observe(duration)
         self._journal.refresh(outcome="failure", reason=reason.value, duration=duration, detail=error.detail)
-        self._log.token_failed(error, reason.value, duration, state=state, failures=failures)
+        self._log.token_failed(
+            error, reason.value, duration, state=state, failures=failures, client_id=client_id
+        )
 
     def token_unauthorized(self, token: AccessToken) -> None:
         """Count and log that the API answered 401 to the token in hand."""
         self._token.unauthorized += 1
         self._log.token_unauthorized(token)
+
+    def tokens_die_early(self, count: int) -> None:
+        """Count and log that tokens are refused before their time, again and again."""
+        self._token.early_deaths += 1
+        self._log.tokens_die_early(count)
+
+    def token_forbidden(self) -> None:
+        """Count that the API answered 403 to a token that it had not accepted before."""
+        self._token.forbidden += 1
+
+    def credentials_adopted(self, client_id: str) -> None:
+        """Log that other credentials are in use from now on."""
+        self._log.credentials_adopted(client_id)
 
     # Events of watched files.
 
@@ -162,6 +186,16 @@ class Telemetry(Collector):
         """Count and log that the files changed and can't be used; the old certificate stays in use."""
         self._traffic.certificate_reloads["failure"] += 1
         self._log.certificate_unusable(detail)
+
+    def upstream_certificate_changed(self) -> None:
+        """Count and log that the TLS files of connections to the API were renewed."""
+        self._traffic.upstream_certificate_reloads["success"] += 1
+        self._log.upstream_certificate_changed()
+
+    def upstream_certificate_unusable(self, detail: str) -> None:
+        """Count and log that they changed and can't be used; the old ones stay in use."""
+        self._traffic.upstream_certificate_reloads["failure"] += 1
+        self._log.upstream_certificate_unusable(detail)
 
     # The scrape.
 

@@ -5,7 +5,7 @@ from typing import final
 
 from prometheus_client.core import Metric
 
-from bits_auth_proxy.auth.refresher import RefresherStatus
+from bits_auth_proxy.auth.ports import RefresherStatus
 from bits_auth_proxy.auth.tokens import TokenState
 from bits_auth_proxy.telemetry import metrics
 from bits_auth_proxy.telemetry.metrics import Histogram
@@ -19,7 +19,9 @@ class TokenCounters:
         "credentials_changes",
         "credentials_failures",
         "durations",
+        "early_deaths",
         "failures",
+        "forbidden",
         "refreshes",
         "unauthorized",
     )
@@ -29,6 +31,8 @@ class TokenCounters:
         self.failures = metrics.TOKEN_REFRESH_FAILURES.zeros()
         self.durations = Histogram()
         self.unauthorized = 0
+        self.early_deaths = 0
+        self.forbidden = 0
         self.credentials_changes = 0
         self.credentials_failures = 0
 
@@ -55,4 +59,8 @@ class TokenCounters:
         yield metrics.CREDENTIALS_DENIED.of(status.permanent)
         yield metrics.CREDENTIALS_CHANGES.of(self.credentials_changes)
         yield metrics.CREDENTIALS_READ_FAILURES.of(self.credentials_failures)
+        since = {} if status.candidate is None else {(): status.candidate.since}
+        yield metrics.CREDENTIALS_CANDIDATE.by(since)
         yield metrics.TOKEN_UNAUTHORIZED.of(self.unauthorized)
+        yield metrics.TOKENS_DIE_EARLY.of(self.early_deaths)
+        yield metrics.TOKEN_FORBIDDEN.of(self.forbidden)

@@ -28,7 +28,7 @@ ELSEWHERE: dict[str, tuple[str, str]] = {
     "docker compose": ("tests/system/containers/test_compose.py", "compose.yaml"),
     "docker": ("tests/system/containers/test_docker_page.py", "docker.md"),
     "install -d -m 700 credentials": ("compose.bits.yaml", "install -d -m 700 credentials"),
-    "sudo apt-get install wrk nginx caddy": (".ci/run", "caddy:caddy"),
+    "sudo apt-get install wrk nginx caddy valgrind": (".ci/run", "valgrind:valgrind"),
     "printf": ("compose.bits.yaml", "printf"),
 }
 SERVING = ("run", "demo", "emulator")

@@ -470,14 +470,17 @@ async def test_five_hundred_401_cause_one_refresh_and_five_hundred_new_tokens(st
 
 async def test_a_spurious_401_with_the_endpoint_down_costs_that_call_alone(stage: RefresherStage) -> None:
     token = await stage.begin()
+    began = stage.clock.now()
     waiter = stage.unauthorized(token)
     await settle()
-    stage.endpoint.fail("connect")
-    await settle()
-    assert waiter.unavailable is not None
+    while not waiter.unavailable:
+        if stage.endpoint.pending:
+            stage.endpoint.fail("connect")
+            await settle()
+        await stage.timers.advance(0.5)
+    assert stage.clock.now() - began <= 60
     assert stage.waiter().token is token
     assert stage.unauthorized(token).unavailable is not None
-    assert len(stage.endpoint.asked) == 2
 
 
 async def test_a_401_to_a_token_that_has_ended_meanwhile_waits_like_any(stage: RefresherStage) -> None:

@@ -63,6 +63,9 @@ class Watcher:
     def retried(self, reason: str) -> None:
         raise AssertionError
 
+    def token_forbidden(self) -> None:
+        raise AssertionError
+
     def upstream_connected(self, outcome: str, detail: str, duration: float) -> None:
         self.connects.append((outcome, duration))
 
