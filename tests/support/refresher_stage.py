@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 from bits_auth_proxy.auth.bits_oauth import ClientCredentials
 from bits_auth_proxy.auth.refresher import Refresher
@@ -15,7 +16,7 @@ from tests.support.token_endpoint import FakeEndpoint, RefreshLog, Waiter
 class RefresherStage:
     """A refresher with everything around it under control."""
 
-    def __init__(self, seed: int = 3, look: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, seed: int = 3, look: Callable[[], None] = lambda: None, **customers: Any) -> None:
         self.clock = FakeClock()
         self.timers = FakeTimers(self.clock)
         self.endpoint = FakeEndpoint()
@@ -32,6 +33,7 @@ class RefresherStage:
             look=look,
             conceal=self.log.concealed.append,
             observer=self.log,
+            **customers,
         )
 
     async def begin(self, lifetime: float = 3600.0) -> AccessToken:

@@ -70,10 +70,8 @@ class CustomerCheck:
             self._compare(await self._patiently(token))
         except TokenRequestError as error:
             # Without a token of the pair in use, there is nothing to lose.
-            unknown = not error.denied and error.kind != "malformed"
-            if error.kind == "customer" or self._expected is not None:
-                raise
-            if held is not None and not unknown:
+            refused = error.kind == "customer" or (error.denied and held is not None)
+            if refused or self._expected is not None:
                 raise
 
     async def _patiently(self, token: AccessToken) -> str:

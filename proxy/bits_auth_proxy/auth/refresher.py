@@ -120,7 +120,8 @@ class Refresher:
 
         `patience` is how many seconds a request waits for a token. `conceal` gets every new token before
         anything else does, so that no log line can show it. `look` has the credential files read at once: a
-        denial may mean that they hold another pair by now; it must return at once. For the last two, see `CustomerCheck`.
+        denial may mean that they hold another pair by now; it must return at once. `CustomerCheck` says what
+        the last two mean.
         """
         self._endpoint = endpoint
         self._credentials = credentials

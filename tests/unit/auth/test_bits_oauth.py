@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bits_auth_proxy.auth.bits_oauth import (
-    FAILURE_KINDS,
     ClientCredentials,
     EndpointAnswer,
     TokenGrant,

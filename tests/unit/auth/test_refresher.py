@@ -654,3 +654,139 @@ async def test_trouble_of_the_observer_costs_no_token(
     assert waiter.token is stage.current() is not None
     assert [type(each) for each in crashes] == [UnicodeEncodeError]
     assert stage.it.status().consecutive_failures == 0
+
+
+async def test_an_endpoint_that_takes_longer_than_a_flight_may_still_brings_a_token(
+    stage: RefresherStage,
+) -> None:
+    stage.it.start()
+    await settle()
+    waiter = stage.waiter()
+    await stage.timers.advance(4.0, step=0.1)
+    assert len(stage.endpoint.pending) == 2
+    stage.endpoint.grant()
+    await settle()
+    first = stage.current()
+    assert waiter.token is first is not None
+    assert stage.log.obtained == ["start"]
+    # The second request is newer, and so is its token: an endpoint may let only the newest live.
+    await stage.timers.advance(1.0, step=0.1)
+    stage.endpoint.grant()
+    await settle()
+    second = stage.current()
+    assert second is not first
+    assert stage.it.status().consecutive_failures == 0
+    assert stage.endpoint.pending == []
+
+
+async def test_a_late_token_that_is_older_than_the_one_in_hand_is_dropped(stage: RefresherStage) -> None:
+    stage.it.start()
+    await settle()
+    stage.waiter()
+    await stage.timers.advance(3.0, step=0.1)
+    older = stage.endpoint.pending.pop(0)
+    stage.endpoint.grant()
+    await settle()
+    token = stage.current()
+    stage.endpoint.pending.insert(0, older)
+    stage.endpoint.grant()
+    await settle()
+    assert stage.current() is token
+
+
+async def test_an_attempt_that_never_ends_is_cancelled_after_10_s(stage: RefresherStage) -> None:
+    stage.it.start()
+    await settle()
+    for _ in range(600):
+        await stage.timers.advance(0.1, step=0.1)
+        stage.waiter()
+        assert len(stage.endpoint.pending) <= 5
+    assert len(stage.endpoint.asked) >= 20
+
+
+async def test_a_late_token_of_a_pair_that_is_no_longer_in_use_is_dropped(stage: RefresherStage) -> None:
+    stage.it.start()
+    await settle()
+    stage.it.change_credentials(ClientCredentials("new", "s"))
+    await stage.timers.advance(2.6, step=0.1)
+    assert stage.endpoint.asked == ["old", "new"]
+    old = stage.endpoint.pending.pop(0)
+    stage.endpoint.grant()
+    await settle()
+    token = stage.current()
+    assert stage.it.status().client_id == "new"
+    stage.endpoint.pending.insert(0, old)
+    stage.endpoint.grant()
+    await settle()
+    assert stage.current() is token
+    assert stage.it.status().client_id == "new"
+
+
+async def test_a_pair_that_changes_back_is_no_candidate_any_more(stage: RefresherStage) -> None:
+    await stage.begin()
+    stage.it.change_credentials(ClientCredentials("new", "s"))
+    await settle()
+    stage.endpoint.fail("refused")
+    await settle()
+    stage.it.change_credentials(ClientCredentials("old", "s"))
+    assert stage.it.status().candidate is None
+    await stage.timers.advance(600)
+    assert stage.endpoint.asked == ["old", "new"]
+
+
+async def test_it_tells_which_pair_an_attempt_used_and_when_one_is_adopted(stage: RefresherStage) -> None:
+    await stage.begin()
+    stage.it.change_credentials(ClientCredentials("new", "s"))
+    await settle()
+    stage.endpoint.fail("refused")
+    await settle()
+    assert stage.log.pairs == ["old", "new"]
+    assert stage.log.adopted == []
+    while not stage.endpoint.pending:
+        await stage.timers.advance(1.0)
+    stage.endpoint.grant()
+    await settle()
+    assert stage.log.pairs == ["old", "new", "new"]
+    assert stage.log.adopted == ["new"]
+
+
+async def test_tokens_that_die_early_again_and_again_are_reported_from_the_third_on(
+    stage: RefresherStage,
+) -> None:
+    token = await stage.begin()
+    for _ in range(4):
+        await stage.timers.advance(45)
+        stage.unauthorized(token)
+        await settle()
+        stage.endpoint.grant()
+        await settle()
+        current = stage.current()
+        assert current is not None
+        token = current
+        stage.it.accept(token, "x")
+    assert stage.log.early_deaths == [3, 4]
+    # One that lives until it is due ends the row.
+    while not stage.endpoint.pending:
+        await stage.timers.advance(1.0)
+    stage.endpoint.grant()
+    await settle()
+    current = stage.current()
+    assert current is not None
+    stage.it.accept(current, "x")
+    await stage.timers.advance(45)
+    stage.unauthorized(current)
+    assert stage.log.early_deaths == [3, 4]
+
+
+async def test_a_request_refused_by_a_dead_token_waits_for_a_second_attempt(stage: RefresherStage) -> None:
+    token = await stage.begin()
+    await stage.timers.advance(60)
+    waiter = stage.unauthorized(token)
+    await settle()
+    stage.endpoint.fail("server_error")
+    await settle()
+    assert waiter.calls == 0
+    await stage.timers.advance(2.1, step=0.1)
+    stage.endpoint.grant()
+    await settle()
+    assert waiter.token is stage.current() is not token
