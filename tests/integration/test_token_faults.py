@@ -59,28 +59,6 @@ async def test_all_tokens_revoked_costs_one_refresh_and_no_call() -> None:
         assert refused["level"] == "warning"
 
 
-async def test_a_spurious_401_with_the_token_endpoint_down_costs_that_call_alone() -> None:
-    async with standing() as stand:
-        assert await call(stand) == [200]
-        await control(stand.api, "faults", token_mode="fail", next_401=1)
-        assert await call(stand) == [401]
-        assert await call(stand, 16) == [200] * 16
-
-
-async def test_a_call_that_is_refused_for_good_gets_its_401_and_disturbs_nobody() -> None:
-    async with standing() as stand:
-        assert await call(stand) == [200]
-        await control(stand.api, "faults", next_401=2)
-        assert await call(stand) == [401]
-        assert (await counters(stand))["token_requests"] == 2
-        await control(stand.api, "faults", next_401=2)
-        assert await call(stand) == [401]
-        # The pace of forced refreshes holds: no third request.
-        assert (await counters(stand))["token_requests"] == 2
-        await control(stand.api, "faults", next_401=0)
-        assert await call(stand, 16) == [200] * 16
-
-
 async def test_the_token_endpoint_down_from_the_start_is_answered_with_503_until_it_is_back() -> None:
     async with emulating() as (emulator, api):
         await control(api, "faults", token_mode="fail", token_status=503)
@@ -100,21 +78,6 @@ async def test_the_token_endpoint_down_from_the_start_is_answered_with_503_until
             async with asyncio.timeout(HANGS):
                 while await call(stand) != [200]:
                     pass
-
-
-async def test_secret_that_is_refused_for_good_is_told_at_once_and_by_name() -> None:
-    async with standing() as stand, aiohttp.ClientSession(stand.url) as session:
-        assert await call(stand) == [200]
-        await control(stand.api, "rotate")
-        await control(stand.api, "revoke")
-        statuses = await call(stand, 4)
-        # The replay has no other token to go with: the API's 401 passes.
-        assert statuses == [401] * 4
-        async with session.post(CREATE, json=APPLICATION) as answer:
-            assert answer.status == 401
-        (failed, *_) = events(stand, "token_refresh_failed")
-        assert (failed["kind"], failed["level"]) == ("refused", "error")
-        assert "invalid_client" in failed["detail"]
 
 
 async def test_throttling_errors_and_cuts_of_the_api_pass_as_what_they_are() -> None:

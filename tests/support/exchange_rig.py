@@ -322,6 +322,8 @@ class Rig:
             self.clock.now(),
         )
         self.started = False
+        self.proven = True
+        """Whether the API has accepted the tokens that are given."""
 
     # The client.
 
@@ -362,7 +364,9 @@ class Rig:
     # The token source.
 
     def new_token(self, value: str = "first") -> AccessToken:
-        return AccessToken(value, issued_at=self.clock.now(), issued_wall=0.0, lifetime=LIFETIME)
+        token = AccessToken(value, issued_at=self.clock.now(), issued_wall=0.0, lifetime=LIFETIME)
+        token.proven = self.proven
+        return token
 
     def give_token(self, value: str = "first") -> None:
         self.tokens.token = self.new_token(value)

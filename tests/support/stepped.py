@@ -5,6 +5,7 @@ are real, and so are the bytes on them.
 """
 
 import asyncio
+import base64
 import contextlib
 import functools
 import inspect
@@ -89,12 +90,20 @@ class TokenDoor:
 
     def __init__(self, clock: FakeClock) -> None:
         self.trouble: Reply | None = None
+        self.once: list[Reply] = []
+        """What the next requests are answered instead, whoever asks."""
+        self.trouble_of: dict[str, Reply] = {}
+        """What the requests of a client id are answered, whatever the others are."""
+        self.pairs: list[str] = []
+        """The client ids of all requests."""
         self.lifetime: float | None = 3600.0
         """What it says, None for nothing."""
         self.asked = 0
         self.hanging = 0
         self.ends: dict[str, float] = {}
         """When the tokens die, in the order in which they were issued."""
+        self.issued: dict[str, tuple[float, str]] = {}
+        """When they were issued, and to whom."""
         self._clock = clock
         self._server: asyncio.Server | None = None
         self._port = 0
@@ -121,8 +130,12 @@ class TokenDoor:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.asked += 1
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            await reader.readuntil(b"grant_type=client_credentials")
-            answer, then = self._granted() if self.trouble is None else self.trouble
+            head = await reader.readuntil(b"grant_type=client_credentials")
+            pair = base64.b64decode(head.partition(b"Basic ")[2].partition(b"\r\n")[0]).decode()
+            client_id = pair.partition(":")[0]
+            self.pairs.append(client_id)
+            trouble = self.once.pop(0) if self.once else self.trouble_of.get(client_id, self.trouble)
+            answer, then = self._granted(client_id) if trouble is None else trouble
             writer.write(answer)
             await writer.drain()
             if then == "hang":
@@ -134,8 +147,9 @@ class TokenDoor:
                 writer.transport.abort()
         writer.close()
 
-    def _granted(self) -> Reply:
+    def _granted(self, client_id: str) -> Reply:
         token = f"token-{len(self.ends) + 1}"
+        self.issued[token] = (self._clock.now(), client_id)
         self.ends[token] = self._clock.now() + (self.lifetime or 3600)
         members = {
             "type": "Bearer",
@@ -154,21 +168,49 @@ class Api:
         self.seen: list[str] = []
         """The token of every call."""
         self.revoked: set[str] = set()
+        self.lag = 0.0
+        """Seconds after its issue from which a token is known here."""
+        self.dies_after = float("inf")
+        """Seconds after its issue from which a token is refused, whatever was said of its lifetime."""
+        self.newest_alone = False
+        """Whether only the newest token is accepted."""
+        self.always_401: set[str] = set()
+        """Operations that are refused whatever the token."""
+        self.refused_body = b""
+        """A body that is refused whatever the token."""
+        self.forbids = ""
+        """If set, 403 is answered instead of 401, with invalid_token in the `challenge` or the `body`."""
+        self.customers: dict[str, str] = {}
+        """The customers of client ids."""
         self.before_401: Callable[[], Awaitable[None]] | None = None
         """What is waited for before a 401 is answered."""
         self._door = door
         self._clock = clock
 
     async def serve(self, request: web.Request) -> web.Response:
-        token = request.headers["Authorization"].removeprefix("Bearer ")
+        token = request.headers["Authorization"].partition(" ")[2]
         self.seen.append(token)
         body = await request.read()
         assert self._clock.now() < self._door.ends[token], "a token was sent after its end"
-        if token in self.revoked:
+        own = body == self.refused_body or request.path.rpartition("/")[2] in self.always_401
+        if (own and request.method == "POST") or self._refuses(token):
             if self.before_401 is not None:
                 await self.before_401()
+            if self.forbids:
+                challenge = 'Bearer error="invalid_token"' if self.forbids == "challenge" else "Bearer"
+                error = "invalid_token" if self.forbids == "body" else "insufficient_scope"
+                fields = {"WWW-Authenticate": challenge}
+                return web.json_response({"error": error}, status=403, headers=fields)
             return web.Response(status=401)
+        if request.path == "/oauth2/userinfo":
+            client_id = self._door.issued[token][1]
+            return web.json_response({"customerId": self.customers.get(client_id, "bits:customer::1")})
         return web.Response(body=body)
+
+    def _refuses(self, token: str) -> bool:
+        age = self._clock.now() - self._door.issued[token][0]
+        replaced = self.newest_alone and token != list(self._door.issued)[-1]
+        return token in self.revoked or replaced or not self.lag <= age < self.dies_after
 
 
 class Stage:
@@ -186,7 +228,7 @@ class Stage:
         """Serve; return when the first token request is over, or hangs."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self.api.serve)
-        runner = web.AppRunner(app)
+        runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -235,17 +277,29 @@ class Stage:
         assert token is not None
         refresher.accept(token, "x")
 
-    async def call(self, body: bytes = b"body") -> int:
+    async def call(self, body: bytes = b"body", operation: str = "x") -> int:
         """Call the API through the sidecar; return the status."""
-        async with self.session.post(f"http://{self.sidecar.addresses[0]}/v1/x", data=body) as answer:
+        url = f"http://{self.sidecar.addresses[0]}/v1/{operation}"
+        async with self.session.post(url, data=body) as answer:
             content = await answer.read()
             assert answer.status != 200 or content == body
             assert answer.status != 503 or int(answer.headers["Retry-After"]) >= 1
             return answer.status
 
-    def calling(self) -> asyncio.Future[int]:
+    def calling(self, body: bytes = b"body", operation: str = "x") -> asyncio.Future[int]:
         """Begin a call."""
-        return asyncio.ensure_future(self.call())
+        return asyncio.ensure_future(self.call(body, operation))
+
+    async def traffic(self, seconds: float, *operations: str, every: float = 0.05) -> list[int]:
+        """Call each operation `every` so many seconds for `seconds`; return the statuses."""
+        calls = []
+        for _ in range(round(seconds / every)):
+            calls += [self.calling(operation=operation) for operation in operations or ("x",)]
+            await self.settle()
+            await self.pass_time(every, step=every)
+        while not all(call.done() for call in calls):
+            await self.pass_time(0.5, step=0.1)
+        return [await call for call in calls]
 
     async def call_without_token(self) -> int:
         """Call, and let time pass for as long as that waits."""

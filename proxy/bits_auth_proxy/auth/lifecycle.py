@@ -62,8 +62,10 @@ WORTH_WAITING: Final = 4.0
 _URGENT: Final = 15.0
 _FIRST_PAUSE: Final = 0.25
 _MAX_PAUSE: Final = 30.0
-"""Seconds until a refused, unproven token is tried again: the first pause, which doubles up to the last."""
-_GIVE_UP_ALONE: Final = 4.0
+_MAX_PAUSE_ALONE: Final = 1.0
+"""Seconds until a refused, unproven token is tried again: the first pause, which doubles, and the longest
+ones: with and without a previous token."""
+_GIVE_UP_ALONE: Final = 8.0
 _GIVE_UP: Final = 30.0
 """Seconds of refusals after which an unproven token is given up: without and with a proven one before it."""
 _REFUSALS: Final = 3
@@ -458,7 +460,7 @@ class Lifecycle:
             self._refused_since = now
         if now >= self.try_at:
             self.try_at = now + self._pause
-            self._pause = min(_MAX_PAUSE, 2 * self._pause)
+            self._pause = min(_MAX_PAUSE if previous is not None else _MAX_PAUSE_ALONE, 2 * self._pause)
         if previous is None:
             return self._again(now)
         if previous.proven:

@@ -25,6 +25,7 @@
     UNAUTHORIZED          connection lost, the 401 whole       UNAUTHORIZED
     UNAUTHORIZED          connection lost                      OVER
     UNAUTHORIZED          deadline                             RELAYING
+    UNAUTHORIZED          deadline, the token unproven         AWAITING_RESPONSE
     RELAYING              end of the response                  OVER
     RELAYING              connection lost                      OVER
     TUNNEL                end of both halves                   OVER
@@ -113,6 +114,7 @@ class Exchange:
     """One request and its response. See the module's docstring."""
 
     __slots__ = (
+        "_asked",
         "_client",
         "_context",
         "_continued",
@@ -135,6 +137,8 @@ class Exchange:
     )
 
     # Not set in `__init__`: each transition sets what its target state reads, which keeps an exchange cheap.
+    _asked: bool
+    """Whether another token has been asked for, in UNAUTHORIZED."""
     _deadline: float
     _patient: bool
     _refused: list[AccessToken]
@@ -261,7 +265,12 @@ class Exchange:
             self._check_queue(now)
         elif state is _UNAUTHORIZED:
             self._context.tokens.forget(self)
-            self._relay_unauthorized()
+            token = self._context.tokens.current(now)
+            if token is None or token.proven or self._undecided:
+                self._relay_unauthorized()
+            else:
+                # By now, the API may know it. If not, this 401 is the last.
+                self.token_ready(token)
         elif state is _AWAITING_RESPONSE:
             api_stalls = self._request_done or self._upstream is None or self._upstream.blocked
             self.fail(problems.RESPONSE_TIMEOUT if api_stalls else problems.REQUEST_TIMEOUT)
@@ -377,10 +386,11 @@ class Exchange:
         if data:
             self._client.send(data)
         if state is _UNAUTHORIZED:
-            if not self._undecided:
+            if self._undecided:
+                if relay.complete:
+                    self._decide()
+            elif not self._asked:
                 self._ask_for_another_token()
-            elif relay.complete:
-                self._decide()
         elif relay.complete:
             if state is _TUNNEL and not self._request_done:
                 self._client.send_eof()
@@ -498,6 +508,7 @@ class Exchange:
             upstream.send_eof()
 
     def _ask_for_another_token(self) -> None:
+        self._asked = True
         self._deadline = self._unauthorized_until
         if not self._relay.complete and self._upstream is not None:
             self._upstream.pause_reading()
@@ -516,6 +527,7 @@ class Exchange:
             self.state = _UNAUTHORIZED
             self._deadline = self._unauthorized_until
             self._undecided = not sure
+            self._asked = False
             self._relay.hold(head, length)
         else:
             self._begin_relay(head, length)

@@ -30,6 +30,7 @@ WEBSOCKET: dict[str, Any] = {
     "repeatable": True,
 }
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
+FORBIDDEN = b"HTTP/1.1 403 No\r\nContent-Length: 4\r\n\r\n"
 REFUSAL = b"HTTP/1.1 401 No\r\nContent-Length: 4\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 FOREVER = 1000.0
@@ -60,6 +61,16 @@ def to_refused(rig: Rig) -> None:
 def to_refused_whole(rig: Rig) -> None:
     to_awaiting_response(rig)
     rig.read(head=REFUSAL, content=[b"nope"], end=True)
+
+
+def to_refused_unproven(rig: Rig) -> None:
+    rig.proven = False
+    to_refused_whole(rig)
+
+
+def to_forbidden(rig: Rig) -> None:
+    to_awaiting_response(rig)
+    rig.read(head=FORBIDDEN, content=[b"no"])
 
 
 def to_relaying(rig: Rig) -> None:
@@ -124,6 +135,15 @@ def token_but_no_body(rig: Rig) -> None:
     rig.give_token("second")
 
 
+def again(rig: Rig) -> None:
+    rig.make_idle()
+    rig.give_token("first")
+
+
+def forbidden(rig: Rig) -> None:
+    rig.read(content=[b"pe"], end=True)
+
+
 def expired(rig: Rig) -> None:
     rig.clock.advance(LIFETIME + 1)
     rig.connect()
@@ -148,6 +168,11 @@ def lost(rig: Rig) -> None:
 def late(rig: Rig) -> None:
     rig.pool.is_connecting = False
     rig.pass_time(FOREVER)
+
+
+def late_idle(rig: Rig) -> None:
+    rig.make_idle()
+    late(rig)
 
 
 def leave(rig: Rig) -> None:
@@ -178,11 +203,15 @@ EDGES = [
     Edge(_REFUSED, "another token, an idle connection", _RESPONSE, token_idle),
     Edge(_REFUSED, "another token, no idle connection", _CONNECTION, token_busy),
     Edge(_REFUSED, "another token, the body not held", _RELAYING, token_but_no_body),
-    Edge(_REFUSED, "the same token", _RELAYING, lambda rig: rig.give_token("first")),
+    Edge(_REFUSED, "the same token, still unproven", _RESPONSE, again, reach=to_refused_unproven),
+    Edge(_REFUSED, "a token that was refused", _RELAYING, lambda rig: rig.give_token("first")),
+    Edge(_RESPONSE, "403 that may be one, likewise", _REFUSED, lambda rig: rig.read(head=FORBIDDEN)),
+    Edge(_REFUSED, "the 403 does not concern the token", _RELAYING, forbidden, reach=to_forbidden),
     Edge(_REFUSED, "no other token to be had", _RELAYING, Rig.give_no_token),
     Edge(_REFUSED, "connection lost, the 401 whole", _REFUSED, lost, reach=to_refused_whole),
     Edge(_REFUSED, "connection lost", _OVER, lost),
     Edge(_REFUSED, "deadline", _RELAYING, late),
+    Edge(_REFUSED, "deadline, the token unproven", _RESPONSE, late_idle, reach=to_refused_unproven),
     Edge(_RELAYING, "end of the response", _OVER, end),
     Edge(_RELAYING, "connection lost", _OVER, lost),
     Edge(_TUNNEL, "end of both halves", _OVER, end_halves),
@@ -282,8 +311,70 @@ def test_a_replaced_token_that_is_refused_too_is_not_replaced_again() -> None:
     token_busy(rig)
     rig.connect()
     rig.read(head=REFUSAL, content=[b"nope"], end=True)
+    assert rig.tokens.repeated == [False, True]
+    # The lifecycle knows that a third one would not help.
+    rig.give_no_token()
     assert rig.answers() == ([401], b"nope")
     assert len([each for each in rig.connections if each.sent]) == 2
+    rig.check()
+
+
+def test_a_request_whose_token_the_api_does_not_know_yet_is_sent_until_the_wait_is_over() -> None:
+    rig = Rig()
+    to_refused_unproven(rig)
+    rig.body(b"0123456789", done=True)
+    sent = 1
+    while not rig.is_over and sent < 100:
+        rig.make_idle()
+        rig.pass_time(0.4)
+        if rig.tokens.waiters:
+            rig.give_token("first")
+        if rig.is_served:
+            sent += 1
+            rig.read(head=REFUSAL, content=[b"nope"], end=True)
+        assert rig.is_over or rig.tokens.waiters
+    # The last time when the wait is over.
+    assert sent == 1 + TOKEN_WAIT // 0.4 + 1
+    assert rig.answers() == ([401], b"nope")
+    assert rig.tokens.repeated == [False] * sent
+    rig.check()
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "refused"),
+    [
+        (b'WWW-Authenticate: Bearer error="invalid_token"\r\nContent-Length: 4\r\n', b"nope", True),
+        (b"Content-Length: 25\r\n", b'{"error":"invalid_token"}', True),
+        (b"Content-Length: 30\r\n", b'{"error":"insufficient_scope"}', False),
+        (b'WWW-Authenticate: Bearer error="insufficient_scope"\r\nContent-Length: 0\r\n', b"", False),
+        (b"Content-Length: 4097\r\n", b"invalid_token".ljust(4097), False),
+    ],
+)
+@pytest.mark.parametrize("proven", [True, False])
+def test_a_403_concerns_the_token_only_if_it_says_so(
+    head: bytes, body: bytes, refused: bool, proven: bool
+) -> None:
+    rig = Rig()
+    rig.proven = proven
+    to_awaiting_response(rig)
+    rig.body(b"0123456789", done=True)
+    # In two reads.
+    rig.read(head=b"HTTP/1.1 403 No\r\n%b\r\n" % head, content=[body[:20]] if body else [])
+    if body:
+        rig.read(content=[body[20:]], end=True)
+    assert bool(rig.tokens.denials) is refused
+    assert rig.observer.forbidden == (not refused and not proven)
+    if refused:
+        rig.give_no_token()
+    assert rig.answers() == ([403], body)
+    rig.check()
+
+
+def test_a_403_that_is_cut_while_it_is_looked_at_is_a_failure() -> None:
+    rig = Rig()
+    to_forbidden(rig)
+    lost(rig)
+    assert rig.exchange.record.problem == "connection_lost"
     rig.check()
 
 
