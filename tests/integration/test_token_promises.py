@@ -257,11 +257,9 @@ async def test_there_is_always_one_more_try_before_a_short_token_ends(stage: Sta
     token = stage.token.token
     assert token is not None
     stage.door.trouble = reply("503 Down\r\nRetry-After: 300")
-    while stage.clock.now() < token.expires_at - 0.05 * lifetime:
-        await stage.pass_time(0.5, step=0.5)
-        if stage.clock.now() >= token.expires_at - 0.2 * lifetime:
-            asked = stage.door.asked
-            break
+    await stage.pass_time(0.8 * lifetime, step=0.5)
+    asked = stage.door.asked
+    assert asked > 1
     await stage.pass_time(token.expires_at - stage.clock.now() - 0.01, step=0.1)
     assert stage.door.asked > asked
 
@@ -354,7 +352,9 @@ async def test_an_old_secret_that_is_revoked_when_the_files_change_costs_no_seco
     began = stage.clock.now()
     statuses = await stage.traffic(2)
     assert set(statuses) == {200}
-    assert stage.door.issued["token-2"] == (pytest.approx(began, abs=1), "new")
+    issued, client_id = stage.door.issued["token-2"]
+    assert client_id == "new"
+    assert issued - began <= 1
 
 
 @stepped

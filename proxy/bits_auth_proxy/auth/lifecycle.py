@@ -42,18 +42,16 @@ from random import Random
 from typing import Final, final
 
 from bits_auth_proxy.auth import schedule
+from bits_auth_proxy.auth.operations import FORCED_PACE, MAX_FORCED_PACE, Operations
 from bits_auth_proxy.auth.tokens import AccessToken, TokenState
 
 PERMANENT_DENIALS: Final = 3
-FORCED_PACE: Final = 30.0
-MAX_FORCED_PACE: Final = 3600.0
 YOUNG: Final = 30.0
 """Seconds: a proven token that dies before this age has died young."""
 MAX_DEATH_PACE: Final = 4.0
 """Seconds between flights at most while tokens die young. Shorter than a request waits for a token."""
 WANTED_PACE: Final = 30.0
 """Seconds between attempts at most while requests arrive that get no valid token."""
-OWN_SPACING: Final = 5.0
 FLIGHT_LIMIT: Final = 10.0
 URGENT_FLIGHT_LIMIT: Final = 2.5
 """Seconds that a flight may last while there is no valid token, or one that is about to expire."""
@@ -69,7 +67,7 @@ _GIVE_UP_ALONE: Final = 8.0
 _GIVE_UP: Final = 30.0
 """Seconds of refusals after which an unproven token is given up: without and with a proven one before it."""
 _REFUSALS: Final = 3
-_MAX_OPERATIONS: Final = 256
+"""So many 401s in a row, without any acceptance, are more than an operation's own trouble."""
 _NEVER: Final = float("-inf")
 
 
@@ -102,23 +100,6 @@ class Replacement(Enum):
 
 
 @final
-class _OwnPace:
-    """When an operation's own 401s may force a flight again."""
-
-    __slots__ = ("interval", "next_at")
-
-    def __init__(self) -> None:
-        self.interval = 0.0
-        self.next_at = _NEVER
-
-    def forced(self, now: float) -> None:
-        """Begin an interval: one that is twice the last, unless that is long past."""
-        again = now < self.next_at + self.interval
-        self.interval = min(MAX_FORCED_PACE, 2 * self.interval) if again else FORCED_PACE
-        self.next_at = now + self.interval
-
-
-@final
 class Lifecycle:
     """Holds the token in hand and decides when to get the next. See the module's rules."""
 
@@ -128,11 +109,9 @@ class Lifecycle:
         "_forced",
         "_forced_at",
         "_forced_pace",
-        "_known",
         "_last_start",
         "_not_before",
-        "_own",
-        "_own_at",
+        "_operations",
         "_pause",
         "_previous",
         "_previous_until",
@@ -171,9 +150,7 @@ class Lifecycle:
         self._young_deaths = 0
         self.early_deaths = 0
         """How many proven tokens in a row the API has refused before they were due for refresh."""
-        self._known: set[str] = set()
-        self._own: dict[str, _OwnPace] = {}
-        self._own_at = _NEVER
+        self._operations: Final = Operations()
         self._requested = False
         self._last_start = _NEVER
         self._not_before = _NEVER
@@ -377,9 +354,7 @@ class Lifecycle:
         """The API answered a request of `operation` with `token` with anything but 401."""
         token.proven = True
         token.accepted.add(operation)
-        if len(self._known) >= _MAX_OPERATIONS:
-            self._known.clear()
-        self._known.add(operation)
+        self._operations.accept(operation)
         if token is self._token:
             self._forced_pace = 0.0
             self._died = False
@@ -409,30 +384,29 @@ class Lifecycle:
         if token is not newest:
             return self._previous_unauthorized(token, operation, newest, now)
         self._refusals += 1
-        own = self._own.get(operation)
-        paced = own is not None and now < own.next_at
-        if paced and operation not in self._known:
+        operations = self._operations
+        if operations.is_paced(operation, now) and not operations.accepts(operation):
             return Replacement.NONE
         if not newest.proven:
             return self._unproven_unauthorized(operation, now)
         if self._died:
             return self._coming(now)
-        return self._proven_unauthorized(newest, operation, now, repeated=repeated, paced=paced)
+        return self._proven_unauthorized(newest, operation, now, repeated=repeated)
 
     def _proven_unauthorized(
-        self, newest: AccessToken, operation: str, now: float, *, repeated: bool, paced: bool
+        self, newest: AccessToken, operation: str, now: float, *, repeated: bool
     ) -> Replacement:
+        operations = self._operations
         if repeated:
             # So the token before did not die of it either.
             self.early_deaths = max(0, self.early_deaths - 1)
-            self._known.discard(operation)
-            if not paced:
-                self._pace_of(operation).forced(now)
+            operations.blame(operation, now)
             return Replacement.NONE
-        if operation not in self._known:
+        if not operations.accepts(operation):
             return self._own_unauthorized(operation, now)
-        if paced and self._refusals < _REFUSALS:
+        if operations.is_paced(operation, now) and self._refusals < _REFUSALS:
             return Replacement.NONE
+        operations.doubt(operation)
         if now - newest.issued_at < YOUNG and self._valid_previous(now) is not None:
             newest.proven = False
             return self._unproven_unauthorized(operation, now)
@@ -443,7 +417,7 @@ class Lifecycle:
     ) -> Replacement:
         if token is not self._previous:
             return Replacement.AT_HAND
-        if token.proven and operation in self._known:
+        if token.proven and self._operations.accepts(operation):
             self._previous = None
             # If the newest is refused too, all have been revoked.
             return Replacement.AT_HAND if self._refused_since is None else self._force_for_new(now)
@@ -453,7 +427,7 @@ class Lifecycle:
 
     def _unproven_unauthorized(self, operation: str, now: float) -> Replacement:
         previous = self._valid_previous(now)
-        if previous is not None and previous.proven and operation not in self._known:
+        if previous is not None and previous.proven and not self._operations.accepts(operation):
             # It says nothing of the new token: the previous one has not served this operation either.
             return Replacement.AT_HAND
         if self._refused_since is None:
@@ -486,21 +460,11 @@ class Lifecycle:
     def _own_unauthorized(self, operation: str, now: float) -> Replacement:
         if self.in_flight:
             return Replacement.COMING
-        if now < max(self._own_at, self._not_before):
+        if now < self._not_before or not self._operations.may_force(operation, now):
             return Replacement.NONE
-        self._pace_of(operation).forced(now)
-        self._own_at = now + OWN_SPACING
         self._forced = True
         self.attempt_at = min(self.attempt_at, now)
         return Replacement.COMING
-
-    def _pace_of(self, operation: str) -> _OwnPace:
-        pace = self._own.get(operation)
-        if pace is None:
-            if len(self._own) >= _MAX_OPERATIONS:
-                del self._own[next(iter(self._own))]
-            pace = self._own[operation] = _OwnPace()
-        return pace
 
     def _force_for_new(self, now: float) -> Replacement:
         """Ask for another token in place of a new one that is refused, at intervals that double."""
