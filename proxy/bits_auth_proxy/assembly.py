@@ -4,7 +4,7 @@ import secrets
 import socket
 import ssl
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from yarl import URL
@@ -27,9 +27,24 @@ from bits_auth_proxy.forward.headers import ClientAuthorization, RequestRules, R
 from bits_auth_proxy.forward.listener import bind
 from bits_auth_proxy.forward.write_batcher import WriteBatcher
 from bits_auth_proxy.settings.addresses import ListenAddress, TcpAddress, UnixAddress, is_loopback
-from bits_auth_proxy.settings.credentials import Credentials
+from bits_auth_proxy.settings.credentials import Credentials, CredentialsError, CredentialSource
 from bits_auth_proxy.settings.model import Settings
 from bits_auth_proxy.telemetry.log import Redactor
+from bits_auth_proxy.threads import call_within
+
+READ_LIMIT: Final = 5.0
+"""Seconds that the first read of the credential files may take."""
+
+
+def read_in_time(source: CredentialSource, *, limit: float = READ_LIMIT) -> Credentials:
+    """Return the credentials. Raises CredentialsError, also if a mount does not answer within the limit."""
+    if not source.watched:
+        return source.read()
+    try:
+        return call_within(limit, source.read, name="files")
+    except TimeoutError:
+        text = f"{source.name} can't be read: no answer within {limit:g} s"
+        raise CredentialsError(text) from None
 
 
 def concealed(credentials: Credentials, redactor: Redactor) -> ClientCredentials:

@@ -1,11 +1,14 @@
 import os
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from pydantic import SecretStr
 
+from bits_auth_proxy.assembly import read_in_time
 from bits_auth_proxy.files import read_file
 from bits_auth_proxy.settings.credentials import Credentials, CredentialsError, CredentialSource
 from bits_auth_proxy.settings.loading import load
@@ -266,3 +269,27 @@ def test_a_volume_of_kubernetes_is_mounted_for_one_container_alone(tmp_path: Pat
     mounted(tmp_path, "..1", "acme", "s3cret")
     (tmp_path / "client_secret").chmod(0o644)
     assert source_of(tmp_path).exposed_files() == []
+
+
+def test_a_mount_that_hangs_at_the_first_read_is_reported_in_time(tmp_path: Path) -> None:
+    released = threading.Event()
+
+    def hang(path: Path) -> NoReturn:
+        released.wait()
+        raise FileNotFoundError(2, "gone", path)
+
+    source = CredentialSource(client_id="id", client_secret_file=tmp_path / "client_secret", read=hang)
+    try:
+        with pytest.raises(CredentialsError, match=r"client_secret can't be read: no answer within 0\.01 s"):
+            read_in_time(source, limit=0.01)
+    finally:
+        released.set()
+
+
+def test_what_the_first_read_raises_is_raised(tmp_path: Path) -> None:
+    source = CredentialSource(client_id="id", client_secret_file=tmp_path / "client_secret")
+    with pytest.raises(CredentialsError, match="No such file"):
+        read_in_time(source)
+    (tmp_path / "client_secret").write_text("s3cret")
+    assert read_in_time(source).client_id == "id"
+    assert source.poll() is None

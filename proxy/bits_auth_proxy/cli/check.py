@@ -31,7 +31,7 @@ async def _examine(loaded: Loaded, *, redactor: Redactor) -> bool:
     settings = loaded.settings
     clock = SystemClock()
     source = CredentialSource.from_settings(settings)
-    pair = source.read()
+    pair = assembly.read_in_time(source)
     credentials = assembly.concealed(pair, redactor)
     assembly.listen_certificate(settings)
     context = assembly.trust(settings)
