@@ -80,7 +80,7 @@ class ServerCertificate:
 
 
 def server_context(files: CertificateFiles) -> ssl.SSLContext:
-    """Return TLS settings for a listener: TLS 1.2 at least, ALPN http/1.1. Raises CertificateError."""
+    """Return TLS settings for a listener. Raises CertificateError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     restrict(context)
     # Read apart first, because OpenSSL does not tell which of the two files is at fault.

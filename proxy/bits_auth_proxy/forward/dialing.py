@@ -18,7 +18,7 @@ from bits_auth_proxy.forward import problems
 from bits_auth_proxy.forward.egress import MAX_REPLY, EgressProxy, TunnelError, TunnelReply
 from bits_auth_proxy.forward.ports import ConnectionKeeper
 from bits_auth_proxy.forward.problems import Problem
-from bits_auth_proxy.forward.tls import TlsChannel, no_password, restrict
+from bits_auth_proxy.forward.tls import TlsChannel, no_password, restrict, verify_leniently
 from bits_auth_proxy.forward.upstream import UpstreamConnection
 from bits_auth_proxy.forward.write_batcher import WriteBatcher
 
@@ -38,12 +38,13 @@ class DialError(UpstreamError):
 
 
 def client_context(*, ca_file: str | None, client_cert: str | None, client_key: str | None) -> ssl.SSLContext:
-    """Return TLS settings for clients: system trust or only `ca_file`, TLS 1.2 at least.
+    """Return TLS settings for the data path and the token client: system trust or only `ca_file`.
 
     Raises OSError, or ssl.SSLError, for files that can't be read or are not what they should be.
     """
     context = ssl.create_default_context(cafile=ca_file)
     restrict(context)
+    verify_leniently(context)
     if client_cert is not None:
         context.load_cert_chain(client_cert, client_key, password=no_password)
     return context
