@@ -15,6 +15,7 @@ from bits_auth_proxy.auth.bits_oauth import BitsOAuthClient, ClientCredentials
 from bits_auth_proxy.cli.examination import Finding, examine
 from bits_auth_proxy.forward.dialing import client_context
 from bits_auth_proxy.settings.fields import fields
+from bits_auth_proxy.transport import EgressProxy
 from tests.support.clock import FakeClock
 from tests.support.commands import CLIENT_ID, CLIENT_SECRET
 from tests.support.connect_proxy import connect_proxy
@@ -49,7 +50,7 @@ async def findings(
         userinfo_url=f"{api}/oauth2/userinfo",
         scope=scope,
         context=context,
-        proxy_for=lambda _: None if through is None else f"http://{through}",
+        egress_for=lambda _: None if through is None else EgressProxy.parse(f"http://{through}"),
         clock=clock,
     )
     try:

@@ -32,8 +32,9 @@ async def secure_api(
     suites: str = "",
     most: ssl.TLSVersion | None = None,
     certificate: Path | None = None,
+    name: str = "localhost",
 ) -> AsyncIterator[SecureApi]:
-    """Serve it; the authority's file goes to `directory`.
+    """Serve it as `name`, and its address; the authority's file goes to `directory`.
 
     `demanding`: clients must have a certificate of the authority, too; one is in `client.pem` there.
     `suites` are those of TLS 1.2, the only version then; `most` is the newest version.
@@ -45,7 +46,7 @@ async def secure_api(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     if certificate is None:
         key_type = trustme.KeyType.RSA if suites else trustme.KeyType.ECDSA
-        authority.issue_cert("localhost", "127.0.0.1", key_type=key_type).configure_cert(context)
+        authority.issue_cert(name, "127.0.0.1", key_type=key_type).configure_cert(context)
     else:
         context.load_cert_chain(certificate)
     if suites:
@@ -64,9 +65,7 @@ async def secure_api(
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
     try:
-        yield SecureApi(
-            f"https://localhost:{runner.addresses[0][1]}", {"BITS_UPSTREAM__CA_FILE": str(ca_file)}
-        )
+        yield SecureApi(f"https://{name}:{runner.addresses[0][1]}", {"BITS_UPSTREAM__CA_FILE": str(ca_file)})
     finally:
         await runner.cleanup()
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import re
+import socket
 import ssl
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
@@ -18,11 +19,14 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias, final, get_args
 from urllib.parse import urlencode
 
 import aiohttp
+from aiohttp.abc import ResolveResult
+from yarl import URL
 
 from bits_auth_proxy import __version__
 from bits_auth_proxy.auth.tokens import AccessToken
 from bits_auth_proxy.clock import Clock
 from bits_auth_proxy.errors import TokenEndpointError, reason_of
+from bits_auth_proxy.transport import EgressProxy, without_root
 
 ASSUMED_LIFETIME: Final = 3600.0
 """Seconds a token lives when the answer does not say; what Bits documents."""
@@ -251,12 +255,31 @@ def _date(value: str | None) -> float | None:
         return None
 
 
+class _Resolver(aiohttp.ThreadedResolver):
+    """DNS through the event loop, which asks for the names of `lookups` in another form."""
+
+    def __init__(self, lookups: Mapping[str, str]) -> None:
+        super().__init__()
+        self._lookups = lookups
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        return await super().resolve(self._lookups.get(host, host), port, family)
+
+
+def _proxy_fields(egress: EgressProxy) -> dict[str, str]:
+    """Return the fields for CONNECT; aiohttp would encode a URL's user information in Latin-1."""
+    return {} if egress.authorization is None else {"Proxy-Authorization": egress.authorization}
+
+
 class BitsOAuthClient:
     """Talks to the token and userinfo endpoints."""
 
     __slots__ = (
         "_clock",
-        "_proxy_for",
+        "_egress_for",
+        "_lookups",
         "_scope",
         "_session",
         "_ssl",
@@ -272,19 +295,20 @@ class BitsOAuthClient:
         userinfo_url: str,
         scope: str | None,
         context: ssl.SSLContext | None,
-        proxy_for: Callable[[str], str | None] = lambda _: None,
+        egress_for: Callable[[str], EgressProxy | None] = lambda _: None,
         clock: Clock,
         timeout: float = TOTAL_TIMEOUT,
     ) -> None:
         """Set the endpoints, the scope to ask for, TLS settings (None: plain http), and s for an answer.
 
-        `proxy_for` maps a URL to that of the http proxy that leads there, None for none.
+        `egress_for` maps a URL to the egress proxy that leads there, None for none.
         """
-        self._token_url = token_url
-        self._userinfo_url = userinfo_url
+        self._lookups: dict[str, str] = {}
+        self._token_url = self._named(token_url)
+        self._userinfo_url = self._named(userinfo_url)
         self._scope = scope
         self._ssl: ssl.SSLContext | bool = True if context is None else context
-        self._proxy_for = proxy_for
+        self._egress_for = egress_for
         self._clock = clock
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
@@ -311,8 +335,18 @@ class BitsOAuthClient:
         if self._session is not None:
             await self._session.close()
 
+    def _named(self, url: str) -> URL:
+        """Return a URL without the root dot of its host, and remember what to ask DNS for instead."""
+        parsed = URL(url)
+        host = parsed.host or ""
+        name = without_root(host)
+        if name == host:
+            return parsed
+        self._lookups[name] = host
+        return parsed.with_host(name)
+
     async def _ask(
-        self, method: str, url: str, fields: Mapping[str, str], body: bytes | None
+        self, method: str, url: URL, fields: Mapping[str, str], body: bytes | None
     ) -> EndpointAnswer:
         # No `from error` below: aiohttp's exceptions carry the request, and so our credentials.
         try:
@@ -344,19 +378,28 @@ class BitsOAuthClient:
         raise failure
 
     async def _exchange(
-        self, method: str, url: str, fields: Mapping[str, str], body: bytes | None
+        self, method: str, url: URL, fields: Mapping[str, str], body: bytes | None
     ) -> EndpointAnswer:
         if self._session is None:
             # One request in three quarters of an hour: no connection is worth keeping.
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=self._ssl, force_close=True, use_dns_cache=False),
+                connector=aiohttp.TCPConnector(
+                    ssl=self._ssl, force_close=True, use_dns_cache=False, resolver=_Resolver(self._lookups)
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"Accept": "application/json", "User-Agent": f"bits-auth-proxy/{__version__}"},
                 timeout=aiohttp.ClientTimeout(total=self._timeout),
                 trust_env=False,
             )
+        egress = self._egress_for(str(url))
         async with self._session.request(
-            method, url, headers=fields, data=body, allow_redirects=False, proxy=self._proxy_for(url)
+            method,
+            url,
+            headers=fields,
+            data=body,
+            allow_redirects=False,
+            proxy=None if egress is None else f"http://{egress}",
+            proxy_headers=None if egress is None else _proxy_fields(egress),
         ) as response:
             content = bytearray()
             async for piece in response.content.iter_chunked(16 * 1024):

@@ -44,7 +44,7 @@ async def _examine(loaded: Loaded, *, redactor: Redactor) -> bool:
     try:
         async for finding in examine(
             api_url=settings.api_url,
-            egress=f"{egress.host}:{egress.port}" if egress else None,
+            egress=None if egress is None else str(egress),
             context=context,
             oauth=oauth,
             credentials=credentials,

@@ -15,12 +15,13 @@ import aiohappyeyeballs
 from bits_auth_proxy.clock import Clock
 from bits_auth_proxy.errors import UpstreamError, reason_of
 from bits_auth_proxy.forward import problems
-from bits_auth_proxy.forward.egress import MAX_REPLY, EgressProxy, TunnelError, TunnelReply
+from bits_auth_proxy.forward.egress import MAX_REPLY, TunnelError, TunnelReply, connect_request
 from bits_auth_proxy.forward.ports import ConnectionKeeper
 from bits_auth_proxy.forward.problems import Problem
 from bits_auth_proxy.forward.tls import TlsChannel, no_password, restrict, verify_leniently
 from bits_auth_proxy.forward.upstream import UpstreamConnection
 from bits_auth_proxy.forward.write_batcher import WriteBatcher
+from bits_auth_proxy.transport import EgressProxy, authority, without_root
 
 READ_SIZE: Final = 64 * 1024
 _HAPPY_EYEBALLS_DELAY: Final = 0.25
@@ -58,6 +59,7 @@ class Dialer:
         "_clock",
         "_context",
         "_host",
+        "_name",
         "_port",
         "_proxy",
         "_read_buffer",
@@ -83,6 +85,7 @@ class Dialer:
         `resolve` stands in for DNS: an async callable from host and port to address infos.
         """
         self._host = host
+        self._name = without_root(host)
         self._port = port
         self._context = context
         self._timeout = timeout
@@ -136,7 +139,7 @@ class Dialer:
                 connection = UpstreamConnection(
                     loop=loop,
                     keeper=keeper,
-                    tls=None if self._context is None else TlsChannel(self._context, self._host),
+                    tls=None if self._context is None else TlsChannel(self._context, self._name),
                     batcher=self._batcher,
                     read_buffer=self._read_buffer,
                     now=self._clock.now(),
@@ -163,7 +166,7 @@ class Dialer:
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, proxy: EgressProxy
     ) -> None:
         try:
-            await loop.sock_sendall(sock, proxy.connect_request(self._host, self._port))
+            await loop.sock_sendall(sock, connect_request(proxy, authority(self._name, self._port)))
             await _read_reply(loop, sock)
         except BaseException:
             sock.close()

@@ -33,9 +33,9 @@ def restrict(context: ssl.SSLContext) -> None:
 def verify_leniently(context: ssl.SSLContext) -> None:
     """Set how servers' certificates are verified: as curl does, and the same on all versions of Python.
 
-    Python 3.13 is strict about the form of authorities' certificates (RFC 5280), where OpenSSL, curl, nginx and
-    Go are not. Private authorities may lack a critical basicConstraints or a key identifier, and trust does not
-    depend on these. As in Python 3.13, a trusted certificate may be that of an intermediate authority.
+    Python 3.13 is strict about the form of authorities' certificates (RFC 5280), where curl, nginx and Go are
+    not. Private authorities may lack a critical basicConstraints or a key identifier; trust needs neither.
+    As in Python 3.13, a trusted certificate may be that of an intermediate authority.
     """
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_TRUSTED_FIRST
