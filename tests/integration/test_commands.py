@@ -40,6 +40,24 @@ async def test_the_emulator_serves_alone_and_prints_its_address() -> None:
         assert await running.ended() == 0
 
 
+@pytest.mark.parametrize("value", ["socks5://u:hidden@proxy", "https://u:hidden@proxy:1", "proxy.corp:3128"])
+async def test_an_egress_proxy_of_the_machine_does_not_keep_the_emulator_and_the_demo_from_running(
+    value: str,
+) -> None:
+    env = {**FREE_PORTS, "HTTPS_PROXY": value}
+    for name, printed in (("emulator", "/_emulator/state\n"), ("demo", "applications.create")):
+        async with command(name, env=env) as running:
+            await running.text(printed)
+            running.send_signal(signal.SIGTERM)
+            assert await running.ended() == 0
+    code, stdout, _ = await run("config", env={**env, "NO_PROXY": "*.bits.bi"})
+    assert code == 0
+    assert "hidden" not in stdout
+    code, _, stderr = await run("config", env=env)
+    assert code == (0 if value == "proxy.corp:3128" else 64)
+    assert code == 0 or "  HTTPS_PROXY: write http://host:port" in stderr
+
+
 async def test_check_examines_everything_from_the_settings_to_the_owner() -> None:
     async with emulating() as (_, api):
         code, stdout, stderr = await run("check", env=proxy_env(api))

@@ -11,9 +11,13 @@ from bits_auth_proxy.settings.loading import Loaded, SettingsError, load
 def parse_settings(
     parser: argparse.ArgumentParser, options: Sequence[str], *, credentials_required: bool
 ) -> Loaded:
-    """Return the settings of a command that has no other options. Raises CommandError."""
+    """Return the settings of a command that has no other options. Raises CommandError.
+
+    A command that calls the API requires credentials; the others bring an API of their own.
+    """
     add_settings_flags(parser)
-    return load_settings(parser.parse_args(options), credentials_required=credentials_required)
+    arguments = parser.parse_args(options)
+    return load_settings(arguments, credentials_required=credentials_required, calls_api=credentials_required)
 
 
 def add_settings_flags(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +35,9 @@ def add_settings_flags(parser: argparse.ArgumentParser) -> None:
             )
 
 
-def load_settings(arguments: argparse.Namespace, *, credentials_required: bool) -> Loaded:
+def load_settings(
+    arguments: argparse.Namespace, *, credentials_required: bool, calls_api: bool = True
+) -> Loaded:
     """Return the settings from all sources; `arguments` are those of a parser with our flags.
 
     Raises CommandError, which lists all that is wrong with the settings.
@@ -39,7 +45,12 @@ def load_settings(arguments: argparse.Namespace, *, credentials_required: bool) 
     names = {field.name for field in reference.fields()}
     flags = {name: value for name, value in vars(arguments).items() if name in names and value is not None}
     try:
-        return load(flags=flags, config_file=arguments.config, credentials_required=credentials_required)
+        return load(
+            flags=flags,
+            config_file=arguments.config,
+            credentials_required=credentials_required,
+            calls_api=calls_api,
+        )
     except SettingsError as error:
         count = len(error.faults)
         lines = [f"{count} setting{'s' * (count != 1)} must be changed:", *error.faults]

@@ -5,6 +5,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 
 from bits_auth_proxy.settings.addresses import is_loopback, is_loopback_url
+from bits_auth_proxy.settings.egress import is_proxied
 from bits_auth_proxy.settings.fields import variable_of
 from bits_auth_proxy.settings.model import Settings
 
@@ -52,6 +53,12 @@ def disagreements(settings: Settings, *, credentials_required: bool) -> Iterator
     yield from _unprintable_credentials(settings)
     yield from _missing_files(settings)
     yield from _readable_secrets(settings)
+
+
+def needs_egress_proxy(settings: Settings) -> bool:
+    """Return whether the API or the token endpoint is reached through an egress proxy, if there is one."""
+    urls = (settings.api_url, settings.effective_token_url)
+    return any(is_proxied(url, settings.no_proxy or "") for url in urls)
 
 
 def _contradictions(settings: Settings) -> Iterator[Disagreement]:

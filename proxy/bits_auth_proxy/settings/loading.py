@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from bits_auth_proxy.errors import SettingError
 from bits_auth_proxy.settings import sources
-from bits_auth_proxy.settings.checks import disagreements
+from bits_auth_proxy.settings.checks import Disagreement, disagreements, needs_egress_proxy
+from bits_auth_proxy.settings.egress import parse_proxy
 from bits_auth_proxy.settings.fields import flag_of, variable_of
 from bits_auth_proxy.settings.model import Settings
 from bits_auth_proxy.settings.permissions import readable_by_others
@@ -58,11 +59,13 @@ def load(
     config_file: str | None = None,
     env_file: Path | None = Path(".env"),
     credentials_required: bool,
+    calls_api: bool = True,
 ) -> Loaded:
     """Return the settings of all sources. Raises SettingsError.
 
     `environ` is the process's environment by default; `flags` maps dotted names to text. Without
-    `config_file`, BITS_CONFIG names the TOML file. Empty variables count as unset.
+    `config_file`, BITS_CONFIG names the TOML file. Empty variables count as unset. With `calls_api`, the
+    HTTPS_PROXY that leads to the API must be one that we can use.
     """
     faults: list[str] = []
     environ = sources.environment() if environ is None else environ
@@ -70,8 +73,9 @@ def load(
     toml_path = config_file or environ.get(CONFIG_VARIABLE)
     if not toml_path and CONFIG_VARIABLE in lines:
         toml_path = lines[CONFIG_VARIABLE].value
+    customary, unusable = _usable(sources.from_customary(environ))
     given = {
-        **sources.from_customary(environ),
+        **customary,
         **(sources.from_toml(toml_path, faults) if toml_path else {}),
         **sources.from_env_file(lines),
         **sources.from_environment(environ),
@@ -80,6 +84,10 @@ def load(
     settings, faulty = _validate(given, faults)
     for names, fault in disagreements(settings, credentials_required=credentials_required):
         if not faulty.intersection(names):
+            faults.append(fault)
+    if calls_api and unusable is not None and "https_proxy" not in given:
+        names, fault = unusable
+        if not faulty.intersection(names) and needs_egress_proxy(settings):
             faults.append(fault)
     if faults:
         raise SettingsError(faults)
@@ -99,6 +107,24 @@ def load(
         ),
         exposed=tuple(path for path in holders if path is not None and readable_by_others(path)),
     )
+
+
+def _usable(customary: Mapping[str, Given]) -> tuple[Mapping[str, Given], Disagreement | None]:
+    """Return what many programs share without an egress proxy that can't be used, and what is wrong with it.
+
+    Other programs may be able to use it, so it is a fault only where we would have to.
+    """
+    proxy = customary.get("https_proxy")
+    if proxy is None:
+        return customary, None
+    try:
+        parse_proxy(proxy.value)
+    except ValueError as error:
+        variable = proxy.origin.removeprefix("environment ")
+        text = f"{variable}: {error}, or exempt the API with NO_PROXY"
+        rest = {name: each for name, each in customary.items() if name != "https_proxy"}
+        return rest, Disagreement(("api_url", "token_url", "no_proxy"), text)
+    return customary, None
 
 
 def _validate(given: Mapping[str, Given], faults: list[str]) -> tuple[Settings, set[str]]:
