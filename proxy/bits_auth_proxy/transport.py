@@ -47,6 +47,12 @@ class EgressProxy(NamedTuple):
         return cls(parts.hostname or "", parts.port or 80, value)
 
 
+def route(host: str, port: int, egress: EgressProxy | None) -> str:
+    """Return how errors name the way to a server."""
+    through = "" if egress is None else f" through the egress proxy {egress}"
+    return f"{authority(host, port)}{through}"
+
+
 def egress_secrets(url: str) -> Iterator[str]:
     """Yield every form in which the password in an egress proxy's URL may appear."""
     parts = urlsplit(url)

@@ -3,17 +3,12 @@
 import asyncio
 import base64
 import contextlib
-import datetime as dt
 import io
 import ssl
 from pathlib import Path
 
 import pytest
 import trustme
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from bits_auth_proxy.assembly import egress_proxy
 from bits_auth_proxy.auth.bits_oauth import BitsOAuthClient, ClientCredentials, TokenRequestError
@@ -25,6 +20,7 @@ from bits_auth_proxy.transport import EgressProxy
 from tests.support import pythons
 from tests.support.connect_proxy import connect_proxy
 from tests.support.names import Names
+from tests.support.pki import authority_files
 from tests.support.secure_api import create, secure_api
 from tests.support.stand import sidecar_for
 from tests.support.tls_refusals import handshaking
@@ -73,44 +69,11 @@ async def test_both_clients_use_a_suite_with_forward_secrecy_and_aead(tmp_path: 
         assert await create(sidecar) == (200, "")
 
 
-def authority(directory: Path, *, critical: bool) -> tuple[Path, Path]:
-    """Make an authority whose basicConstraints are not `critical`; return its file, and that of a server."""
-    now = dt.datetime.now(dt.UTC)
-    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
-    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("authority", "server")]
-
-    def certificate(index: int) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(names[index])
-            .issuer_name(names[0])
-            .public_key(keys[index].public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=1))
-            .not_valid_after(now + dt.timedelta(days=1))
-        )
-
-    root = certificate(0).add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=critical)
-    leaf = certificate(1).add_extension(
-        x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False
-    )
-    pem = [
-        each.sign(keys[0], hashes.SHA256()).public_bytes(serialization.Encoding.PEM) for each in (root, leaf)
-    ]
-    key = keys[1].private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    ca_file, server = directory / "old-ca.pem", directory / "server.pem"
-    ca_file.write_bytes(pem[0])
-    server.write_bytes(pem[1] + key)
-    return ca_file, server
-
-
 async def test_an_authority_of_a_form_that_python_3_13_refuses_by_default_is_trusted_by_both_clients(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pythons.verification_of_3_13(monkeypatch)
-    ca_file, server = authority(tmp_path, critical=False)
+    ca_file, server = authority_files(tmp_path, critical=False)
     async with (
         secure_api(tmp_path, certificate=server) as api,
         sidecar_for(api.origin, io.StringIO(), BITS_UPSTREAM__CA_FILE=str(ca_file)) as sidecar,

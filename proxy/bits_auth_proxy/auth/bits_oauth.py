@@ -26,7 +26,8 @@ from bits_auth_proxy import __version__
 from bits_auth_proxy.auth.tokens import AccessToken
 from bits_auth_proxy.clock import Clock
 from bits_auth_proxy.errors import TokenEndpointError, reason_of
-from bits_auth_proxy.transport import EgressProxy, without_root
+from bits_auth_proxy.tls_faults import TlsFault, tls_fault
+from bits_auth_proxy.transport import EgressProxy, route, without_root
 
 ASSUMED_LIFETIME: Final = 3600.0
 """Seconds a token lives when the answer does not say; what Bits documents."""
@@ -62,6 +63,7 @@ _DENIAL_STATUSES: Final = (400, 401)
 _THROTTLED: Final = 429
 _SERVER_ERRORS: Final = range(500, 600)
 _TRANSIENT_ERRORS: Final = frozenset(("temporarily_unavailable", "server_error"))
+_SHOWABLE_ORIGIN: Final = re.compile(r"https?://[!-~]{1,300}\Z")
 _ERROR_CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 
 
@@ -86,11 +88,19 @@ class TokenRequestError(TokenEndpointError):
     `kind` is stable, for metrics. `retry_after` is in seconds.
     """
 
-    def __init__(self, kind: FailureKind, detail: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        kind: FailureKind,
+        detail: str,
+        *,
+        retry_after: float | None = None,
+        tls_fault: TlsFault | None = None,
+    ) -> None:
         super().__init__(detail)
         self.kind: Final = kind
         self.detail: Final = detail
         self.retry_after: Final = retry_after
+        self.tls_fault: Final = tls_fault
 
     @property
     def denied(self) -> bool:
@@ -273,6 +283,62 @@ def _proxy_fields(egress: EgressProxy) -> dict[str, str]:
     return {} if egress.authorization is None else {"Proxy-Authorization": egress.authorization}
 
 
+class _Progress:
+    """How far a request has come."""
+
+    __slots__ = ("connected", "lookup")
+
+    def __init__(self) -> None:
+        self.connected = False
+        self.lookup: str | None = None
+        """The name that DNS was asked for and has not answered yet."""
+
+
+def _tracing() -> aiohttp.TraceConfig:
+    """Return what keeps the `_Progress` of each request."""
+
+    async def looks_up(_: object, context: Any, params: aiohttp.TraceDnsResolveHostStartParams) -> None:
+        context.trace_request_ctx.lookup = params.host
+
+    async def found(_: object, context: Any, __: object) -> None:
+        context.trace_request_ctx.lookup = None
+
+    async def connected(_: object, context: Any, __: object) -> None:
+        context.trace_request_ctx.connected = True
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_dns_resolvehost_start.append(looks_up)
+    tracing.on_dns_resolvehost_end.append(found)
+    tracing.on_connection_create_end.append(connected)
+    return tracing
+
+
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    """Return the TLS error behind one of aiohttp's, None if there is none.
+
+    In TLS 1.3, a server refuses a client certificate only after the client's handshake.
+    """
+    while error is not None:
+        # First what is inside: some of aiohttp's errors are TLS errors by type, and lack a reason.
+        inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
+        if inner is None and isinstance(error, ssl.SSLError):
+            return error
+        error = inner if isinstance(inner, BaseException) else error.__cause__
+    return None
+
+
+def _origin_of(base: URL, location: str | None) -> str:
+    """Return ` to ` and the origin of a redirect's target, nothing if there is none that can be shown."""
+    if not location:
+        return ""
+    try:
+        target = base.join(URL(location)).origin()
+    except ValueError:
+        return ""
+    shown = str(target)
+    return f" to {shown}" if _SHOWABLE_ORIGIN.match(shown) else ""
+
+
 class BitsOAuthClient:
     """Talks to the token and userinfo endpoints."""
 
@@ -348,37 +414,57 @@ class BitsOAuthClient:
     async def _ask(
         self, method: str, url: URL, fields: Mapping[str, str], body: bytes | None
     ) -> EndpointAnswer:
+        egress = self._egress_for(str(url))
+        way = route(url.host or "", url.port or 0, egress)
+        progress = _Progress()
         # No `from error` below: aiohttp's exceptions carry the request, and so our credentials.
         try:
-            return await self._exchange(method, url, fields, body)
-        except aiohttp.ClientProxyConnectionError as error:
-            failure = TokenRequestError(
-                "proxy", f"no connection to the egress proxy: {reason_of(error.os_error)}"
-            )
-        except aiohttp.ClientConnectorDNSError as error:
-            failure = TokenRequestError("dns", f"DNS: {reason_of(error.os_error)}")
-        except aiohttp.ClientConnectorCertificateError as error:
-            inner = error.certificate_error
-            text = inner.verify_message if isinstance(inner, ssl.SSLCertVerificationError) else "not valid"
-            failure = TokenRequestError("tls", f"TLS certificate: {text}")
-        except aiohttp.ClientSSLError as error:
-            failure = TokenRequestError("tls", f"TLS: {reason_of(error.os_error)}")
-        except aiohttp.ClientConnectorError as error:
-            failure = TokenRequestError("connect", f"no connection: {reason_of(error.os_error)}")
-        except (TimeoutError, aiohttp.ServerTimeoutError):
-            failure = TokenRequestError("timeout", f"no complete response within {self._timeout:g} s")
+            return await self._exchange(method, url, fields, body, egress=egress, progress=progress)
+        except TimeoutError:  # aiohttp's own are such, too
+            failure = self._late(way, progress)
         except aiohttp.ClientHttpProxyError as error:
-            failure = TokenRequestError("proxy", f"the egress proxy answered with {error.status}")
+            failure = TokenRequestError("proxy", f"{way}: the egress proxy answered with {error.status}")
         except aiohttp.ClientResponseError:
             failure = TokenRequestError("malformed", "the response is not valid HTTP")
-        except (aiohttp.ClientError, OSError):
-            failure = TokenRequestError(
-                "disconnected", "the connection was lost before the response was complete"
-            )
+        except (aiohttp.ClientError, OSError) as error:
+            failure = self._unconnected(way, error)
         raise failure
 
+    def _late(self, way: str, progress: _Progress) -> TokenRequestError:
+        """Return the failure for a time-out, which names what was waited for."""
+        limit = f"within {self._timeout:g} s"
+        if progress.lookup is not None:
+            host = self._lookups.get(progress.lookup, progress.lookup)
+            return TokenRequestError("dns", f"{host}: DNS did not answer {limit}")
+        what = "complete response" if progress.connected else "connection"
+        return TokenRequestError("timeout", f"{way}: no {what} {limit}")
+
+    def _unconnected(self, way: str, error: Exception) -> TokenRequestError:
+        """Return the failure for a connection that was not made, or was lost."""
+        tls = _tls_error(error)
+        if tls is not None:
+            what = "TLS certificate" if isinstance(tls, ssl.SSLCertVerificationError) else "TLS"
+            return TokenRequestError("tls", f"{way}: {what}: {reason_of(tls)}", tls_fault=tls_fault(tls))
+        if isinstance(error, aiohttp.ClientConnectorDNSError):
+            host = self._lookups.get(error.host, error.host)
+            return TokenRequestError("dns", f"{host}: DNS: {reason_of(error.os_error)}")
+        if isinstance(error, aiohttp.ClientProxyConnectionError):
+            text = f"{way}: no connection to the egress proxy: {reason_of(error.os_error)}"
+            return TokenRequestError("proxy", text)
+        if isinstance(error, aiohttp.ClientConnectorError):
+            return TokenRequestError("connect", f"{way}: no connection: {reason_of(error.os_error)}")
+        text = f"{way}: the connection was lost before the response was complete"
+        return TokenRequestError("disconnected", text)
+
     async def _exchange(
-        self, method: str, url: URL, fields: Mapping[str, str], body: bytes | None
+        self,
+        method: str,
+        url: URL,
+        fields: Mapping[str, str],
+        body: bytes | None,
+        *,
+        egress: EgressProxy | None,
+        progress: _Progress,
     ) -> EndpointAnswer:
         if self._session is None:
             # One request in three quarters of an hour: no connection is worth keeping.
@@ -389,9 +475,9 @@ class BitsOAuthClient:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"Accept": "application/json", "User-Agent": f"bits-auth-proxy/{__version__}"},
                 timeout=aiohttp.ClientTimeout(total=self._timeout),
+                trace_configs=[_tracing()],
                 trust_env=False,
             )
-        egress = self._egress_for(str(url))
         async with self._session.request(
             method,
             url,
@@ -400,7 +486,12 @@ class BitsOAuthClient:
             allow_redirects=False,
             proxy=None if egress is None else f"http://{egress}",
             proxy_headers=None if egress is None else _proxy_fields(egress),
+            trace_request_ctx=progress,
         ) as response:
+            if response.status in _REDIRECTS:
+                target = _origin_of(response.url, response.headers.get("Location"))
+                text = f"the response is a redirect ({response.status}){target}, which is not followed"
+                raise TokenRequestError("redirect", text)
             content = bytearray()
             async for piece in response.content.iter_chunked(16 * 1024):
                 content += piece

@@ -47,6 +47,7 @@ async def _examine(loaded: Loaded, *, redactor: Redactor) -> bool:
             egress=None if egress is None else str(egress),
             context=context,
             oauth=oauth,
+            token_variable="BITS_API_URL" if settings.token_url is None else "BITS_TOKEN_URL",
             credentials=credentials,
             clock=clock,
         ):

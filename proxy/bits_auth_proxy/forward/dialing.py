@@ -21,7 +21,7 @@ from bits_auth_proxy.forward.problems import Problem
 from bits_auth_proxy.forward.tls import TlsChannel, no_password, restrict, verify_leniently
 from bits_auth_proxy.forward.upstream import UpstreamConnection
 from bits_auth_proxy.forward.write_batcher import WriteBatcher
-from bits_auth_proxy.transport import EgressProxy, authority, without_root
+from bits_auth_proxy.transport import EgressProxy, authority, route, without_root
 
 READ_SIZE: Final = 64 * 1024
 _HAPPY_EYEBALLS_DELAY: Final = 0.25
@@ -58,12 +58,13 @@ class Dialer:
         "_batcher",
         "_clock",
         "_context",
-        "_host",
+        "_lookup",
         "_name",
         "_port",
         "_proxy",
         "_read_buffer",
         "_resolve",
+        "_route",
         "_timeout",
     )
 
@@ -84,9 +85,10 @@ class Dialer:
         With `proxy`, connections go through a tunnel that it opens.
         `resolve` stands in for DNS: an async callable from host and port to address infos.
         """
-        self._host = host
         self._name = without_root(host)
         self._port = port
+        self._lookup = (host, port) if proxy is None else (proxy.host, proxy.port)
+        self._route = route(self._name, port, proxy)
         self._context = context
         self._timeout = timeout
         self._clock = clock
@@ -98,29 +100,28 @@ class Dialer:
     async def connect(self, keeper: ConnectionKeeper) -> UpstreamConnection:
         """Return a connection that is ready for a request. Raises DialError."""
         tried: list[Any] = []
-        try:
-            return await self._attempt(keeper, await self._addresses(), tried)
-        except TimeoutError:
-            pass
-        try:
-            others = [info for info in await self._addresses() if info[4] not in tried]
-            if tried and others:
-                return await self._attempt(keeper, others, tried)
-        except TimeoutError:
-            pass
-        raise DialError(problems.CONNECTION_TIMEOUT, f"no connection within {self._timeout:g} s")
+        waited_for = ""
+        for is_second in (False, True):
+            waited_for = f"{self._lookup[0]}: DNS did not answer"
+            try:
+                addresses = [info for info in await self._addresses() if info[4] not in tried]
+                waited_for = f"{self._route}: no connection"
+                if not is_second or (tried and addresses):
+                    return await self._attempt(keeper, addresses, tried)
+            except TimeoutError:
+                continue
+        raise DialError(problems.CONNECTION_TIMEOUT, f"{waited_for} within {self._timeout:g} s")
 
     async def _addresses(self) -> Sequence[AddressInfo]:
         loop = asyncio.get_running_loop()
-        proxy = self._proxy
-        host, port = (self._host, self._port) if proxy is None else (proxy.host, proxy.port)
+        host, port = self._lookup
         try:
             async with asyncio.timeout(self._timeout):
                 if self._resolve is not None:
                     return await self._resolve(host, port)  # type: ignore[no-any-return]  # see __init__
                 return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except socket.gaierror as error:
-            raise DialError(problems.DNS_ERROR, reason_of(error)) from None
+            raise DialError(problems.DNS_ERROR, f"{host}: {reason_of(error)}") from None
 
     async def _attempt(
         self, keeper: ConnectionKeeper, addresses: Sequence[AddressInfo], tried: list[Any]
@@ -149,18 +150,21 @@ class Dialer:
                 await connection.ready()
                 return connection
         except TunnelError as error:
-            raise DialError(problems.EGRESS_PROXY_REFUSED, str(error)) from None
+            raise self._failure(problems.EGRESS_PROXY_REFUSED, str(error)) from None
         except ssl.SSLCertVerificationError as error:
-            raise DialError(problems.TLS_CERTIFICATE, reason_of(error)) from None
+            raise self._failure(problems.TLS_CERTIFICATE, reason_of(error)) from None
         except ssl.SSLError as error:
-            raise DialError(problems.TLS_ERROR, reason_of(error)) from None
+            raise self._failure(problems.TLS_ERROR, reason_of(error)) from None
         except TimeoutError:
             raise
         except OSError as error:
-            raise DialError(problems.CONNECTION_REFUSED, reason_of(error)) from None
+            raise self._failure(problems.CONNECTION_REFUSED, reason_of(error)) from None
         finally:
             if connection is not None and not connection.is_ready:
                 connection.abandon()
+
+    def _failure(self, problem: Problem, reason: str) -> DialError:
+        return DialError(problem, f"{self._route}: {reason}")
 
     async def _open_tunnel(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, proxy: EgressProxy
