@@ -37,7 +37,7 @@ FROM scratch
 ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="bits-auth-proxy" \
-      org.opencontainers.image.description="Auth-injecting reverse proxy sidecar for the Bits API" \
+      org.opencontainers.image.description="A reverse proxy that adds a valid OAuth token to your requests to the Bits API" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

@@ -99,7 +99,7 @@ simulation: $(VENV)/.dev ## Simulate two days of 10,000 proxies at the token end
 bench: $(VENV)/.bench ## Compare with Envoy, Caddy, nginx and aiohttp, 12 minutes; needs Linux, wrk, nginx, caddy
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
-gate: $(VENV)/.dev ## Check that CPU per request stays within its bounds; needs Linux, wrk and nginx
+gate: $(VENV)/.dev ## Check that the instructions per request stay within their bounds; needs Linux and valgrind
 	@exec $(BIN)/python -m benchmarks.gate
 
 sporadic: $(VENV)/.bench ## Time the first request after ten idle minutes, 40 ms from the API; ARGS="--idle SECONDS"

@@ -67,6 +67,11 @@ class PinnedProcess:
     ) -> None:
         self._stop()
 
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
     def cpu_seconds(self) -> float:
         """Return user and system time spent so far by the process and all its descendants that live."""
         return sum((int(fields[11]) + int(fields[12])) * _TICK for fields in self._stats())

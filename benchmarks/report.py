@@ -23,7 +23,10 @@ def headline(samples: Samples) -> str:
         beside = ", ".join(f"{ratio.median:.2f} times {name}'s" for name, ratio in ratios if ratio)
         if own and beside:
             parts.append(f"{own} µs of CPU over {scheme} ({beside})")
-    return f"With the same head in every request, a forwarded request costs {' and '.join(parts)}."
+    return (
+        "When every request has the same head, which suits the proxy's cache, forwarding one costs "
+        f"{' and '.join(parts)}."
+    )
 
 
 def details(samples: Samples, contenders: Sequence[str]) -> str:

@@ -61,7 +61,7 @@ class Shell:
         if self._pid == 0:
             dropped = ("BITS_", "NO_COLOR", "COLUMNS", "LINES", "MAKE")
             kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-            # The prompt begins on a line of its own after an answer that does not end its line.
+            # An empty line before each prompt separates the commands.
             prompts = {"PS1": r"\n$ ", "PS2": "", "TERM": "xterm"}
             os.chdir(ROOT)
             os.execvpe("bash", ["bash", "--norc", "--noprofile", "--noediting"], {**kept, **prompts})

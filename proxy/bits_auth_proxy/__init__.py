@@ -1,3 +1,3 @@
-"""Auth-injecting reverse proxy sidecar for the Bits API."""
+"""A reverse proxy that adds a valid OAuth token to your requests to the Bits API."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Makes single parts from the settings, for the sidecar and for the commands that need only one of them."""
+"""Builds single parts from the settings, for the sidecar and for the commands that need only one of them."""
 
 import secrets
 import socket
@@ -35,7 +35,7 @@ def concealed(credentials: Credentials, redactor: Redactor) -> ClientCredentials
 
 
 def trust(settings: Settings) -> ssl.SSLContext | None:
-    """Return the TLS settings of connections to the API, None if all are plain http. Raises SettingError."""
+    """Return the TLS settings of connections to the API, or None without https. Raises SettingError."""
     upstream = settings.upstream
     if not any(url.startswith("https:") for url in (settings.api_url, settings.effective_token_url)):
         return None
@@ -55,7 +55,7 @@ def trust(settings: Settings) -> ssl.SSLContext | None:
 
 
 def listen_certificate(settings: Settings) -> ServerCertificate | None:
-    """Return the listeners' certificate, None if clients speak plain http. Raises SettingError."""
+    """Return the listeners' certificate, or None if clients use plain http. Raises SettingError."""
     files = settings.listen_tls
     if files.cert is None or files.key is None:
         return None
@@ -66,7 +66,7 @@ def listen_certificate(settings: Settings) -> ServerCertificate | None:
 
 
 def poll_certificate(certificate: ServerCertificate) -> bool:
-    """Load the certificate anew if its files have changed; return whether they had. Raises SettingError."""
+    """Reload the certificate if its files have changed; return whether they had. Raises SettingError."""
     try:
         return certificate.poll()
     except CertificateError as error:
@@ -114,7 +114,7 @@ def build_dialer(
     batcher: WriteBatcher,
     redactor: Redactor,
 ) -> Dialer:
-    """Return what connects to the API; `context` is for https."""
+    """Return the dialer for the API; it uses `context` only for https."""
     api = URL(settings.api_url)
     return Dialer(
         host=api.host or "",
@@ -131,7 +131,7 @@ def request_rules(settings: Settings) -> RequestRules:
     """Return the rules for the heads of requests."""
     return RequestRules(
         authority=_origin(settings).authority,
-        # It differs between instances, so that only a true loop looks like one.
+        # Each instance has a pseudonym of its own, so only a real loop is taken for one.
         pseudonym=b"bits-auth-proxy-%b" % secrets.token_hex(4).encode(),
         authorization=ClientAuthorization(settings.client_authorization),
         forwarded=settings.forwarded_headers,
@@ -147,7 +147,7 @@ def response_rules(settings: Settings) -> ResponseRules:
 def build_admission(
     settings: Settings, address: ListenAddress, *, access: AccessRules, request_rules: RequestRules
 ) -> Admission:
-    """Return the rules by which a listener admits requests; all listeners share `access` and its memory."""
+    """Return the rules by which a listener admits requests; all listeners share `access` and its cache."""
     return Admission(
         access=access,
         host_rule=HostRule(allowed=_allowed_hosts(settings, address), upstream=_origin(settings).authority),
@@ -167,14 +167,14 @@ def bind_for(variable: str, address: ListenAddress, socket_mode: int = 0o600) ->
 
 
 def bound_address(address: ListenAddress, sock: socket.socket) -> ListenAddress:
-    """Return `address` with the port that the socket really has."""
+    """Return `address` with the socket's actual port."""
     if isinstance(address, UnixAddress):
         return address
     return TcpAddress(address.host, sock.getsockname()[1])
 
 
 class _Origin(NamedTuple):
-    """Scheme and authority, as they stand in a URL."""
+    """Scheme and authority, as they appear in a URL."""
 
     scheme: bytes
     authority: bytes
@@ -189,7 +189,7 @@ def _origin(settings: Settings) -> _Origin:
 
 
 def _allowed_hosts(settings: Settings, address: ListenAddress) -> list[str] | None:
-    """Return the host names that a listener serves, None for all. By default, loopback serves its names."""
+    """Return the host names that a listener serves, or None for all. The default depends on the address."""
     if isinstance(address, TcpAddress) and is_loopback(address):
         own = f"[{address.host}]" if ":" in address.host else address.host
         return [*(name.decode() for name in LOOPBACK_HOSTS), own, *(settings.allowed_hosts or ())]

@@ -1,7 +1,7 @@
-"""Time that also passes while the machine sleeps.
+"""Clocks that keep running while the machine sleeps.
 
 `time.monotonic()` stops while a laptop sleeps or a VM is paused (CLOCK_MONOTONIC on Linux), so a token would
-look fresh hours after it expired. CLOCK_BOOTTIME goes on. On macOS, CLOCK_MONOTONIC itself counts sleep,
+look fresh hours after it expired. CLOCK_BOOTTIME runs on. On macOS, CLOCK_MONOTONIC itself counts sleep,
 while `time.monotonic()` reads a clock that does not.
 """
 
@@ -30,6 +30,6 @@ class SystemClock:
     __slots__ = ("now", "wall")
 
     def __init__(self) -> None:
-        # Every request reads the clock several times, so no Python function stands in between.
+        # Every request reads the clock several times, so there is no Python function in between.
         self.now = partial(time.clock_gettime, _BOOT_CLOCK)
         self.wall = time.time

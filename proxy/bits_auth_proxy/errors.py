@@ -46,10 +46,10 @@ def reason_of(error: OSError) -> str:
     import socket  # noqa: PLC0415
     import ssl  # noqa: PLC0415
 
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
     if isinstance(error, ssl.SSLError):
-        from bits_auth_proxy.tls_faults import meaning_of  # noqa: PLC0415
-
-        return meaning_of(error)
+        return error.reason or "handshake failed"
     if isinstance(error, socket.gaierror):
         return error.strerror or "failed"
     if error.errno:

@@ -15,14 +15,14 @@ _NO_IPV6: Final = frozenset((errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT))
 
 
 class BoundSocket(NamedTuple):
-    """A listening socket and its address, with the port that it really has."""
+    """A listening socket and its address, with the actual port."""
 
     address: ListenAddress
     sock: socket.socket
 
 
 class ListeningSockets:
-    """What the proxy listens on. Both lists are empty before `bind`."""
+    """The sockets that the proxy listens on. Both lists are empty before `bind`."""
 
     __slots__ = ("admin", "clients")
 
@@ -31,7 +31,7 @@ class ListeningSockets:
         self.admin: Final[list[BoundSocket]] = []
 
     def bind(self, settings: Settings) -> None:
-        """Bind every address of the settings. Raises OperatorError; call `close` then as well."""
+        """Bind every address in the settings. Raises OperatorError; call `close` even then."""
         for address in settings.listen or _DEFAULT:
             try:
                 self.clients.append(_bind("BITS_LISTEN", address, settings.socket_mode))
@@ -46,12 +46,12 @@ class ListeningSockets:
 
     @property
     def addresses(self) -> list[ListenAddress]:
-        """Where clients call."""
+        """The addresses of the listeners for clients."""
         return [each.address for each in self.clients]
 
     @property
     def admin_addresses(self) -> list[ListenAddress]:
-        """Where the probes, the metrics and the admin page are."""
+        """The addresses of the admin listeners, which serve the probes, the metrics and the admin page."""
         return [each.address for each in self.admin]
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What the proxy asks of its process: signal handlers, file descriptors, memory that others can't read."""
+"""What the proxy sets up in its process: signal handlers, the descriptor limit, protection of its memory."""
 
 import asyncio
 import contextlib
@@ -14,12 +14,12 @@ _PR_SET_DUMPABLE: Final = 4
 _M_TRIM_THRESHOLD: Final = -1
 """A parameter of mallopt(3)."""
 _SPARE_DESCRIPTORS: Final = 200
-"""For all but connections: listeners, files, the event loop, clients of the admin listeners."""
+"""For everything but connections: listeners, files, the event loop, clients of the admin listeners."""
 
 
 @contextlib.contextmanager
 def on_signals(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
-    """Handle signals in the running loop, as long as the context lasts."""
+    """Handle signals in the running loop while the context is active."""
     loop = asyncio.get_running_loop()
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)
@@ -31,7 +31,7 @@ def on_signals(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterato
 
 
 def raise_descriptor_limit(connections: int) -> None:
-    """Raise the soft limit of open files to what `connections` need, as far as the hard limit allows."""
+    """Raise the soft limit of open files to what that many connections need, if the hard limit allows it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + _SPARE_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -43,8 +43,8 @@ def raise_descriptor_limit(connections: int) -> None:
 def keep_freed_memory() -> None:
     """Let glibc keep up to 4 MiB of freed memory instead of returning it to the system immediately.
 
-    Each read of a streamed body needs the memory that the one before has freed. To return it every time costs
-    a third of the CPU.
+    Each read of a streamed body uses the memory that the previous read has freed. Returning it to the system
+    every time would cost a third of the CPU.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -52,7 +52,7 @@ def keep_freed_memory() -> None:
 
 
 def guard_memory(*, core_dumps: bool, debuggers: bool) -> None:
-    """Keep the memory, and with it the secret, from everything that is not allowed to read it.
+    """Protect the memory, and the secret in it, from everything that is not allowed to read it.
 
     Without `core_dumps`, a crash writes no memory to a file. Without `debuggers`, other processes of the same
     user can't read the memory and the environment (Linux only).

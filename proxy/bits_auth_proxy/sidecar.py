@@ -1,4 +1,7 @@
-"""The whole proxy, from top to bottom: build, bind, run, drain. The only place that joins modules."""
+"""The whole proxy (in gateway mode too), from top to bottom: build, bind, run, drain.
+
+It builds the whole proxy from its parts, with the helpers in `assembly`.
+"""
 
 import asyncio
 import contextlib
@@ -148,12 +151,12 @@ class Sidecar:
 
     @property
     def addresses(self) -> list[ListenAddress]:
-        """Where clients call, with the real ports; empty before `start`."""
+        """The addresses of the listeners for clients, with the actual ports; empty before `start`."""
         return self._sockets.addresses
 
     @property
     def admin_addresses(self) -> list[ListenAddress]:
-        """Where the probes, the metrics and the admin page are; empty before `start`."""
+        """The addresses of the admin listeners, with the actual ports; empty before `start`."""
         return self._sockets.admin_addresses
 
     @property
@@ -241,7 +244,7 @@ class Sidecar:
         self._watcher.start()
         if self._inspection is not None:
             self._log.warning(events.INSPECTING.name, mask=",".join(settings.inspect_mask))
-        # All that exists by now stays: the collector need not examine it again and again.
+        # Everything that exists by now stays, so the collector need not examine it again and again.
         gc.collect()
         gc.freeze()
         self._log.info(
@@ -298,7 +301,7 @@ class Sidecar:
         self._watcher.look()
 
     def activity(self) -> dict[str, Any]:
-        """Return the present state and what happened lately: JSON-ready, without secrets."""
+        """Return the present state and the recent events, ready for JSON and without secrets."""
         return self._status.activity()
 
     # Drain and end.
@@ -321,7 +324,7 @@ class Sidecar:
         return not self._hurried
 
     async def close(self) -> None:
-        """End everything that still runs. Can be called at any time after construction."""
+        """End everything that is still running. Can be called at any time after construction."""
         self._watcher.close()
         self._refresher.close()
         await self._gateway.close()
@@ -334,7 +337,7 @@ class Sidecar:
         self._sockets.close()
         self._loop.set_exception_handler(None)
 
-    # What the parts ask for and report.
+    # Callbacks of the parts.
 
     def _certificate_read(self, changed: bool) -> None:  # noqa: FBT001 - a watcher's callback
         if changed:

@@ -1,4 +1,4 @@
-"""Tasks with an owner, which keeps them from the garbage collector, reports their failures and ends them."""
+"""Background tasks with an owner, which keeps references to them, reports their failures and ends them."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -8,8 +8,8 @@ from typing import Any
 class TaskOwner:
     """Starts background tasks and is responsible for them.
 
-    `on_crash` takes every exception that escapes a task. asyncio by itself would report it only when the
-    task is collected, if at all.
+    `on_crash` takes every exception that escapes a task. Without it, asyncio would report the exception only
+    when the task is collected, if at all.
     """
 
     __slots__ = ("_on_crash", "_tasks")
@@ -26,7 +26,7 @@ class TaskOwner:
         return task
 
     async def close(self) -> None:
-        """Cancel the tasks that still run, and wait until they have ended."""
+        """Cancel the tasks that are still running, and wait until they have ended."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

@@ -4,6 +4,8 @@ import ssl
 from enum import Enum, auto
 from typing import Final
 
+from bits_auth_proxy.errors import reason_of
+
 
 class TlsFault(Enum):
     """The faults that differ in what the operator must change."""
@@ -73,10 +75,8 @@ def tls_fault(error: ssl.SSLError) -> TlsFault:
     return TlsFault.FORM if code in _FORMS else TlsFault.TRUST
 
 
-def meaning_of(error: ssl.SSLError) -> str:
-    """Return why a client's connection failed, in words, with OpenSSL's reason behind them."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
-    if error.reason in _REASONS:
+def reason_for_client(error: OSError) -> str:
+    """Return why a connection to a server failed, without addresses; for TLS, with OpenSSL's own reason."""
+    if isinstance(error, ssl.SSLError) and error.reason in _REASONS:
         return f"{_REASONS[error.reason][1]} ({error.reason})"
-    return error.reason or "the handshake failed"
+    return reason_of(error)

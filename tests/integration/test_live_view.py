@@ -29,7 +29,7 @@ def row(lines: list[str], number: int) -> str:
 
 
 def token_is_fresh(lines: list[str]) -> bool:
-    return "fresh · refresh in" in row(lines, 1) and row(lines, 3) != ""
+    return "fresh · refresh in" in row(lines, 1) and row(lines, 4) != ""
 
 
 async def origins(terminal: Terminal) -> tuple[str, str]:
@@ -62,6 +62,13 @@ async def test_the_demo_shows_its_token_and_requests_and_the_log_above() -> None
         terminal.type("\x03")
         assert await terminal.process.wait() == 0
         assert view_of(await terminal.shows(lambda lines: "stopped" in "\n".join(lines))) == []
+
+
+async def test_the_admin_pages_address_is_whole_on_80_columns() -> None:
+    ports = {**PORTS, "BITS_LISTEN": "127.0.0.1:0,[::1]:0"}
+    async with on_terminal("demo", env=ports, columns=80) as terminal:
+        lines = await terminal.shows(token_is_fresh)
+        assert re.fullmatch(r"admin    http://127\.0\.0\.1:\d+/", row(lines, 4))
 
 
 async def test_it_follows_the_terminals_size() -> None:

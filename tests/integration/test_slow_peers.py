@@ -15,6 +15,7 @@ from bits_auth_proxy.settings.addresses import TcpAddress
 from tests.support.bench import Bench, set_up
 from tests.support.leftovers import leftovers, open_descriptors
 from tests.support.recorder import recording
+from tests.support.serving import serving
 from tests.support.waiting import HANGS, at_rest
 
 pytestmark = pytest.mark.usefixtures("brisk")
@@ -80,7 +81,6 @@ async def test_an_answer_that_trickles_in_is_passed_on(bench: Bench) -> None:
 @contextlib.asynccontextmanager
 async def generous() -> AsyncIterator[tuple[str, list[int]]]:
     """An API whose answers are of 16 MiB, as fast as they are taken; yields its origin, and what it sent."""
-    tasks = set()
     sent = [0]
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -98,17 +98,8 @@ async def generous() -> AsyncIterator[tuple[str, list[int]]]:
         finally:
             writer.transport.abort()
 
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(serve(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    async with server:
+    async with serving(serve) as server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", sent
-        for task in list(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_clients_that_do_not_read_long_answers_cost_little_and_are_cut() -> None:

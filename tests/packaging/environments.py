@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.support.commands import Command
+from tests.support.commands import Command, watched
 from tests.support.waiting import HANGS
 
 WHEELS: Final = Path(sys.prefix) / "wheels"
@@ -74,13 +74,8 @@ class Environment:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        running = Command(process)
-        try:
+        async with watched(process, stop=process.terminate) as running:
             yield running
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            await running.ended()
 
     def _variables(self, more: Mapping[str, str] | None) -> dict[str, str]:
         return {"PATH": os.environ["PATH"], "HOME": str(self.root), "LANG": "C.UTF-8", **(more or {})}

@@ -118,12 +118,19 @@ async def command(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+    async with watched(process, stop=process.kill) as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def watched(process: asyncio.subprocess.Process, *, stop: Callable[[], None]) -> AsyncIterator[Command]:
+    """Collect the output of `process`; at the end, `stop` it if it still runs."""
     running = Command(process)
     try:
         yield running
     finally:
         if process.returncode is None:
-            process.kill()
+            stop()
         await running.ended()
 
 

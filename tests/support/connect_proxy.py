@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from tests.support.serving import serving
+
 
 class ConnectProxy:
     """Answers CONNECT with `reply`, and remembers the requests."""
@@ -58,19 +60,6 @@ async def _close(writer: asyncio.StreamWriter) -> None:
 @contextlib.asynccontextmanager
 async def connect_proxy() -> AsyncIterator[ConnectProxy]:
     proxy = ConnectProxy()
-    tasks: set[asyncio.Task[None]] = set()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(proxy.serve(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    proxy.port = server.sockets[0].getsockname()[1]
-    try:
+    async with serving(proxy.serve) as server:
+        proxy.port = server.sockets[0].getsockname()[1]
         yield proxy
-    finally:
-        server.close()
-        for task in list(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
+from tests.support.serving import serving
+
 TOKEN = "recorder-token"
 """The first token; those after it have a number behind."""
 OK_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
@@ -160,19 +162,7 @@ async def _read_body(reader: asyncio.StreamReader, head: bytes) -> bytes:
 async def recording() -> AsyncIterator[Recorder]:
     """Serve a recorder."""
     recorder = Recorder()
-    tasks: set[asyncio.Task[None]] = set()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(recorder.serve(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    recorder._server = server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=2**20)
-    recorder.port = server.sockets[0].getsockname()[1]
-    try:
+    async with serving(recorder.serve, limit=2**20) as server:
+        recorder._server = server
+        recorder.port = server.sockets[0].getsockname()[1]
         yield recorder
-    finally:
-        server.close()
-        for task in list(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -62,6 +62,15 @@ def test_the_tests_that_are_named_exist() -> None:
     assert [name for name in names if name[1] not in functions_in(ROOT / name[0])] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_each_generated_section_begins_and_ends_once(page: Path) -> None:
+    text = page.read_text("utf-8")
+    begun = re.findall(r"^<!-- (\w+): make \w+ -->$", text, re.MULTILINE)
+    ended = re.findall(r"^<!-- end of (\w+) -->$", text, re.MULTILINE)
+    assert begun == ended
+    assert len(set(begun)) == len(begun)
+
+
 def test_every_problem_is_documented() -> None:
     rows = "\n".join(
         f"| {problem.status} | `{problem.code}` | {problem.title} |"

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from bits_auth_proxy.settings.model import Settings
 from bits_auth_proxy.telemetry.log import LEVELS, REDACTED, Redactor, configure, get_level, set_level
 from bits_auth_proxy.telemetry.log_level import change_level
+from tests.support.logging_state import logging_restored
 
 AWKWARD = ["pa\"ss\\wo'rd", "schlüssel-ключ", "back\\slash\\n", "emoji-🔑-key", "tab\there", "plain-secret"]
 BOTH = pytest.mark.parametrize("fmt", ["json", "console"])
@@ -24,13 +25,8 @@ BOTH = pytest.mark.parametrize("fmt", ["json", "console"])
 
 @pytest.fixture(autouse=True)
 def _logging_restored() -> Iterator[None]:
-    root = logging.getLogger()
-    before = (root.handlers[:], root.level, logging.raiseExceptions, sys.excepthook)
-    yield
-    root.handlers[:], level, logging.raiseExceptions, sys.excepthook = before
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
+    with logging_restored():
+        yield
 
 
 def fail(text: str) -> None:

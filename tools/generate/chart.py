@@ -29,13 +29,13 @@ def with_settings_schema(text: str) -> str:
 def settings_schema() -> dict[str, Any]:
     """Return the JSON Schema of the value `settings`: every setting by its variable, with type and limits.
 
-    Settings that name a file are left out, because the chart mounts no such files.
+    Settings that name a file or a directory are left out, because the chart mounts none of these.
     """
     whole = json.loads(reference.as_json_schema())
     properties = {}
     for field in reference.fields():
         group, _, name = field.name.rpartition(".")
-        if field.kind == "file" or field.name in _OURS or group == "emulator":
+        if field.kind in ("file", "directory") or field.name in _OURS or group == "emulator":
             continue
         model = whole["$defs"][whole["properties"][group]["$ref"].rpartition("/")[2]] if group else whole
         properties[field.variable] = _plain(model["properties"][name])

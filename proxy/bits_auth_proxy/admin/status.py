@@ -11,8 +11,8 @@ from bits_auth_proxy.clock import Clock
 Document = dict[str, Any]
 
 
-class Load(Protocol):
-    """How much is connected."""
+class ConnectionCounts(Protocol):
+    """How many connections there are, with clients and to the API."""
 
     @property
     def clients(self) -> int:
@@ -90,7 +90,7 @@ class Status:
         clock: Clock,
         health: Health,
         token: Callable[[], RefresherStatus],
-        load: Callable[[], Load],
+        load: Callable[[], ConnectionCounts],
         listening: Listening,
         numbers: Numbers,
         history: History,

@@ -25,8 +25,8 @@ from yarl import URL
 from bits_auth_proxy import __version__
 from bits_auth_proxy.auth.tokens import AccessToken
 from bits_auth_proxy.clock import Clock
-from bits_auth_proxy.errors import TokenEndpointError, reason_of
-from bits_auth_proxy.tls_faults import TlsFault, tls_fault
+from bits_auth_proxy.errors import TokenEndpointError
+from bits_auth_proxy.tls_faults import TlsFault, reason_for_client, tls_fault
 from bits_auth_proxy.transport import EgressProxy, route, without_root
 
 ASSUMED_LIFETIME: Final = 3600.0
@@ -444,15 +444,17 @@ class BitsOAuthClient:
         tls = _tls_error(error)
         if tls is not None:
             what = "TLS certificate" if isinstance(tls, ssl.SSLCertVerificationError) else "TLS"
-            return TokenRequestError("tls", f"{way}: {what}: {reason_of(tls)}", tls_fault=tls_fault(tls))
+            return TokenRequestError(
+                "tls", f"{way}: {what}: {reason_for_client(tls)}", tls_fault=tls_fault(tls)
+            )
         if isinstance(error, aiohttp.ClientConnectorDNSError):
             host = self._lookups.get(error.host, error.host)
-            return TokenRequestError("dns", f"{host}: DNS: {reason_of(error.os_error)}")
+            return TokenRequestError("dns", f"{host}: DNS: {reason_for_client(error.os_error)}")
         if isinstance(error, aiohttp.ClientProxyConnectionError):
-            text = f"{way}: no connection to the egress proxy: {reason_of(error.os_error)}"
+            text = f"{way}: no connection to the egress proxy: {reason_for_client(error.os_error)}"
             return TokenRequestError("proxy", text)
         if isinstance(error, aiohttp.ClientConnectorError):
-            return TokenRequestError("connect", f"{way}: no connection: {reason_of(error.os_error)}")
+            return TokenRequestError("connect", f"{way}: no connection: {reason_for_client(error.os_error)}")
         text = f"{way}: the connection was lost before the response was complete"
         return TokenRequestError("disconnected", text)
 

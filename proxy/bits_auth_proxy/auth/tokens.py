@@ -18,16 +18,16 @@ class TokenState(Enum):
     STALE = "stale"
     """Due for refresh, still valid."""
     SUSPECT = "suspect"
-    """Refused once by the API with 401, still valid by the clock."""
+    """The API has answered 401 to it; still valid by the clock."""
     EXPIRED = "expired"
-    """Past its end; never sent."""
+    """No longer valid; never sent."""
 
 
 @final
 class AccessToken:
     """A Bearer token (RFC 6750) with its life span. Never shows its value: see `fingerprint`.
 
-    All instants are seconds of `Clock.now()` but for `issued_wall`, seconds since the Unix epoch.
+    All instants are seconds of `Clock.now()`, except `issued_wall`, which is in seconds since the Unix epoch.
     """
 
     __slots__ = (
@@ -51,10 +51,10 @@ class AccessToken:
         margin: float = 0.0,
         scope: str | None = None,
     ) -> None:
-        """Take a token whose request was sent at `issued_at` and that the server says lives `lifetime` s.
+        """Take a token, requested at `issued_at`, that lives for `lifetime` seconds according to the server.
 
-        `margin` seconds are taken off the end, so that no token dies on its way to the API.
-        Raises ValueError, without the value, when it can't stand in a header field.
+        It expires `margin` seconds earlier than that, so that no token expires on its way to the API.
+        Raises ValueError, without the value, if the token can't be part of a header field.
         """
         if not value or not all("!" <= character <= "~" for character in value):
             raise ValueError("the access token contains characters that are not allowed in a header field")
@@ -76,13 +76,13 @@ class AccessToken:
         raise TypeError("an access token can't be pickled")
 
     def reveal(self) -> str:
-        """Return the token itself. For building requests and feeding the log redactor, nothing else."""
+        """Return the token itself. Only for building requests, and for the log's redactor."""
         return self._value
 
 
 @final
 class TokenUnavailable:
-    """Why no token can be had now. `detail` is safe to show; `retry_after` is in seconds."""
+    """Why there is no token now. `detail` is safe to show; `retry_after` is in seconds."""
 
     __slots__ = ("detail", "permanent", "retry_after")
 
@@ -93,39 +93,39 @@ class TokenUnavailable:
 
 
 class TokenWaiter(Protocol):
-    """One who asked for a token that was not at hand. Hears exactly one of the two, once."""
+    """Waits for a token. Exactly one of the two methods is called, once."""
 
     def token_ready(self, token: AccessToken) -> None:
         """Take the token; it is valid now."""
         ...
 
     def token_unavailable(self, reason: TokenUnavailable) -> None:
-        """Learn that waiting longer is of no use."""
+        """Take the reason why waiting any longer would not help."""
         ...
 
 
 class TokenSource(Protocol):
-    """Where the data path gets its token. All calls are synchronous and cheap."""
+    """The source of the data path's token. All calls are synchronous and cheap."""
 
     def current(self, now: float) -> AccessToken | None:
-        """Return the token to send at `now`, or None when there is none that is valid."""
+        """Return the token to send at `now`, or None if there is no valid one."""
         ...
 
     def acquire(self, waiter: TokenWaiter) -> None:
-        """Tell `waiter` as soon as a valid token is there, or that none will come; maybe before returning.
+        """Notify `waiter` once there is a valid token, or if none will come. This may be before returning.
 
-        How long to wait is the caller's to bound: it ends the wait with `forget`.
+        The caller limits the wait and ends it with `forget`.
         """
         ...
 
     def unauthorized(self, token: AccessToken, waiter: TokenWaiter) -> None:
         """Report that the API answered 401 to `token`.
 
-        `waiter` gets a valid token other than `token`, at once or after the refresh this may start, or
-        hears that none is to be had.
+        `waiter` gets a valid token other than `token`, immediately or after the refresh that this may start,
+        or is notified that there is none.
         """
         ...
 
     def forget(self, waiter: TokenWaiter) -> None:
-        """End the wait of `waiter`, who has gone away or waited long enough. Unknown waiters are fine."""
+        """End the wait of `waiter`, which has left or has waited long enough. Unknown waiters are ignored."""
         ...

@@ -17,8 +17,7 @@ from bits_auth_proxy.auth.tokens import AccessToken
 from bits_auth_proxy.cli import remedies
 from bits_auth_proxy.cli.remedies import Remedy
 from bits_auth_proxy.clock import Clock
-from bits_auth_proxy.errors import reason_of
-from bits_auth_proxy.tls_faults import tls_fault
+from bits_auth_proxy.tls_faults import reason_for_client, tls_fault
 from bits_auth_proxy.transport import authority, without_root
 
 _TIMEOUT: Final = 5.0
@@ -91,7 +90,7 @@ async def _direct_connection(api: URL, context: ssl.SSLContext | None) -> AsyncI
         yield _failed("dns", f"{host}: DNS did not answer within {_TIMEOUT:g} s", remedies.DNS.at(_API))
         return
     except OSError as error:
-        yield _failed("dns", f"{host}: {reason_of(error)}", remedies.DNS.at(_API))
+        yield _failed("dns", f"{host}: {reason_for_client(error)}", remedies.DNS.at(_API))
         return
     addresses = sorted({str(info[4][0]) for info in infos})
     yield _passed("dns", f"{host} is {', '.join(addresses)}")
@@ -122,7 +121,7 @@ async def _connect(host: str, port: int, context: ssl.SSLContext | None) -> Find
     except TimeoutError:
         return _failed(step, f"{where}: no connection within {_TIMEOUT:g} s", remedies.CONNECTION.at(_API))
     except OSError as error:
-        return _failed(step, f"{where}: {reason_of(error)}", _connection_remedy(error))
+        return _failed(step, f"{where}: {reason_for_client(error)}", _connection_remedy(error))
     tls = writer.get_extra_info("ssl_object")
     text = f"{where} accepts connections"
     if tls is not None:

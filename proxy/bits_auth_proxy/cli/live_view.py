@@ -13,7 +13,7 @@ from typing import Any, Final, TextIO, TypeAlias
 TICK: Final = 0.5
 """Seconds between two updates."""
 MAX_ROWS: Final = 8
-_FIXED_LINES: Final = 4
+_FIXED_LINES: Final = 5
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _SERVER_ERROR: Final = 500
@@ -51,6 +51,8 @@ def render(activity: Mapping[str, Any], *, rows: int) -> list[Spans]:
         ],
         [("serving  ", _DIM), *_serving(activity)],
     ]
+    if activity["admin"]:
+        lines.append([("admin    ", _DIM), (_page(activity["admin"][0]), _PLAIN)])
     events = [(each["timestamp_seconds"], _exchange(each)) for each in activity["exchanges"]]
     events += [(each["timestamp_seconds"], _rejection(each)) for each in activity["rejections"]]
     events.sort(key=lambda event: event[0])
@@ -76,8 +78,11 @@ def _token(token: Mapping[str, Any], now: float) -> Spans:
 def _serving(activity: Mapping[str, Any]) -> Spans:
     ready = activity["ready"]
     where = f"{', '.join(activity['listen'])} → {activity['api']}"
-    page = f" · see http://{activity['admin'][0]}/" if activity["admin"] else ""
-    return [(where + page, _PLAIN)] if ready["ok"] else [(f"{ready['reason']} · ", _YELLOW), (where, _PLAIN)]
+    return [(where, _PLAIN)] if ready["ok"] else [(f"{ready['reason']} · ", _YELLOW), (where, _PLAIN)]
+
+
+def _page(address: str) -> str:
+    return address if address.startswith("unix:") else f"http://{address}/"
 
 
 def _exchange(exchange: Mapping[str, Any]) -> Spans:

@@ -1,6 +1,6 @@
 """The dispatcher: loads the module of the command that the user named, and runs it.
 
-Exit codes: 0 success, 1 failure, 64 bad usage or settings.
+Exit codes: 0 success, 1 failure, 64 bad usage or settings, 143 if SIGTERM arrives before a command serves.
 """
 
 import argparse
@@ -24,8 +24,8 @@ class CommandParser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    # The first process of a container (PID 1) has no default action: without a handler, the kernel would
-    # ignore SIGTERM.
+    # For PID 1 in a container, signals have no default action: without a handler, the kernel would ignore
+    # SIGTERM.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         known = _parser().parse_args(arguments)
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog=PROGRAM,
-        description="Auth-injecting reverse proxy sidecar for the Bits API.",
+        description="A reverse proxy that adds a valid OAuth token to your requests to the Bits API.",
         epilog="commands:\n"
         + "".join(f"  {name:<12} {command.__doc__ or ''}\n" for name, command in COMMANDS.items())
         + f"\n`{PROGRAM} COMMAND --help` lists the options of a command.",
@@ -56,7 +56,9 @@ def _parser() -> CommandParser:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="the command to run")
-    parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    options = parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    # Otherwise, some versions of argparse say of a call without a command that the options are missing too.
+    options.required = False
     return parser
 
 
@@ -114,4 +116,4 @@ COMMANDS: Final[dict[str, Callable[[argparse.ArgumentParser, Sequence[str]], boo
     "healthcheck": _healthcheck,
     "config": _config,
 }
-"""Each returns whether it succeeded, and raises CommandError."""
+"""Each returns whether it succeeded. It may raise CommandError."""

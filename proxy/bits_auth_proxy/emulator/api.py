@@ -8,6 +8,8 @@ from aiohttp import web
 
 from bits_auth_proxy.emulator.applications import Applications
 from bits_auth_proxy.emulator.faults import Faults
+from bits_auth_proxy.emulator.json_bodies import read_json_object
+from bits_auth_proxy.emulator.responses import api_error, json_response
 from bits_auth_proxy.emulator.tokens import (
     APPLICATION,
     APPLICATION_READ,
@@ -41,40 +43,40 @@ class Api:
         self._pause = pause
 
     async def userinfo(self, request: web.Request) -> web.StreamResponse:
-        """`GET /oauth2/userinfo`."""
+        """Handle `GET /oauth2/userinfo`."""
         await self._admit(request, "userinfo", _READERS)
-        return web.json_response({"customerId": self._customer})
+        return json_response({"customerId": self._customer})
 
     async def create(self, request: web.Request) -> web.StreamResponse:
-        """`POST /v1/applications.create`."""
+        """Handle `POST /v1/applications.create`."""
         await self._admit(request, "applications.create", (APPLICATION,))
         try:
             application_id = self._applications.create(await _json_object(request))
         except ValueError as error:
-            raise _error(web.HTTPBadRequest, "invalid_argument", f"{error} is missing or wrong") from None
+            raise api_error(web.HTTPBadRequest, "invalid_argument", f"{error} is missing or wrong") from None
         session = self._tokens.issue_session(application_id)
-        return web.json_response({"id": application_id, "sessionToken": session})
+        return json_response({"id": application_id, "sessionToken": session})
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        """`POST /v1/applications.get`."""
+        """Handle `POST /v1/applications.get`."""
         grant = await self._admit(request, "applications.get", (*_READERS, APPLICATION_SESSION))
         application_id = (await _json_object(request)).get("applicationId")
         if not isinstance(application_id, str):
-            raise _error(web.HTTPBadRequest, "invalid_argument", "applicationId is missing or wrong")
+            raise api_error(web.HTTPBadRequest, "invalid_argument", "applicationId is missing or wrong")
         if grant.application_id not in (None, application_id):
             raise _forbidden()
         application = self._applications.get(application_id)
         if application is None:
-            raise _error(web.HTTPNotFound, "not_found", "the application does not exist")
-        return web.json_response(application)
+            raise api_error(web.HTTPNotFound, "not_found", "the application does not exist")
+        return json_response(application)
 
     async def organization(self, request: web.Request) -> web.StreamResponse:
-        """`POST /v1/applications.organization.get`."""
+        """Handle `POST /v1/applications.organization.get`."""
         await self._admit(request, "applications.organization.get", _READERS)
-        return web.json_response({"customerId": self._customer, "name": "Acme AB", "countryCode": "SE"})
+        return json_response({"customerId": self._customer, "name": "Acme AB", "countryCode": "SE"})
 
     async def _admit(self, request: web.Request, operation: str, scopes: tuple[str, ...]) -> Grant:
-        """Return the grant of the request's token. Raises the response to a request that must fail."""
+        """Return the grant of the request's token. If the request must fail, raise the response to it."""
         self._counters[operation] += 1
         await request.read()
         await self._pause(self._faults.latency)
@@ -84,38 +86,30 @@ class Api:
                 request.transport.abort()
             raise web.HTTPInternalServerError
         if fault == "429":
-            answer = _error(web.HTTPTooManyRequests, "too_many_requests", "emulated")
-            answer.headers["Retry-After"] = str(self._faults.retry_after)
-            raise answer
+            error = api_error(web.HTTPTooManyRequests, "too_many_requests", "emulated")
+            error.headers["Retry-After"] = str(self._faults.retry_after)
+            raise error
         if fault == "500":
-            raise _error(web.HTTPInternalServerError, "internal", "emulated")
+            raise api_error(web.HTTPInternalServerError, "internal", "emulated")
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
         grant = self._tokens.look_up(value.strip()) if scheme.lower() == "bearer" else None
         if grant is None or fault == "401":
-            answer = _error(web.HTTPUnauthorized, "invalid_token", "a valid token is required")
-            answer.headers["WWW-Authenticate"] = 'Bearer error="invalid_token"' if value else "Bearer"
-            raise answer
+            error = api_error(web.HTTPUnauthorized, "invalid_token", "a valid token is required")
+            error.headers["WWW-Authenticate"] = 'Bearer error="invalid_token"' if value else "Bearer"
+            raise error
         if not set(grant.scope.split()).intersection(scopes):
             raise _forbidden()
         return grant
 
 
 async def _json_object(request: web.Request) -> dict[str, Any]:
-    try:
-        members = await request.json()
-    except (ValueError, LookupError, RecursionError):  # LookupError: an unknown charset
-        members = None
-    if not isinstance(members, dict):
-        raise _error(web.HTTPBadRequest, "invalid_argument", "the body must be a JSON object")
+    members = await read_json_object(request)
+    if members is None:
+        raise api_error(web.HTTPBadRequest, "invalid_argument", "the body must be a JSON object")
     return members
 
 
 def _forbidden() -> web.HTTPException:
-    answer = _error(web.HTTPForbidden, "insufficient_scope", "the token does not allow this call")
-    answer.headers["WWW-Authenticate"] = 'Bearer error="insufficient_scope"'
-    return answer
-
-
-def _error(kind: Callable[..., web.HTTPException], code: str, text: str) -> web.HTTPException:
-    body = web.json_response({"error": code, "message": text}).text
-    return kind(text=body, content_type="application/json")
+    error = api_error(web.HTTPForbidden, "insufficient_scope", "the token does not allow this call")
+    error.headers["WWW-Authenticate"] = 'Bearer error="insufficient_scope"'
+    return error

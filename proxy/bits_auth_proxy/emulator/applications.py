@@ -19,7 +19,7 @@ class Applications:
         self._by_id: dict[str, dict[str, Any]] = {}
 
     def create(self, given: Mapping[str, Any]) -> str:
-        """Keep a new application; return its id. Raises ValueError naming the first wrong member."""
+        """Keep a new application; return its id. Raises ValueError, which names the first wrong member."""
         checks: dict[str, Callable[[str], object]] = {
             "workflowId": _WORKFLOW_ID.match,
             "countryCode": _COUNTRY_CODE.match,
@@ -36,7 +36,7 @@ class Applications:
         return application_id
 
     def get(self, application_id: str) -> dict[str, Any] | None:
-        """Return the application, None if it does not exist."""
+        """Return the application, or None if it does not exist."""
         return self._by_id.get(application_id)
 
 

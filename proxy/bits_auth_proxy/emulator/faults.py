@@ -35,7 +35,7 @@ class Faults:
             setattr(self, name, value)
 
     def take_next(self) -> str | None:
-        """Return the fault of the next API call (`401`, `429`, `500`, `cut`), None if it should succeed."""
+        """Return the fault of the next API call (`401`, `429`, `500`, `cut`) or None for success."""
         for name in ("401", "429", "500", "cut"):
             left = getattr(self, f"next_{name}")
             if left:
@@ -54,7 +54,7 @@ class Faults:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         if name == "token_status":
-            return isinstance(value, int) and 400 <= value <= 599  # noqa: PLR2004 - errors
+            return isinstance(value, int) and 400 <= value <= 599  # noqa: PLR2004 - 4xx and 5xx
         if name.startswith("next_") or name == "retry_after":
             return isinstance(value, int) and 0 <= value <= MAX_COUNT
         least = 0.001 if name == "token_lifetime" else 0.0

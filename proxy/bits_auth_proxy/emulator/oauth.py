@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 from aiohttp import web
 
 from bits_auth_proxy.emulator.faults import Faults
+from bits_auth_proxy.emulator.responses import json_response
 from bits_auth_proxy.emulator.tokens import APPLICATION, APPLICATION_READ, Tokens
 
 _NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
@@ -40,7 +41,7 @@ class OAuth:
         self._pause = pause
 
     def rotate(self, client_secret: str | None) -> str:
-        """Replace the secret, by a random one if None is given, and return it; the old one is then denied."""
+        """Replace the secret, with a random one if None is given, and return it; the old one is denied."""
         self._client_secret = client_secret or secrets.token_urlsafe(24)
         return self._client_secret
 
@@ -54,7 +55,7 @@ class OAuth:
         await self._pause(faults.token_delay)
         if faults.token_mode == "fail":
             headers = {"Retry-After": str(faults.retry_after)} if faults.token_status in _RETRIED else {}
-            return web.json_response({"error": "emulated"}, status=faults.token_status, headers=headers)
+            return json_response({"error": "emulated"}, status=faults.token_status, headers=headers)
         if not self._authenticates(request.headers.get("Authorization", "")):
             challenge = {"WWW-Authenticate": 'Basic realm="bits"'}
             return _denial("invalid_client", "the Basic credentials are missing or wrong", 401, challenge)
@@ -71,13 +72,13 @@ class OAuth:
         scope = APPLICATION_READ if asked == {APPLICATION_READ} else " ".join(sorted(asked)) or APPLICATION
         lifetime = round(float(faults.token_lifetime), 3)
         self._tokens.lifetime = lifetime
-        answer = {
+        body = {
             "type": "Bearer",
             "access_token": self._tokens.issue(scope),
             "expires_in": int(lifetime) if lifetime.is_integer() else lifetime,
             "scope": scope,
         }
-        return web.json_response(answer, headers=_NO_STORE)
+        return json_response(body, headers=_NO_STORE)
 
     def _authenticates(self, authorization: str) -> bool:
         scheme, _, encoded = authorization.partition(" ")
@@ -94,4 +95,4 @@ def _denial(
     code: str, description: str, status: int = 400, headers: dict[str, str] | None = None
 ) -> web.Response:
     body = {"error": code, "error_description": description}
-    return web.json_response(body, status=status, headers={**_NO_STORE, **(headers or {})})
+    return json_response(body, status=status, headers={**_NO_STORE, **(headers or {})})

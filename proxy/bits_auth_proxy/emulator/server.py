@@ -16,6 +16,7 @@ from bits_auth_proxy.emulator.applications import Applications
 from bits_auth_proxy.emulator.controls import Controls
 from bits_auth_proxy.emulator.faults import Faults
 from bits_auth_proxy.emulator.oauth import OAuth
+from bits_auth_proxy.emulator.responses import json_response
 from bits_auth_proxy.emulator.tokens import Tokens
 
 CONTROLS: Final = "/_emulator/"
@@ -116,7 +117,7 @@ class Emulator:
 def _host(request: web.Request) -> str:
     try:
         return request.url.host or ""
-    except ValueError:  # a Host that is no authority
+    except ValueError:  # the Host is not a valid authority
         return ""
 
 
@@ -128,4 +129,4 @@ def _is_loopback(host: str) -> bool:
 
 
 def _rejection(status: int, text: str) -> web.Response:
-    return web.json_response({"error": text}, status=status)
+    return json_response({"error": text}, status=status)

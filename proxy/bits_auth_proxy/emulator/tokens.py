@@ -45,7 +45,7 @@ class Tokens:
         return _keep(self._sessions, Grant(APPLICATION_SESSION, end, application_id))
 
     def look_up(self, value: str) -> Grant | None:
-        """Return what `value` allows, None if it is not a token, or one that is expired or revoked."""
+        """Return what `value` allows, or None if it is not a token, or is expired or revoked."""
         grant = self._clients.get(value) or self._sessions.get(value)
         return grant if grant is not None and self._clock.now() < grant.expires_at else None
 

@@ -1,7 +1,7 @@
-"""Who may call what: request targets, the allow-list, hosts, and pages in browsers. Pure.
+"""The rules of access: request targets, the allow-list, hosts, and web pages in browsers. Pure.
 
-What is matched is what is forwarded, byte for byte. So a path that the API might read differently than
-it is matched here (dot segments, encoded slashes, empty segments, parameters) is refused, not normalised.
+A path is forwarded exactly as it was matched, byte for byte. So a path that the API might read differently
+(with dot segments, encoded slashes, empty segments or parameters) is rejected, not normalised.
 """
 
 import re
@@ -16,7 +16,7 @@ from bits_auth_proxy.forward.problems import Problem
 from bits_auth_proxy.http1.messages import RequestHead
 
 LOOPBACK_HOSTS: Final = frozenset((b"localhost", b"127.0.0.1", b"[::1]"))
-"""What a client on the same machine may call this proxy; a page that rebinds DNS can't send these."""
+"""Names for this proxy that a client on the same machine may use. A page that rebinds DNS can't send them."""
 
 _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"))
 _NOT_FORWARDED: Final = frozenset((b"CONNECT", b"TRACE"))
@@ -25,7 +25,7 @@ _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstu
 _ALWAYS_PLAIN: Final = _UNRESERVED | frozenset(b"/\\%;")
 _OPERATION: Final = re.compile(rb"[A-Za-z][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*\Z")
 _INSIDE_OAUTH2: Final = re.compile(rb"/oauth2(?:\.|%20)*/.", re.IGNORECASE)
-"""Some file systems, and servers on them, take no notice of dots and spaces at the end of a name."""
+"""Some file systems, and servers that use them, ignore dots and spaces at the end of a name."""
 _OTHER: Final = "other"
 _CACHE_SIZE: Final = 1024
 
@@ -51,7 +51,7 @@ class Decision:
 
 
 class AccessRules:
-    """Decides on method and path. Decisions are remembered, a bounded number of them."""
+    """Decides by method and path, and caches a bounded number of decisions."""
 
     __slots__ = ("_allow", "_cache", "_safe")
 
@@ -83,7 +83,7 @@ class AccessRules:
         if is_ambiguous(path):
             return Decision(problems.AMBIGUOUS_PATH)
         name = path.rpartition(b"/")[2]
-        # A wildcard made for the API's calls must not open the token endpoint: that takes its name.
+        # A wildcard that is meant for calls must not open the token endpoint: a rule has to name that.
         sensitive = _is_token_endpoint(method, path)
         allowed = any(
             verb in (method, b"*") and pattern.fullmatch(path) and (names_oauth2 or not sensitive)
@@ -99,10 +99,10 @@ class AccessRules:
 
 
 def is_ambiguous(path: bytes) -> bool:
-    r"""Tell whether a path in origin form could mean another one to the next reader (RFC 3986 section 6).
+    r"""Return whether another parser could read a path in origin form differently (RFC 3986 section 6).
 
-    So it is with empty segments (but for a trailing slash), dot segments, `;`, backslash, percent-encoding
-    of unreserved characters, `/`, `\`, `%`, `;` or control bytes, and with text that is not plain.
+    This is the case for empty segments (except a trailing slash), dot segments, `;`, backslash, text that is
+    not plain, and percent-encoding of unreserved characters, `/`, `\`, `%`, `;` or control bytes.
     """
     if not path.startswith(b"/") or b";" in path or b"\\" in path or b"//" in path:
         return True
@@ -119,7 +119,7 @@ def is_ambiguous(path: bytes) -> bool:
 def split_target(head: RequestHead) -> tuple[bytes | None, bytes]:
     """Return the authority (absolute-form only) and the target in origin or asterisk form.
 
-    Raises ValueError for fragments, other schemes, user information and forms of other methods
+    Raises ValueError for fragments, other schemes, user information and forms that belong to other methods
     (RFC 9112 section 3.2).
     """
     target = head.target
@@ -140,36 +140,36 @@ def split_target(head: RequestHead) -> tuple[bytes | None, bytes]:
 
 
 class HostRule:
-    """Which Host a request may carry. Keeps pages that rebind DNS away from the proxy."""
+    """Decides which Host a request may have. This keeps out web pages that rebind DNS."""
 
     __slots__ = ("_accepted", "_allowed", "_upstream")
 
     def __init__(self, *, allowed: Iterable[str] | None, upstream: bytes) -> None:
-        """Take names with or without a port (None: any), and the API's own authority."""
+        """Take the allowed names, with or without a port (None allows all), and the API's own authority."""
         self._allowed = None if allowed is None else frozenset(name.lower().encode() for name in allowed)
         self._upstream = upstream.lower()
         self._accepted: bytes | None = None
 
     def accepts(self, host: bytes | None) -> bool:
-        """Tell whether a Host field's value may pass; a missing one (HTTP/1.0) may."""
+        """Return whether the value of a Host field is allowed. A missing Host (HTTP/1.0) is."""
         if self._allowed is None or host is None or host == self._accepted:
             return True
         lowered = host.lower()
         if lowered not in self._allowed and _without_port(lowered) not in self._allowed:
             return False
-        # A client sends the same one with every request.
+        # Clients send the same Host with every request.
         self._accepted = host
         return True
 
     def accepts_authority(self, authority: bytes) -> bool:
-        """Tell whether the authority of an absolute-form target may pass."""
+        """Return whether the authority of an absolute-form target is allowed."""
         if authority.lower() == self._upstream:
             return True
         return self._allowed is not None and self.accepts(authority)
 
 
 class SiteRule:
-    """Which web pages may call. By default none, as the proxy lends out the operator's credentials."""
+    """Decides which web pages may call: by default none, because the proxy has the operator's credentials."""
 
     __slots__ = ("_origins",)
 
@@ -181,7 +181,7 @@ class SiteRule:
         )
 
     def accepts(self, head: RequestHead) -> bool:
-        """Tell whether a request may pass, by its Origin and Sec-Fetch-Site."""
+        """Return whether a request is allowed, by its Origin and Sec-Fetch-Site."""
         origin = head.by_name.get(b"origin")
         if origin is not None:
             scheme, _, authority = origin.partition(b"://")
@@ -200,10 +200,10 @@ def _pattern(text: str) -> re.Pattern[bytes]:
 
 
 def _is_plain_text(path: bytes) -> bool:
-    """Tell whether what `path` encodes is UTF-8, visible, and not another spelling of ASCII.
+    """Return whether the text that `path` encodes is UTF-8, visible, and not another spelling of ASCII.
 
-    Overlong forms, full-width letters and zero-width spaces are none of that: a reader that is lenient, or
-    normalises (NFKC), sees other text than the rest.
+    Overlong forms, full-width letters and zero-width spaces are not plain: a parser that is lenient or
+    normalises (NFKC) sees a different text than others do.
     """
     if b"%" not in path:
         return True
@@ -218,5 +218,5 @@ def _is_plain_text(path: bytes) -> bool:
 
 
 def _is_token_endpoint(method: bytes, path: bytes) -> bool:
-    """Tell whether the path leads to where credentials are handled (any `oauth2` with something behind)."""
+    """Return whether credentials are handled at the path (anything below `oauth2`, except userinfo)."""
     return bool(_INSIDE_OAUTH2.search(path)) and not (method == b"GET" and path == b"/oauth2/userinfo")

@@ -1,4 +1,4 @@
-"""Admission: whether a request may be forwarded, by all rules that look at its head. Pure."""
+"""Admission: decides whether a request may be forwarded, by all the rules for its head. Pure."""
 
 from typing import Final, final
 
@@ -8,12 +8,12 @@ from bits_auth_proxy.forward.headers import RequestRules
 from bits_auth_proxy.http1.messages import RequestHead
 
 _RULED: Final = frozenset((b"authorization", b"origin", b"sec-fetch-site", b"via"))
-"""Fields that a rule looks at beyond Host. Most requests bring none of them."""
+"""The fields besides Host that have rules. Most requests have none of them."""
 
 
 @final
 class Admission:
-    """The rules of one listener. Size in bytes."""
+    """The rules of one listener. `max_body` is in bytes."""
 
     __slots__ = ("_access", "_host_rule", "_request_rules", "_site_rule", "max_body")
 

@@ -1,4 +1,4 @@
-"""The certificate that a listener shows, and noticing that its files were renewed."""
+"""The certificate that a listener presents, and how it is reloaded when its files change."""
 
 import hashlib
 import ssl
@@ -9,11 +9,11 @@ from bits_auth_proxy.errors import SettingError
 from bits_auth_proxy.forward.tls import no_password, restrict
 
 _READS: Final = 3
-"""How often to load files anew that were swapped in between."""
+"""How many times to try to load files that are being replaced meanwhile."""
 
 
 class CertificateError(SettingError):
-    """A file can't be used. `name` is its name in `CertificateFiles`; the text quotes nothing of it."""
+    """A file can't be used. `name` is its name in `CertificateFiles`; the text quotes nothing from it."""
 
     def __init__(self, name: str, text: str) -> None:
         super().__init__(text)
@@ -21,7 +21,7 @@ class CertificateError(SettingError):
 
 
 class CertificateFiles(NamedTuple):
-    """PEM files: the certificate with its chain, its private key, and who signs clients' certificates.
+    """PEM files: the certificate with its chain, its private key, and the CAs of clients' certificates.
 
     With `client_ca`, clients must present a certificate.
     """
@@ -32,7 +32,7 @@ class CertificateFiles(NamedTuple):
 
 
 class ServerCertificate:
-    """The TLS settings of new connections; open ones keep what they began with."""
+    """The TLS settings of new connections. Open connections keep the settings that they began with."""
 
     __slots__ = ("_files", "_seen", "context")
 
@@ -40,14 +40,14 @@ class ServerCertificate:
         """Load the files. Raises CertificateError."""
         self._files = files
         self._seen = b""
-        """What was last found in the files, in a form that tells nothing; empty: they can't be read."""
+        """A digest of the files when they were last read, or empty if they can't be read."""
         self.context = self._load()
 
     def poll(self) -> bool:
-        """Load the files if they have changed; return whether they had, and are in use now.
+        """Reload the files if they have changed; return whether they had and are in use now.
 
-        Raises CertificateError, once for each change, when they can't be used: what was loaded before
-        stays in use.
+        Raises CertificateError, once for each change, if they can't be used. In this case, the certificate
+        that was loaded before stays in use.
         """
         try:
             changed = self._digest() != self._seen
@@ -61,7 +61,7 @@ class ServerCertificate:
         return changed
 
     def _load(self) -> ssl.SSLContext:
-        # OpenSSL reads by name, one file after the other: never pair an old certificate with a new key.
+        # OpenSSL reads the files one after the other, but must not pair an old certificate with a new key.
         for _ in range(_READS):
             self._seen = self._digest()
             try:
@@ -83,7 +83,7 @@ def server_context(files: CertificateFiles) -> ssl.SSLContext:
     """Return TLS settings for a listener. Raises CertificateError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     restrict(context)
-    # Read apart first, because OpenSSL does not tell which of the two files is at fault.
+    # Read the certificate separately first, because OpenSSL does not say which of the two files is at fault.
     _load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "cert", files.cert)
     try:
         context.load_cert_chain(files.cert, files.key, password=no_password)
@@ -104,7 +104,7 @@ def _load_certificates(context: ssl.SSLContext, name: str, path: Path) -> None:
     content = _content(name, path)
     try:
         context.load_verify_locations(cadata=content.decode("ascii"))
-    except (ssl.SSLError, ValueError):  # ValueError: empty, or not ASCII.
+    except (ssl.SSLError, ValueError):  # ValueError: the file is empty or not ASCII.
         raise CertificateError(name, f"{path} contains no certificate in PEM format") from None
 
 

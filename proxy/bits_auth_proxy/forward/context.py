@@ -13,7 +13,7 @@ from bits_auth_proxy.forward.write_batcher import WriteBatcher
 
 @final
 class ForwardContext:
-    """What all exchanges share. Durations in seconds, sizes in bytes."""
+    """What all exchanges share. Durations are in seconds, sizes in bytes."""
 
     __slots__ = (
         "batcher",
@@ -67,4 +67,4 @@ class ForwardContext:
         self.response_timeout: Final = response_timeout
         self.idle_stream_timeout: Final = idle_stream_timeout
         self.now = clock.now()
-        """The ticker's last reading: exact enough for deadlines, free of cost for every chunk."""
+        """The ticker's last reading of the clock: exact enough for deadlines, and free for every chunk."""

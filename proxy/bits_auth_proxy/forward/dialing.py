@@ -1,7 +1,8 @@
 """Making connections to the Bits API: DNS, happy eyeballs (RFC 8305), TLS.
 
-DNS is asked at every connect, so that a moved API is found. An attempt that times out is made once more
-with the other addresses; a refusal is final, happy eyeballs has tried them all.
+Each new connection makes a DNS query, so that the proxy finds an API that has moved. After a timeout, the
+dialer tries once more, with the other addresses. A refused connection is final, because happy eyeballs has
+tried all addresses.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from typing import Any, Final, TypeAlias
 import aiohappyeyeballs
 
 from bits_auth_proxy.clock import Clock
-from bits_auth_proxy.errors import UpstreamError, reason_of
+from bits_auth_proxy.errors import UpstreamError
 from bits_auth_proxy.forward import problems
 from bits_auth_proxy.forward.egress import MAX_REPLY, TunnelError, TunnelReply, connect_request
 from bits_auth_proxy.forward.ports import ConnectionKeeper
@@ -21,6 +22,7 @@ from bits_auth_proxy.forward.problems import Problem
 from bits_auth_proxy.forward.tls import TlsChannel, no_password, restrict, verify_leniently
 from bits_auth_proxy.forward.upstream import UpstreamConnection
 from bits_auth_proxy.forward.write_batcher import WriteBatcher
+from bits_auth_proxy.tls_faults import reason_for_client
 from bits_auth_proxy.transport import EgressProxy, authority, route, without_root
 
 READ_SIZE: Final = 64 * 1024
@@ -30,7 +32,7 @@ AddressInfo: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
 
 
 class DialError(UpstreamError):
-    """No connection could be made; `problem` says how that is told to clients."""
+    """No connection could be made; `problem` is what clients get in response."""
 
     def __init__(self, problem: Problem, detail: str) -> None:
         super().__init__(f"{problem.title}: {detail}")
@@ -41,7 +43,7 @@ class DialError(UpstreamError):
 def client_context(*, ca_file: str | None, client_cert: str | None, client_key: str | None) -> ssl.SSLContext:
     """Return TLS settings for the data path and the token client: system trust or only `ca_file`.
 
-    Raises OSError, or ssl.SSLError, for files that can't be read or are not what they should be.
+    Raises OSError, or ssl.SSLError, for files that can't be read or don't contain what they should.
     """
     context = ssl.create_default_context(cafile=ca_file)
     restrict(context)
@@ -80,10 +82,10 @@ class Dialer:
         proxy: EgressProxy | None = None,
         resolve: Callable[[str, int], Any] | None = None,
     ) -> None:
-        """Set the origin, TLS (`context`, None: plain http) and `timeout`, seconds for TCP and TLS together.
+        """Take the origin, the TLS settings (`context`; None means plain http) and the timeout.
 
-        With `proxy`, connections go through a tunnel that it opens.
-        `resolve` stands in for DNS: an async callable from host and port to address infos.
+        `timeout` is in seconds, for TCP and TLS together. With `proxy`, connections go through a tunnel that
+        it opens. `resolve` replaces DNS: an async callable from host and port to address infos.
         """
         self._name = without_root(host)
         self._port = port
@@ -121,12 +123,12 @@ class Dialer:
                     return await self._resolve(host, port)  # type: ignore[no-any-return]  # see __init__
                 return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except socket.gaierror as error:
-            raise DialError(problems.DNS_ERROR, f"{host}: {reason_of(error)}") from None
+            raise DialError(problems.DNS_ERROR, f"{host}: {reason_for_client(error)}") from None
 
     async def _attempt(
         self, keeper: ConnectionKeeper, addresses: Sequence[AddressInfo], tried: list[Any]
     ) -> UpstreamConnection:
-        """Try `addresses`; note in `tried` the one that took the TCP connection."""
+        """Try `addresses`; add to `tried` the one that accepted the TCP connection."""
         connection = None
         try:
             async with asyncio.timeout(self._timeout):
@@ -152,13 +154,13 @@ class Dialer:
         except TunnelError as error:
             raise self._failure(problems.EGRESS_PROXY_REFUSED, str(error)) from None
         except ssl.SSLCertVerificationError as error:
-            raise self._failure(problems.TLS_CERTIFICATE, reason_of(error)) from None
+            raise self._failure(problems.TLS_CERTIFICATE, reason_for_client(error)) from None
         except ssl.SSLError as error:
-            raise self._failure(problems.TLS_ERROR, reason_of(error)) from None
+            raise self._failure(problems.TLS_ERROR, reason_for_client(error)) from None
         except TimeoutError:
             raise
         except OSError as error:
-            raise self._failure(problems.CONNECTION_REFUSED, reason_of(error)) from None
+            raise self._failure(problems.CONNECTION_REFUSED, reason_for_client(error)) from None
         finally:
             if connection is not None and not connection.is_ready:
                 connection.abandon()

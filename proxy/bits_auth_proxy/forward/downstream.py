@@ -2,16 +2,20 @@
 
     IDLE ──bytes──▶ READING_HEAD ──head──▶ EXCHANGE ──over──▶ IDLE
                          │                    │
-                         └──refused──┐   close│
+                         └─rejected──┐   close│
                                      ▼        ▼
                                    LINGERING / CLOSING ──▶ gone
 
-An exchange may become a tunnel: then what the client sends is the tunnel's, and a FIN ends its half.
+An exchange may become a tunnel. Then everything that the client sends belongs to the tunnel, and a FIN ends
+the client's half.
 
-Requests that arrive while an exchange runs stay unparsed, up to a bound; past it the client has to wait.
-Until then we keep reading, because a transport that is paused reports neither FIN nor RST, and a client
-that leaves should not keep the API busy. A FIN outside a tunnel means that the client has left. A client
-that does not take its responses gets no further request served until it does.
+Requests that arrive while an exchange runs are held, unparsed, up to a bound; beyond it, we stop reading.
+Until then we keep reading, because a paused transport reports neither FIN nor RST, and the API should not go
+on working for a client that has left. A FIN outside a tunnel means that the client has left. While a client
+does not read its responses, its next request is not served.
+
+The module is longer than others because a connection's phases and all transitions between them belong in one
+place.
 """
 
 import asyncio
@@ -38,7 +42,7 @@ _LINGER_TIME: Final = 2.0
 
 
 class Phase(Enum):
-    """What the connection is about; see the module's docstring."""
+    """What the connection is doing; see the module's docstring."""
 
     IDLE = auto()
     READING_HEAD = auto()
@@ -47,7 +51,7 @@ class Phase(Enum):
     CLOSING = auto()
 
 
-# A member looked up in its class costs a call of Python code, several times in every request.
+# Before Python 3.12, looking up an enum member runs Python code, several times in every request.
 _IDLE: Final = Phase.IDLE
 _READING_HEAD: Final = Phase.READING_HEAD
 _EXCHANGE: Final = Phase.EXCHANGE
@@ -163,7 +167,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     @property
     def scheme(self) -> bytes:
-        """The scheme of its requests."""
+        """The scheme of the client's requests."""
         return self._listener.scheme
 
     def send(self, data: bytes) -> None:
@@ -172,11 +176,11 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._batcher.write(self._transport, data)
 
     def unsent(self) -> int:
-        """Return how many bytes wait to be taken by the client."""
+        """Return how many bytes the client has not taken yet."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def resume_request(self) -> None:
-        """Go on with the request's body."""
+        """Continue with the request's body."""
         if self._ahead and not self._receiving and not self._request_done:
             data, self._ahead = self._ahead, b""
             self._receive(data)
@@ -185,7 +189,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._pass_end(self._exchange)
 
     def open_tunnel(self) -> None:
-        """Take everything from here on for the tunnel's, what has arrived already included."""
+        """Treat all further bytes as the tunnel's, including those that have already arrived."""
         self._tunnel = True
         self._request_done = False
         self._body = CloseReader()
@@ -203,11 +207,11 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._close(unread=False)
 
     def exchange_over(self, *, keep_alive: bool) -> None:
-        """Close, or go on with the next request, which may have arrived already."""
+        """Close the connection, or continue with the next request, which may have arrived already."""
         self._exchange = None
         self._body = None
         if not keep_alive:
-            # A client that pipelines may be sending still.
+            # A client that pipelines may still be sending.
             self._close(unread=not self._request_done or bool(self._ahead))
             return
         self._phase = _IDLE
@@ -228,7 +232,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     # The ticker's and the listener's side.
 
     def check(self, now: float) -> None:
-        """End what has taken too long."""
+        """End whatever has taken too long."""
         if self._exchange is not None:
             self._exchange.check(now)
         elif now >= self._deadline:
@@ -244,10 +248,10 @@ class ClientConnection(asyncio.BufferedProtocol):
         if self._phase is _IDLE:
             self._close(unread=False)
 
-    # Within.
+    # Internals.
 
     def _go_on(self) -> None:
-        """Take up the next request, which may have arrived already."""
+        """Continue with the next request, which may have arrived already."""
         data, self._ahead = self._ahead, b""
         if data:
             self._receive(data)
@@ -291,7 +295,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._exchange = exchange
         length = head.length
         if NO_BODY <= length <= len(data):
-            # All of it has come with the head: the common case needs no reader.
+            # The whole body has arrived with the head. This common case needs no reader.
             self._request_done = True
             exchange.start(data[:length], done=True)
             return data[length:]
@@ -316,7 +320,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         return body.rest if body.done else b""
 
     def _exceeds(self, exchange: Exchange, content: bytes) -> bool:
-        """End the exchange if `content` makes the request's body larger than it may be."""
+        """End the exchange if `content` makes the request's body too large; return whether it did."""
         limit = self._listener.admission.max_body
         if limit is None or self._tunnel or exchange.record.request_bytes + len(content) <= limit:
             return False
@@ -324,7 +328,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         return True
 
     def _admit(self, head: RequestHead) -> Exchange | None:
-        """Return the exchange for a request that may be forwarded, None when it was rejected."""
+        """Return the exchange for a request that may be forwarded, or None if it was rejected."""
         listener = self._listener
         context = listener.context
         decision = listener.admission.decide(head)
@@ -338,7 +342,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     def _reject(
         self, problem: Problem, head: RequestHead | None = None, *, detail: str | None = None
     ) -> None:
-        """Answer a request that is not forwarded, and close. Earlier requests have had their answers."""
+        """Respond with `problem` and close the connection. Earlier requests have had their responses."""
         exchange = self._exchange
         if exchange is not None:
             exchange.fail(problem, detail=detail)
@@ -357,13 +361,13 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._close(unread=True)
 
     def _pass_end(self, exchange: Exchange) -> None:
-        """End the client's half of the tunnel, once all that came before has been passed on."""
+        """End the client's half of the tunnel once everything before its end has been passed on."""
         if not self._ahead and not self._request_done:
             self._request_done = True
             exchange.request_data(b"", done=True)
 
     def _keep(self, data: bytes) -> None:
-        """Hold bytes that can't be used yet; past the bound, let the client wait."""
+        """Hold bytes that can't be used yet; beyond the bound, stop reading."""
         self._ahead += data
         transport = self._transport
         if len(self._ahead) >= _READ_AHEAD and transport is not None and transport.is_reading():
@@ -383,10 +387,11 @@ class ClientConnection(asyncio.BufferedProtocol):
             transport.resume_reading()
 
     def _close(self, *, unread: bool) -> None:
-        """Close once everything is written.
+        """Close the connection once everything is written.
 
-        With bytes of the client's still on their way, closing at once would reset the connection and
-        could destroy the response (RFC 9112 section 9.6): half-close, discard for a while, then close.
+        With `unread`, bytes from the client may still be on their way. Then closing immediately would reset
+        the connection and could destroy the response (RFC 9112 section 9.6). So half-close, discard what
+        arrives for a while, then close.
         """
         transport = self._transport
         if transport is None or transport.is_closing():
@@ -405,7 +410,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             transport.close()
 
     def _leave(self) -> None:
-        """The client has gone."""
+        """End the exchange, because the client has left."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()

@@ -30,19 +30,25 @@
     all                   the client leaves                    OVER
     all                   a body that is not acceptable        OVER
 
-An exchange begins in AWAITING_TOKEN and passes through it at once when a token is in hand, or when the client
-brings its own. A 401 that had arrived whole before it is relayed goes through RELAYING to OVER at once. The
-request's content streams through all of these states; `_request_done` tells when it has ended. Rules:
+An exchange begins in AWAITING_TOKEN, and leaves it immediately if a token is in hand or the client sent its
+own. A 401 that arrived whole while it was held goes through RELAYING to OVER immediately. The request's
+content, which is its body without the framing of chunks, may arrive in any of these states; `_request_done`
+says whether it has ended.
+
+Each state has one deadline, with two exceptions. In AWAITING_CONNECTION, it is extended once if a connection
+is being made when it passes. In RELAYING and TUNNEL, it is extended for as long as a slow client goes on
+taking bytes. Rules:
 
 - With a token in hand and an idle connection in the pool, everything up to AWAITING_RESPONSE happens in one
   call, without a task, a future or a timer.
-- A request is sent again in two cases only. The first: the connection it was sent on had served before and
-  died without a byte of a response, and the request may be repeated. The second: the API answered 401 to our
-  token, and another token is in hand now. Each happens at most once, and only while the content that was sent
-  is still held.
-- In a TUNNEL bytes pass both ways, and either side may end first.
-- Before the API's final head is accepted the client gets nothing but interim heads, so a failure until then
-  is answered with a problem. After that, a failure cuts the client's connection and is never a clean end.
+- A request is sent again in only two cases. In the first, its connection had served before and was lost
+  before the first byte of a response, and the request may be repeated. In the second, the API answered 401 to
+  our token, and another token is in hand now. Each happens at most once, and only while the content that was
+  sent is still held.
+- In a TUNNEL, bytes pass in both directions, and either side may end first.
+- Before the API's final head is accepted, the client gets nothing but interim heads, so it gets a problem as
+  the response to a failure. After that, a failure cuts the client's connection and never looks like a clean
+  end.
 
 The module is longer than others because the states and all transitions between them belong in one place.
 """
@@ -66,11 +72,11 @@ from bits_auth_proxy.http1.serializing import LAST_CHUNK, encode_chunk
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLIENT_CLOSED_REQUEST: Final = 499
-"""The status in logs and metrics of a request whose client left before there was one."""
+"""The status in logs and metrics for a request whose client left before there was a status."""
 
 
 class State(Enum):
-    """Where an exchange stands; see the module's docstring."""
+    """The state of an exchange; see the module's docstring."""
 
     AWAITING_TOKEN = auto()
     AWAITING_CONNECTION = auto()
@@ -81,7 +87,7 @@ class State(Enum):
     OVER = auto()
 
 
-# A member looked up in its class costs a call of Python code, several times in every request.
+# Before Python 3.12, looking up an enum member runs Python code, several times in every request.
 _AWAITING_TOKEN: Final = State.AWAITING_TOKEN
 _AWAITING_CONNECTION: Final = State.AWAITING_CONNECTION
 _AWAITING_RESPONSE: Final = State.AWAITING_RESPONSE
@@ -117,7 +123,7 @@ class Exchange:
         "state",
     )
 
-    # Set by what leads to the states that read them, and not before: an exchange should cost little.
+    # Not set in `__init__`: each transition sets what its target state reads, which keeps an exchange cheap.
     _deadline: float
     _patient: bool
     _unsent: int
@@ -131,9 +137,9 @@ class Exchange:
         request_id: bytes,
         now: float,
     ) -> None:
-        """Admit the request of `head`, which has passed all checks; the API will be asked for its target.
+        """Admit the request of `head`, which has passed all checks and has the target to send to the API.
 
-        The request is in flight from here on, and the observer hears of its end whatever happens.
+        The request is in flight from now on, and the observer is notified of its end whatever happens.
         """
         self._context = context
         self._client = client
@@ -154,7 +160,7 @@ class Exchange:
     # The client's side.
 
     def start(self, content: bytes, *, done: bool) -> None:
-        """Begin with the content that has arrived, perhaps none; `done` tells whether that is all of it."""
+        """Begin with the content that has arrived, which may be empty; `done` says whether it is complete."""
         self._request_done = done
         record = self.record
         if content:
@@ -172,13 +178,13 @@ class Exchange:
 
     @property
     def wants_more(self) -> bool:
-        """Whether the next piece of the request's content may be handed over."""
+        """Whether the exchange can take the next piece of the request's content."""
         if self._upstream is None:
             return not self._replay.held or self.record.request_bytes < self._context.max_replay_body
         return not self._upstream.blocked
 
     def request_data(self, content: bytes, *, done: bool) -> None:
-        """Take the next piece of the request's content, perhaps empty, and whether it was the last."""
+        """Take the next piece of the request's content, which may be empty; `done` marks the last piece."""
         self._request_done = done
         upstream = self._upstream
         if content:
@@ -190,7 +196,7 @@ class Exchange:
                     replay.keep(record.request_bytes)
         if upstream is None:
             return
-        # Even behind a whole 401: only a request sent whole leaves a connection that can serve again.
+        # Even after a complete 401, because only a request that is sent whole leaves a usable connection.
         if self.head.length == CHUNKED:
             content = _as_chunks(content, done=done)
         if content:
@@ -204,20 +210,20 @@ class Exchange:
             self._deadline = context.now + (context.response_timeout if done else context.idle_stream_timeout)
 
     def client_blocked(self) -> None:
-        """The client does not keep up: let the API wait."""
+        """The client reads too slowly: let the API wait."""
         self._unsent = self._client.unsent()
         if self._upstream is not None:
             self._upstream.pause_reading()
 
     def client_writable(self) -> None:
-        """The client keeps up again."""
+        """The client accepts data again."""
         if self.state is _RELAYING or self.state is _TUNNEL:
             self._deadline = self._context.now + self._context.idle_stream_timeout
         if self._upstream is not None and self.state is not _UNAUTHORIZED:
             self._upstream.resume_reading()
 
     def client_gone(self) -> None:
-        """The client has left, which ends the exchange."""
+        """End the exchange, because the client has left."""
         if self.state is _OVER:
             return
         if not self.record.status:
@@ -226,7 +232,7 @@ class Exchange:
         self._end()
 
     def check(self, now: float) -> None:
-        """End what has taken too long."""
+        """End whatever has taken too long."""
         if now < self._deadline:
             return
         state = self.state
@@ -244,7 +250,7 @@ class Exchange:
             self._check_relay(now)
 
     def fail(self, problem: Problem, *, detail: str | None = None, retry_after: float | None = None) -> None:
-        """Answer with `problem`, or cut the client's connection when a response is under way already."""
+        """Respond with `problem`, or cut the client's connection if a response is already under way."""
         record, client = self.record, self._client
         record.problem = problem.code
         if self._relay.answering:
@@ -270,14 +276,14 @@ class Exchange:
     # The token's side.
 
     def token_ready(self, token: AccessToken) -> None:
-        """Take a token: the awaited one, or another than the API refused."""
+        """Take a token: the awaited one, or one to replace the unauthorized one."""
         now = self._context.clock.now()
         if self.state is _AWAITING_TOKEN:
             self.record.token_at = now
             self._token = token
             self._connect(now)
         elif self.state is _UNAUTHORIZED:
-            # A token endpoint may issue the very token again that was unauthorized.
+            # A token endpoint may issue the same token again, although the API answered 401 to it.
             if not self._replay.held or self._token is None or token.header_line == self._token.header_line:
                 self._relay_unauthorized()
                 return
@@ -288,7 +294,7 @@ class Exchange:
             self._connect(now)
 
     def token_unavailable(self, reason: TokenUnavailable) -> None:
-        """Learn that there is no token, or none but the one that the API refused."""
+        """Take the reason why there is no token, or none but the unauthorized one."""
         if self.state is _AWAITING_TOKEN:
             problem = problems.CREDENTIALS_DENIED if reason.permanent else problems.TOKEN_UNAVAILABLE
             self.fail(problem, detail=reason.detail, retry_after=reason.retry_after)
@@ -298,29 +304,29 @@ class Exchange:
     # The pool's side.
 
     def connection_ready(self, connection: UpstreamConnection) -> None:
-        """Take the connection that was waited for."""
+        """Take the connection that the exchange was waiting for."""
         now = self._context.clock.now()
         token = self._token
         if token is not None and now >= token.expires_at:
-            # It was good when the wait for a connection began. Rare: the connection is not worth keeping.
+            # The token expired during the wait. This is rare, so the connection is not worth keeping.
             connection.close()
             self._await_token(now)
         else:
             self._send(connection, now)
 
     def connection_failed(self, problem: Problem) -> None:
-        """Learn that no connection could be made."""
+        """Fail, because no connection could be made."""
         self.fail(problem, retry_after=1.0)
 
     # The API's side.
 
     def response_interim(self, head: ResponseHead) -> None:
-        """Pass a 1xx response on. A 100 was answered here, if the client expected one."""
+        """Pass on a 1xx response, except a 100, which the proxy itself sends if the client expects one."""
         if head.status != _CONTINUE_STATUS:
             self._relay.interim(head)
 
     def response_head(self, head: ResponseHead, length: int) -> None:
-        """Take the final head: relay it, or hold back a 401 to our token that another token may mend."""
+        """Take the final head. Relay it, or hold back a 401 to our token, because another token may help."""
         self.record.answered = self._context.clock.now()
         token = self._token
         if head.status == _SWITCHING_PROTOCOLS:
@@ -336,16 +342,16 @@ class Exchange:
             self._context.tokens.forget(self)
 
     def response_body(self, content: bytes) -> None:
-        """Take content."""
+        """Take content of the response."""
         self.record.response_bytes += len(content)
         self._relay.add(content)
 
     def response_end(self, trailers: list[Field]) -> None:
-        """Take the end."""
+        """Take the end of the response."""
         self._relay.end(trailers)
 
     def response_flush(self) -> None:
-        """Write what one read has brought."""
+        """Write what one read has yielded."""
         relay, state = self._relay, self.state
         data = relay.take()
         if data:
@@ -361,7 +367,7 @@ class Exchange:
             self._deadline = self._context.now + self._context.idle_stream_timeout
 
     def upstream_lost(self, problem: Problem, *, answered: bool) -> None:
-        """Learn that the connection has gone: send the request again where nothing can happen twice."""
+        """Learn that the connection is gone: send the request again if it is safe to repeat."""
         connection, self._upstream = self._upstream, None
         if self.state is _UNAUTHORIZED:
             if self._relay.complete:
@@ -382,10 +388,10 @@ class Exchange:
         self.fail(problem)
 
     def upstream_writable(self) -> None:
-        """The API takes more of the content again."""
+        """Continue with the request's content, because the API takes more of it again."""
         self._client.resume_request()
 
-    # Within: forward.
+    # Internals: the request.
 
     def _await_token(self, now: float) -> None:
         self.state = _AWAITING_TOKEN
@@ -405,7 +411,7 @@ class Exchange:
             self._queue(now)
 
     def _send(self, connection: UpstreamConnection, now: float) -> None:
-        """Send the request with what has arrived of its body."""
+        """Send the request's head and what has arrived of its content."""
         context, client, head, record = self._context, self._client, self.head, self.record
         token, replay = self._token, self._replay
         self._upstream = connection
@@ -438,13 +444,13 @@ class Exchange:
 
     def _check_queue(self, now: float) -> None:
         if not self._patient and self._context.pool.is_connecting:
-            # A connection attempt reports its own end, and has a second try.
+            # A connection that is being made reports its own end, and may have a second try.
             self._patient = True
             self._deadline = now + self._context.connect_patience
         else:
             self.fail(problems.CONNECTION_TIMEOUT if self._patient else problems.OVERLOADED, retry_after=1.0)
 
-    # Within: back.
+    # Internals: the response.
 
     def _begin_relay(self, head: ResponseHead, length: int) -> None:
         if self._replay.held:
@@ -477,7 +483,7 @@ class Exchange:
             context.tokens.unauthorized(self._token, self)
 
     def _relay_unauthorized(self) -> None:
-        """Let the client have the 401 that was held back."""
+        """Relay the 401 that was held back."""
         relay = self._relay
         if relay.head is None:
             return
@@ -488,7 +494,7 @@ class Exchange:
         self.response_flush()
 
     def _drop_response(self) -> None:
-        """Forget the 401; its connection can serve again only if nothing of it is still to come."""
+        """Drop the 401. Its connection can serve again only if the whole response has arrived."""
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             if self._relay.complete and self._request_done:
@@ -507,12 +513,12 @@ class Exchange:
         else:
             self.fail(problems.REQUEST_TIMEOUT if client.blocked else problems.RESPONSE_TIMEOUT)
 
-    # Within: the end.
+    # Internals: the end.
 
     def _complete(self) -> None:
         upstream, self._upstream = self._upstream, None
         self.state = _OVER
-        self._close_books()
+        self._finish_record()
         if upstream is not None:
             if self._request_done:
                 upstream.finish()
@@ -521,7 +527,7 @@ class Exchange:
         self._client.exchange_over(keep_alive=self._relay.keep_alive)
 
     def _end(self) -> None:
-        """End before the response was complete."""
+        """End the exchange before the response is complete."""
         state, self.state = self.state, _OVER
         if state is _AWAITING_TOKEN:
             self.record.token_at = self._context.clock.now()
@@ -532,9 +538,9 @@ class Exchange:
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.abandon()
-        self._close_books()
+        self._finish_record()
 
-    def _close_books(self) -> None:
+    def _finish_record(self) -> None:
         if self._replay.held:
             self._replay.release()
         self.record.ended = self._context.clock.now()

@@ -1,4 +1,4 @@
-"""The data path as a whole: listeners, connections, the ticker, and how it all comes to an end."""
+"""The data path as a whole: listeners, connections, the ticker, and the drain."""
 
 import asyncio
 import socket
@@ -15,7 +15,7 @@ from bits_auth_proxy.forward.termination import TlsConnection
 from bits_auth_proxy.tasks import TaskOwner
 
 TICK: Final = 0.5
-"""Seconds between looks at the deadlines: how late a timeout may come."""
+"""Seconds between checks of the deadlines. A timeout may be late by as much."""
 
 
 class Gateway:
@@ -43,9 +43,9 @@ class Gateway:
         loop: asyncio.AbstractEventLoop,
         make_exchange: Callable[..., Exchange] = Exchange,
     ) -> None:
-        """Take what the frontends share; `tasks` is closed with the gateway.
+        """Take what the listeners share. The gateway closes `tasks` when it is closed.
 
-        `make_exchange` is called as `Exchange` is, for every request.
+        `make_exchange` is called for every request, with the arguments of `Exchange`.
         """
         self._context = context
         self._clients = clients
@@ -60,7 +60,7 @@ class Gateway:
 
     @property
     def client_connections(self) -> int:
-        """How many clients are connected."""
+        """The number of clients that are connected."""
         return len(self._clients.open)
 
     def listen(
@@ -69,7 +69,7 @@ class Gateway:
         context: ListenerContext,
         certificate: ServerCertificate | None = None,
     ) -> None:
-        """Accept connections on a listening socket from now on; with `certificate`, TLS alone."""
+        """Accept connections on a listening socket from now on; with `certificate`, only TLS."""
         self._listener_contexts.append(context)
         listener = Listener(
             sock=sock,
@@ -86,14 +86,14 @@ class Gateway:
         self._tick()
 
     def hurry(self) -> None:
-        """End a drain that is under way at once."""
+        """End a drain immediately, if one is under way."""
         self._hurry.set()
         self._clients.gone.set()
 
     async def drain(self, *, delay: float, timeout: float) -> int:
-        """Serve on for `delay` seconds, then close the listeners and wait for what is in flight.
+        """Keep serving for `delay` seconds, then close the listeners and wait for the exchanges in flight.
 
-        Connections end with the response they are at. Returns how many were cut at `timeout`.
+        Each connection ends with its present response. Returns how many were cut after `timeout` seconds.
         """
         for context in self._listener_contexts:
             context.draining = True
@@ -109,7 +109,7 @@ class Gateway:
         return cut
 
     async def close(self) -> None:
-        """Drop whatever is left."""
+        """Close the listeners and drop all connections."""
         for listener in self._listeners:
             listener.close()
         if self._timer is not None:
@@ -129,13 +129,13 @@ class Gateway:
         return lambda: TlsConnection(plain(), context=certificate.context, listener=context)
 
     def _tick(self) -> None:
-        # First of all: whatever happens below, there is a next time.
+        # This comes first, so that nothing below can prevent the next tick.
         self._timer = self._loop.call_later(TICK, self._tick)
         now = self._context.now = self._context.clock.now()
         for connection in list(self._clients.open):
             try:
                 connection.check(now)
-            except Exception as error:  # noqa: BLE001 - one connection's fault is not the others'
+            except Exception as error:  # noqa: BLE001 - must not affect other connections
                 self._context.observer.crashed(error)
                 connection.abort()
         self._context.pool.tick(now)

@@ -1,14 +1,14 @@
 """All header policy: which fields pass, which end here and which are added (RFC 9110 section 7.6).
 
-Pure functions from heads to the bytes that go on. Fields keep their order, case, repetitions and bytes;
-only what is named here changes. Whether a field ends here by its name alone is worked out once per line, by
-the two field caches; what depends on the message (connection options, the client's own credentials) is
-decided with the message.
+Pure functions from heads to the bytes that are forwarded. Fields keep their order, case, repetitions and
+bytes; only what is named here changes. The two field caches decide, once per line, whether a field ends here
+because of its name alone. What depends on the message (connection options, the client's own credentials) is
+decided for each message.
 """
 
 import functools
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from enum import Enum
 from http import HTTPStatus
 from typing import Final
@@ -19,7 +19,7 @@ from bits_auth_proxy.http1.messages import CHUNKED, Field, RequestHead, Response
 
 
 class ClientAuthorization(Enum):
-    """What becomes of an Authorization field that the client itself brings."""
+    """What to do with an Authorization field that the client sends."""
 
     REPLACE = "replace"
     KEEP = "keep"
@@ -40,8 +40,8 @@ HOP_BY_HOP: Final = frozenset(
         b"upgrade",
     )
 )
-"""Fields for the next hop alone (RFC 9110 section 7.6.1)."""
-# These are written again, answered here, or would tell a third party about the inside of this network.
+"""Fields that are only for the next hop (RFC 9110 section 7.6.1)."""
+# The proxy writes these itself or acts on them, or they would reveal the internal network to a third party.
 _REQUEST_ENDS: Final = HOP_BY_HOP | frozenset(
     (b"content-length", b"expect", b"forwarded", b"host", b"http2-settings", b"x-real-ip", b"x-request-id")
 )
@@ -49,9 +49,9 @@ _REQUEST_ENDS_PREFIX: Final = b"x-forwarded-"
 # Trailer passes unless Connection names it. Alt-Svc and Strict-Transport-Security are about the API's origin,
 # not about this one.
 _RESPONSE_ENDS: Final = (HOP_BY_HOP - {b"trailer"}) | frozenset((b"alt-svc", b"strict-transport-security"))
-_NOT_NOMINATIONS: Final = (HOP_BY_HOP - {b"trailer"}) | {b"close"}
-"""Connection options that do not remove a field which would otherwise pass."""
-# Fields that must not come as trailers (RFC 9110 section 6.5.1): framing, routing, authentication, control.
+_INERT_OPTIONS: Final = (HOP_BY_HOP - {b"trailer"}) | {b"close"}
+"""Connection options that do not remove a field that would otherwise pass."""
+# Fields that must not be trailers (RFC 9110 section 6.5.1): framing, routing, authentication, control.
 _TRAILERS_DROPPED: Final = HOP_BY_HOP | frozenset(
     (
         b"age",
@@ -78,10 +78,10 @@ _UPGRADE_LINES: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 _MAX_REQUEST_ID: Final = 200
 _AUTHORIZATION: Final = frozenset((b"authorization",))
 _LENGTH: Final = frozenset((b"content-length",))
-_NOT_NOMINATIONS_OR_LENGTH: Final = _NOT_NOMINATIONS | _LENGTH
+_INERT_OPTIONS_OR_LENGTH: Final = _INERT_OPTIONS | _LENGTH
 _NO_CONTENT: Final = int(HTTPStatus.NO_CONTENT)
 _SWITCHING_PROTOCOLS: Final = int(HTTPStatus.SWITCHING_PROTOCOLS)
-# Version ff and ids of zeros alone are invalid; only versions after 00 may bring more.
+# Version ff is invalid, and so are ids of only zeros. Only versions after 00 may have more parts.
 _TRACEPARENT: Final = re.compile(
     rb"(?P<version>(?!ff)[0-9a-f]{2})-(?P<trace>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.*)?"
 )
@@ -96,13 +96,13 @@ RESPONSE_FIELDS: Final = FieldCache(_RESPONSE_ENDS.__contains__)
 
 
 def request_id_of(head: RequestHead) -> bytes | None:
-    """Return the client's X-Request-ID when it sent one that can be passed on and logged, else None."""
+    """Return the client's X-Request-ID if it sent one that can be passed on and logged, else None."""
     value = head.by_name.get(b"x-request-id", b"")
     return value if 0 < len(value) <= _MAX_REQUEST_ID and value.isascii() else None
 
 
 def trace_id_of(traceparent: bytes) -> str | None:
-    """Return the trace id of a traceparent value (W3C Trace Context section 3.2), None if it is not valid."""
+    """Return the trace id of a traceparent value (W3C Trace Context section 3.2), or None if invalid."""
     match = _TRACEPARENT.fullmatch(traceparent)
     if match is None or (match["version"] == b"00" and match["more"]):
         return None
@@ -119,7 +119,7 @@ class RequestRules:
     ) -> None:
         """Set the API's `authority`, this instance's `pseudonym` in Via, and the operator's choices."""
         self._start = b" HTTP/1.1\r\nHost: %b\r\n" % authority
-        # Via, as a client of HTTP/1.0 or 1.1 gets it, and the field that ends every head.
+        # Via, for a request in HTTP/1.0 and in 1.1, and the beginning of the field that ends every head.
         self._ends = tuple(b"Via: 1.%d %b\r\nX-Request-ID: " % (minor, pseudonym) for minor in (0, 1))
         self._loop_mark = pseudonym
         self._keeps = authorization is ClientAuthorization.KEEP
@@ -127,15 +127,15 @@ class RequestRules:
         self._forwarded = forwarded
 
     def is_loop(self, head: RequestHead) -> bool:
-        """Tell whether the request has been through this very instance."""
+        """Return whether the request has already passed through this instance."""
         return self._loop_mark in head.by_name.get(b"via", b"")
 
     def rejects(self, head: RequestHead) -> bool:
-        """Tell whether the client's own Authorization makes the request unacceptable."""
+        """Return whether the client's own Authorization makes the request unacceptable."""
         return self._rejects and b"authorization" in head.by_name
 
     def injects(self, head: RequestHead) -> bool:
-        """Tell whether the proxy's token goes on this request."""
+        """Return whether the request gets the proxy's token."""
         return (
             not self._keeps
             or b"authorization" not in head.by_name
@@ -149,15 +149,15 @@ class RequestRules:
         request_id: bytes,
         sender: Sender,
     ) -> list[bytes]:
-        """Return the head to send, in pieces: its target is in origin or asterisk form.
+        """Return the head to send, in pieces. The target of `head` is in origin or asterisk form.
 
         An empty `authorization_line` lets the client's own Authorization pass.
         """
-        # A format costs more than all pieces.
+        # One format would cost more than all these pieces.
         lines = [head.method, b" ", head.target, self._start]
         dropped = head.connection_options
         if dropped:
-            dropped -= _NOT_NOMINATIONS
+            dropped -= _INERT_OPTIONS
         if authorization_line and b"authorization" in head.by_name:
             dropped |= _AUTHORIZATION
         if dropped:
@@ -187,7 +187,7 @@ class ResponseRules:
     __slots__ = ("_origin",)
 
     def __init__(self, *, origin: bytes) -> None:
-        """Set the API's origin, scheme://host[:port] in lower case, default port left out."""
+        """Set the API's origin, scheme://host[:port] in lower case, without a default port."""
         self._origin = origin
 
     def rewrite(
@@ -204,10 +204,10 @@ class ResponseRules:
                 make_field(field.name, self._localise(field.value)) if field.key == b"location" else field
                 for field in fields
             ]
-        # The length can't be nominated away: it tells where the message ends (but see RFC 9110 section 8.6).
+        # Connection can't remove the length, which says where the message ends (RFC 9110 section 8.6).
         dropped = head.connection_options
         if dropped:
-            dropped -= _NOT_NOMINATIONS_OR_LENGTH
+            dropped -= _INERT_OPTIONS_OR_LENGTH
         if head.status == _NO_CONTENT:
             dropped |= _LENGTH
         lines = [_status_line(head.status, head.reason)]
@@ -231,13 +231,13 @@ class ResponseRules:
         lines = [_status_line(head.status, head.reason)]
         if head.status == _SWITCHING_PROTOCOLS:
             lines.append(_UPGRADE_LINES)
-        dropped = (head.connection_options - _NOT_NOMINATIONS) | _LENGTH
+        dropped = (head.connection_options - _INERT_OPTIONS) | _LENGTH
         lines += [field.onward for field in head.fields if field.key not in dropped]
         lines.append(b"\r\n")
         return b"".join(lines)
 
     def _localise(self, location: bytes) -> bytes:
-        """Return a reference into the API's origin as path-absolute, so that the client comes back here."""
+        """Return a reference to the API's origin as path-absolute, so that the client comes back here."""
         if location.startswith(b"//"):
             # A network-path reference has the scheme of the API, not of this proxy (RFC 3986 section 4.2).
             scheme, rest = self._origin.partition(b":")[0], location[2:]
@@ -273,10 +273,7 @@ def canonical_origin(scheme: bytes, authority: bytes) -> bytes:
     return b"%b://%b" % (scheme, authority.removesuffix(default))
 
 
-def forwardable_trailers(trailers: Iterable[Field], connection_options: Container[bytes]) -> list[Field]:
+def forwardable_trailers(trailers: Iterable[Field], connection_options: frozenset[bytes]) -> list[Field]:
     """Return the trailers that may follow a response's content, given the options of its Connection field."""
-    return [
-        field
-        for field in trailers
-        if field.key not in _TRAILERS_DROPPED and field.key not in connection_options
-    ]
+    nominated = connection_options - _INERT_OPTIONS
+    return [field for field in trailers if field.key not in _TRAILERS_DROPPED and field.key not in nominated]

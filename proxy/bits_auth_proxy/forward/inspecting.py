@@ -1,4 +1,4 @@
-"""Exchanges that keep a copy of what passes, for `BITS_INSPECT`. Where that is off, nothing here is used."""
+"""Exchanges that keep copies of both bodies, for `BITS_INSPECT`. If that is off, nothing here is used."""
 
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
@@ -7,7 +7,7 @@ from bits_auth_proxy.forward.exchange import Exchange
 from bits_auth_proxy.http1.messages import ResponseHead
 
 MAX_COPY: Final = 64 * 1024
-"""Bytes of a body that are copied at most."""
+"""The largest number of bytes of a body that are copied."""
 
 Keep: TypeAlias = Callable[["InspectedExchange"], None]
 
@@ -24,7 +24,7 @@ class BodyCopy:
 
     @property
     def content(self) -> bytes | None:
-        """The body, None if it was too large to be copied whole."""
+        """The body, or None if it was too large to be copied whole."""
         return b"".join(self._pieces) if self.size <= MAX_COPY else None
 
     def add(self, content: bytes) -> None:
@@ -36,12 +36,12 @@ class BodyCopy:
 
 
 class InspectedExchange(Exchange):
-    """An exchange that hands itself to `keep` at its end, with copies of both bodies."""
+    """An exchange that passes itself to `keep` when it ends, with copies of both bodies."""
 
     __slots__ = ("_keep", "request_copy", "response_copy")
 
     def __init__(self, keep: Keep, *parts: Any, **more: Any) -> None:
-        """Take `keep`, then what an exchange takes."""
+        """Take `keep`, then the arguments of `Exchange`."""
         super().__init__(*parts, **more)
         self._keep = keep
         self.request_copy = BodyCopy()
@@ -49,7 +49,7 @@ class InspectedExchange(Exchange):
 
     @property
     def response(self) -> ResponseHead | None:
-        """The head of the API's answer, None if none came."""
+        """The head of the API's response, or None if there was none."""
         return self._relay.head
 
     def start(self, content: bytes, *, done: bool) -> None:  # noqa: D102 - as in Exchange
@@ -61,7 +61,7 @@ class InspectedExchange(Exchange):
         super().request_data(content, done=done)
 
     def response_head(self, head: ResponseHead, length: int) -> None:  # noqa: D102 - as in Exchange
-        # A 401 that a new token has mended is forgotten.
+        # Drop the copy of a 401 if another token has led to this response.
         self.response_copy = BodyCopy()
         super().response_head(head, length)
 
@@ -69,9 +69,9 @@ class InspectedExchange(Exchange):
         self.response_copy.add(content)
         super().response_body(content)
 
-    def _close_books(self) -> None:
-        super()._close_books()
+    def _finish_record(self) -> None:
+        super()._finish_record()
         try:
             self._keep(self)
-        except Exception as error:  # noqa: BLE001 - who looks must not disturb what is served
+        except Exception as error:  # noqa: BLE001 - inspection must not disturb the exchange
             self._context.observer.crashed(error)

@@ -13,19 +13,19 @@ class ConnectionLimit:
         self._waiting: list[Callable[[], None]] = []
 
     def take(self) -> bool:
-        """Reserve a place if there is one."""
+        """Reserve a place if there is one; return whether there was."""
         if self._free <= 0:
             return False
         self._free -= 1
         return True
 
     def give(self) -> None:
-        """Return a place, and wake those who wait for one."""
+        """Give back a place, and wake the listeners that wait for one."""
         self._free += 1
         waiting, self._waiting = self._waiting, []
         for wake in waiting:
             wake()
 
     def wake_when_free(self, wake: Callable[[], None]) -> None:
-        """Call `wake` once when a place is returned."""
+        """Call `wake` once when a place is given back."""
         self._waiting.append(wake)

@@ -1,7 +1,7 @@
 """Listening sockets and the accept loop.
 
-An accept loop of our own, because the event loop's server accepts without end: past the limit of
-connections we stop accepting, and the kernel's backlog and then the clients wait.
+This is an accept loop of our own, because the event loop's server accepts without a limit. At the limit of
+connections, we stop accepting. Further connections wait in the kernel's backlog; beyond that, clients wait.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class Listener:
         tasks: TaskOwner,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """Take a listening, non-blocking socket; whoever's protocol `factory` makes gives its place back."""
+        """Take a listening, non-blocking socket. The protocols that `factory` makes return their places."""
         self._sock = sock
         self._factory = factory
         self._limit = limit
@@ -44,12 +44,12 @@ class Listener:
         self._open = False
 
     def start(self) -> None:
-        """Begin to accept."""
+        """Begin to accept connections."""
         self._open = True
         self._loop.add_reader(self._sock.fileno(), self._accept)
 
     def close(self) -> None:
-        """Accept no more; the address is free again. Fine more than once."""
+        """Stop accepting, and free the address. Can be called more than once."""
         if not self._open:
             return
         self._open = False
@@ -71,7 +71,7 @@ class Listener:
                 if error.errno in _EXHAUSTED:
                     self._pause()
                     self._loop.call_later(_PAUSE, self._resume)
-                # Others concern one connection that went before it was accepted, or mean "no more".
+                # Other errors concern a connection that ended before it was accepted, or mean "no more".
                 return
             sock.settimeout(0)
             self._tasks.start(self._serve(sock), name="accept")
@@ -95,7 +95,7 @@ class Listener:
 def bind(address: str | tuple[str, int], *, backlog: int = 1024, socket_mode: int = 0o600) -> socket.socket:
     """Return a listening socket for (host, port) or a Unix socket's path. Raises OSError.
 
-    A Unix socket left behind by a process that is gone is replaced; one that answers is in use.
+    A Unix socket that a process has left behind is replaced; one that accepts connections is in use.
     """
     if isinstance(address, str):
         return _bind_unix(address, backlog, socket_mode)
@@ -117,7 +117,7 @@ def bind(address: str | tuple[str, int], *, backlog: int = 1024, socket_mode: in
 
 def _bind_unix(path: str, backlog: int, mode: int) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # The mode must hold from the first moment, not from a chmod on.
+    # The mode must apply from the first moment, and not only after a chmod.
     previous = os.umask(0o777 & ~mode)
     try:
         if _is_stale(path):

@@ -1,4 +1,4 @@
-"""What the connections of clients share: their listener's rules and limits, and the list of them."""
+"""What client connections share: the rules and limits of their listener, and the list of open connections."""
 
 import asyncio
 import itertools
@@ -12,7 +12,7 @@ from bits_auth_proxy.forward.ports import OpenConnection
 
 
 def request_ids(prefix: str) -> Iterator[bytes]:
-    """Return request ids without end: a prefix that is this process's, and a count."""
+    """Return an endless iterator of request ids: a prefix that identifies this process, and a count."""
     return map((prefix.encode("ascii") + b"-%08x").__mod__, itertools.count(1))
 
 
@@ -23,20 +23,20 @@ class Clients:
     __slots__ = ("gone", "limit", "open")
 
     def __init__(self, limit: ConnectionLimit) -> None:
-        """Take the limit, of which every connection that opens holds a place."""
+        """Take the limit. Each open connection holds one of its places."""
         self.limit: Final = limit
         self.open: Final[set[OpenConnection]] = set()
         self.gone: Final = asyncio.Event()
-        """Set while there are none."""
+        """Set while no connection is open."""
         self.gone.set()
 
     def opened(self, connection: OpenConnection) -> None:
-        """Take note of a connection."""
+        """Add a connection."""
         self.open.add(connection)
         self.gone.clear()
 
     def closed(self, connection: OpenConnection) -> None:
-        """Forget a connection and free its place."""
+        """Remove a connection and free its place."""
         self.open.discard(connection)
         self.limit.give()
         if not self.open:
@@ -45,7 +45,7 @@ class Clients:
 
 @final
 class ListenerContext:
-    """What all client connections of a listener share. Sizes in bytes, durations in seconds."""
+    """What all client connections of a listener share. Sizes are in bytes, durations in seconds."""
 
     __slots__ = (
         "admission",

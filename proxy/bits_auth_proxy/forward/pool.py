@@ -1,8 +1,8 @@
-"""The connections to the Bits API: idle ones to take, a bounded queue, a warm spare.
+"""The pool of connections to the Bits API: idle connections, a bounded queue, and a warm spare.
 
-Last in, first out, so that under falling load the surplus ages and is dropped. With no traffic for a
-while one connection stays connected, TLS done, and is replaced before the API would drop it; so the next
-request costs one round trip and no handshake.
+The last connection to become idle is taken first, so that surplus connections age and are dropped when the
+load falls. Without traffic, one connection stays open with TLS set up, and is replaced before the API would
+drop it. So the next request costs one round trip and no handshake.
 """
 
 import random
@@ -16,11 +16,11 @@ from bits_auth_proxy.forward.upstream import UpstreamConnection
 from bits_auth_proxy.tasks import TaskOwner
 
 _KEEP_ALIVE_LEAD: Final = 1.0
-"""Seconds before the end the API announced at which an idle connection is dropped."""
+"""An idle connection is dropped this many seconds before the end that the API has announced."""
 _RENEWAL: Final = (0.72, 0.91)
-"""The part of an idle connection's time after which its successor is made: 40 to 50 s of 55 s."""
+"""The part of an idle connection's time after which its successor is made: after 40 to 50 s of 55 s."""
 _WARM_RETRY: Final = (1.0, 30.0)
-"""Seconds between attempts to make a spare: the first pause, doubling up to the second number."""
+"""Seconds between tries to make a spare: the first number, doubling up to the second."""
 
 
 class Pool:
@@ -64,7 +64,7 @@ class Pool:
         warm_connections: int,
         warm_for: float,
     ) -> None:
-        """Set the limits; durations in seconds. `warm_for` counts from the last request or the start."""
+        """Set the limits; durations are in seconds. `warm_for` counts from the last request or the start."""
         self._connector = connector
         self._clock = clock
         self._rng = rng
@@ -89,7 +89,7 @@ class Pool:
     # The exchanges' side.
 
     def take(self, now: float) -> UpstreamConnection | None:
-        """Return an idle connection, or None: then `wait`."""
+        """Return an idle connection, or None if there is none: then call `wait`."""
         self._last_used = now
         idle = self._idle
         while idle:
@@ -100,7 +100,7 @@ class Pool:
         return None
 
     def wait(self, waiter: PoolWaiter) -> bool:
-        """Queue `waiter` for a connection. Returns False when the queue is full, and forgets about it."""
+        """Queue `waiter` for a connection. Returns False, and does not queue it, if the queue is full."""
         if len(self._waiters) >= self._queue_limit:
             return False
         self._waiters.append(waiter)
@@ -108,7 +108,7 @@ class Pool:
         return True
 
     def cancel(self, waiter: PoolWaiter) -> None:
-        """Take `waiter` out of the queue, where it may not be."""
+        """Remove `waiter` from the queue, if it is there."""
         if waiter in self._waiters:
             self._waiters.remove(waiter)
 
@@ -122,12 +122,10 @@ class Pool:
     def release(self, connection: UpstreamConnection) -> None:
         """Take back a connection that can serve again."""
         now = self._clock.now()
-        if now - connection.created > self._max_age:
+        if self._closed or now - connection.created > self._max_age:
             connection.close()
         elif self._waiters:
             self._waiters.popleft().connection_ready(connection)
-        elif self._closed:
-            connection.close()
         else:
             span = self._idle_timeout
             if connection.keep_alive_timeout is not None:
@@ -149,7 +147,7 @@ class Pool:
     # The owner's side.
 
     def tick(self, now: float) -> None:
-        """Drop what is too old, keep the spare warm."""
+        """Drop connections that are too old, and keep the spare warm."""
         self._renewal = self._rng.uniform(*_RENEWAL)
         fresh = 0
         for connection in self._idle.copy():
@@ -159,9 +157,9 @@ class Pool:
             elif now < connection.renew_at:
                 fresh += 1
         wanted = self._warm if now - self._last_used < self._warm_for else 0
-        # At the limit a spare may take the place of an idle connection only if that one is due for renewal.
+        # At the limit, a spare may take the place of an idle connection only if that one is due for renewal.
         has_place = self._has_room or fresh < len(self._idle)
-        if fresh + self._dialing < wanted and has_place and not self._closed and now >= self._warm_not_before:
+        if fresh + self._dialing < wanted and has_place and now >= self._warm_not_before:
             self._dial()
 
     def counts(self) -> dict[str, int]:
@@ -171,24 +169,23 @@ class Pool:
 
     @property
     def queued(self) -> int:
-        """How many requests wait for a connection."""
+        """The number of requests that are waiting for a connection."""
         return len(self._waiters)
 
-    def close_idle(self) -> None:
-        """Close what is idle now and whatever becomes idle from here on."""
+    def abort(self) -> None:
+        """Drop all connections immediately, and make no more.
+
+        Waiters are not notified, so end the exchanges first.
+        """
         self._closed = True
+        self._waiters.clear()
         idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
-
-    def abort(self) -> None:
-        """Drop every connection at once. Who still waits will not hear of it: end the exchanges first."""
-        self._waiters.clear()
-        self.close_idle()
         for connection in list(self._all):
             connection.abandon()
 
-    # Within.
+    # Internals.
 
     @property
     def _has_room(self) -> bool:
@@ -199,12 +196,12 @@ class Pool:
             pass
 
     def _dial(self) -> bool:
-        if self._closed and not self._waiters:
+        if self._closed:
             return False
         if not self._has_room:
             if not self._idle:
                 return False
-            # Who waits although there are idle connections has just seen one of them fail.
+            # A request that waits although there are idle connections has just seen one of them fail.
             oldest = self._idle.pop(0)
             self._all.discard(oldest)
             oldest.close()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bits_auth_proxy.forward.upstream import UpstreamConnection
 
 
-# Of a client's connection.
+# The ports of a client's connection.
 
 
 class Sender(Protocol):
@@ -48,7 +48,7 @@ class Client(Sender, Protocol):
         ...
 
     def resume_request(self) -> None:
-        """Go on with the request's content: the exchange takes more of it again."""
+        """Continue with the request's content, because the exchange takes more of it again."""
         ...
 
     def open_tunnel(self) -> None:
@@ -84,7 +84,7 @@ class OpenConnection(Protocol):
         ...
 
 
-# Of a connection to the API.
+# The ports of a connection to the API.
 
 
 class ResponseSink(Protocol):
@@ -107,11 +107,11 @@ class ResponseSink(Protocol):
         ...
 
     def response_flush(self) -> None:
-        """Act on what one read has brought: all of it has been reported."""
+        """Act on what one read has yielded, all of which has been reported now."""
         ...
 
     def upstream_lost(self, problem: Problem, *, answered: bool) -> None:
-        """The connection can't be used any more; `answered` tells whether any byte of a response came."""
+        """The connection can't be used any more; `answered` says whether any byte of a response came."""
         ...
 
     def upstream_writable(self) -> None:
@@ -127,7 +127,7 @@ class ConnectionKeeper(Protocol):
         ...
 
     def lost(self, connection: "UpstreamConnection") -> None:
-        """Forget a connection that has closed."""
+        """Remove a connection that has closed."""
         ...
 
 
@@ -146,7 +146,7 @@ class PoolWaiter(Protocol):
     """
 
     def connection_ready(self, connection: "UpstreamConnection") -> None:
-        """Take the connection, which belongs to the waiter now."""
+        """Take the connection, which now belongs to the waiter."""
         ...
 
     def connection_failed(self, problem: Problem) -> None:
@@ -154,11 +154,11 @@ class PoolWaiter(Protocol):
         ...
 
 
-# Of those who watch.
+# The ports of observers.
 
 
 class TrafficObserver(Protocol):
-    """Hears of the data path's events. It is called in the hot path, so every method returns quickly."""
+    """Is notified of the data path's events. Its methods are on the hot path, so they return quickly."""
 
     def exchange_started(self) -> None:
         """A request was admitted and is in flight now."""

@@ -1,6 +1,6 @@
 """One table: what went wrong → status, Proxy-Status error (RFC 9209), problem+json (RFC 9457).
 
-A response made here always carries Proxy-Status, so a caller can tell the sidecar's 502 from Bits' own.
+Each response made here has a Proxy-Status field, so that a caller can tell the sidecar's 502 from Bits' own.
 """
 
 import json
@@ -10,10 +10,10 @@ from typing import Final, final
 
 @final
 class Problem:
-    """One kind of failure that the proxy answers itself.
+    """One kind of failure that the proxy itself responds to.
 
-    `code` is stable: metrics, logs and callers may depend on it. `error` is a type of the IANA registry
-    of HTTP Proxy Error Types. `rejection` tells whether the client is at fault; then its connection ends.
+    `code` is stable: metrics, logs and callers may depend on it. `error` is a type from the IANA registry of
+    HTTP Proxy Error Types. `rejection` says whether the client is at fault; if so, its connection is closed.
     """
 
     __slots__ = ("code", "error", "fields", "rejection", "status", "title")
@@ -71,7 +71,7 @@ def _rejection(
     return Problem(code, status, error, title, rejection=True, fields=fields)
 
 
-# The client sent something that is not forwarded.
+# The client sent something that the proxy does not forward.
 BAD_SYNTAX: Final = _rejection("bad_syntax", 400, "The request is not valid HTTP")
 BAD_FRAMING: Final = _rejection("bad_framing", 400, "The length of the request body is not clear")
 BAD_CHUNK: Final = _rejection("bad_chunk", 400, "The chunked body is not valid")
@@ -119,7 +119,7 @@ CREDENTIALS_DENIED: Final = Problem(
     "The token endpoint does not accept the proxy's credentials",
 )
 
-# The way to the Bits API.
+# The Bits API and the connections to it.
 DNS_ERROR: Final = Problem("dns_error", 502, "dns_error", "The API's host name could not be resolved")
 CONNECTION_REFUSED: Final = Problem(
     "connection_refused", 502, "connection_refused", "The proxy could not connect to the API"
@@ -155,13 +155,13 @@ RESPONSE_TIMEOUT: Final = Problem(
     "response_timeout", 504, "http_response_timeout", "The API did not respond in time"
 )
 CLIENT_GONE: Final = "client_gone"
-"""The code for a client that left before the end. It gets no answer, so this is no `Problem`."""
+"""The code for a client that left before the end. It gets no response, so this is not a `Problem`."""
 
 ALL: Final = tuple(each for each in list(globals().values()) if isinstance(each, Problem))
 REJECTION_CODES: Final = tuple(each.code for each in ALL if each.rejection)
-"""The codes that blame the client. A request ends with one of these or with one of FAILURE_CODES."""
+"""The codes that blame the client. A problem's code is one of these or one of FAILURE_CODES."""
 FAILURE_CODES: Final = (*(each.code for each in ALL if not each.rejection), CLIENT_GONE)
-"""The codes of admitted requests that did not end with the API's answer, through no fault of the request."""
+"""The codes of admitted requests that did not end with the API's response, through no fault of their own."""
 
 _BY_REASON: Final = {
     "bad_chunk": BAD_CHUNK,

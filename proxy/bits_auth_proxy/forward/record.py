@@ -9,7 +9,7 @@ from typing import final
 
 @final
 class RequestRecord:
-    """What is known of one forwarded request. Holds values only, so it may outlive the connection."""
+    """What is known about one forwarded request. It holds only values, so it may outlive the connection."""
 
     __slots__ = (
         "answered",
@@ -33,7 +33,7 @@ class RequestRecord:
         """Begin the record of a request that was admitted at `started`.
 
         `operation` is the last segment of the path, such as `applications.create`, or `other`;
-        `traceparent` is the value of that field, empty where there is none.
+        `traceparent` is the value of that field, or empty if there is none.
         """
         self.operation = operation
         self.method = method
@@ -41,16 +41,16 @@ class RequestRecord:
         self.traceparent = traceparent
         self.started = started
         self.token_at = started
-        """When a valid token was in hand or was no longer waited for; `started` if there was no wait."""
+        """When the wait for a token ended, with or without one; `started` if there was no wait."""
         self.sent = 0.0
-        """When the head went to the API; the last time, if it was sent again."""
+        """When the head was sent to the API; the last time, if it was sent again."""
         self.answered = 0.0
-        """When the API's final head had arrived."""
+        """When the API's final head arrived."""
         self.ended = 0.0
         self.status = 0
         """The status sent to the client; 499 if the client left before there was one."""
         self.problem = ""
-        """The code of the problem that the proxy answered with or met on the way; empty if there was none."""
+        """The code of the problem that the proxy responded with or met on the way, or empty."""
         self.request_bytes = 0
         self.response_bytes = 0
 
@@ -61,7 +61,7 @@ class RequestRecord:
 
     @property
     def upstream_duration(self) -> float | None:
-        """Seconds from sending the head to the API's final head, None if there was none."""
+        """Seconds from sending the head to the API's final head, or None if there was none."""
         return self.answered - self.sent if self.answered else None
 
     @property

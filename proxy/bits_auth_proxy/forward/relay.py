@@ -1,4 +1,4 @@
-"""The way of one response from the API to the client: heads, content and trailers become bytes to send.
+"""Turns the heads, content and trailers of one response from the API into bytes to send to the client.
 
 Content that arrives before `begin` is held, so that a 401 can wait until it is known whether another token
 helps.
@@ -13,7 +13,7 @@ from bits_auth_proxy.http1.serializing import encode_chunk, encode_last_chunk
 
 @final
 class ResponseRelay:
-    """One response. `take` gives out what is to be written; call it once at the end of each read."""
+    """One response. `take` returns the bytes to write; call it once at the end of each read."""
 
     __slots__ = (
         "_chunked",
@@ -31,9 +31,9 @@ class ResponseRelay:
         "length",
     )
 
-    # Set together with `head`, and not before: a relay should cost little.
+    # These are set together with `head`, and not before, because a relay should cost little.
     length: int
-    """The length of the final response's content, as `ResponseHead.length` but for a response to HEAD."""
+    """The length of the final response's content: `ResponseHead.length`, corrected for a response to HEAD."""
     keep_alive: bool
     """Whether the client's connection can serve another request after this response."""
     _held: list[bytes]
@@ -47,9 +47,9 @@ class ResponseRelay:
         self._out: list[bytes] = []
         self._chunked = False
         self.head: ResponseHead | None = None
-        """The API's final head, None before it has arrived."""
+        """The API's final head, or None before it has arrived."""
         self.begun = False
-        """Whether the final head is given out."""
+        """Whether the final head has been passed on."""
         self.answering = False
         """Whether a part of the final response has been taken, so that no other can be sent in its place."""
         self.complete = False
@@ -67,9 +67,9 @@ class ResponseRelay:
         self._trailers = []
 
     def begin(self, head: ResponseHead, length: int, *, reusable: bool) -> None:
-        """Give out the final head, and the content that was held.
+        """Pass on the final head, and the content that was held.
 
-        `reusable`: as far as the request is concerned, the client's connection can be kept.
+        `reusable` says whether the client's connection can be kept, as far as the request is concerned.
         """
         held = self._held if self.head is not None else ()
         self.head, self.length = head, length
@@ -90,7 +90,8 @@ class ResponseRelay:
             self.end(self._trailers)
 
     def switch(self, head: ResponseHead) -> None:
-        """Give out a 101: what follows it is the tunnel's."""
+        """Pass on a 101. What follows it belongs to the tunnel."""
+        self.head = head
         self.keep_alive = False
         self.begun = True
         self._out.append(self._rules.interim(head))
@@ -106,13 +107,13 @@ class ResponseRelay:
         """Take the end of the response."""
         self.complete = True
         if self._chunked:
-            options = self.head.connection_options if self.head is not None else ()
+            options = self.head.connection_options if self.head is not None else frozenset()
             self._out.append(encode_last_chunk(forwardable_trailers(trailers, options)))
         elif not self.begun:
             self._trailers = trailers
 
     def take(self) -> bytes:
-        """Return what is to be sent to the client now, perhaps nothing."""
+        """Return the bytes to send to the client now, which may be none."""
         out = self._out
         if not out:
             return b""
@@ -122,6 +123,6 @@ class ResponseRelay:
         return data
 
     def drop(self) -> None:
-        """Forget the response that was held: another one will come."""
+        """Drop the response that was held, because another one will come."""
         self.head = None
         self.complete = False

@@ -17,23 +17,23 @@ class ReplayBudget:
 class ReplayBuffer:
     """The content of one request as far as it has arrived.
 
-    The budget counts content from the moment it is sent: until then the client is not read further than the
-    limit of one buffer.
+    The budget counts content only once it is sent. Until then, no more than the limit of one buffer is read
+    from the client.
     """
 
     __slots__ = ("_budget", "_limit", "_reserved", "held", "pieces")
 
     def __init__(self, budget: ReplayBudget, limit: int) -> None:
-        """Hold at most `limit` bytes, as far as `budget` has them free."""
+        """Hold at most `limit` bytes, and no more than `budget` has free."""
         self._budget: Final = budget
         self._limit: Final = limit
         self._reserved = 0
         self.held = True
-        """Whether all content that has arrived is here."""
+        """Whether all content that has arrived is held."""
         self.pieces: list[bytes] = []
 
     def keep(self, size: int) -> None:
-        """Keep `size` bytes of content, which have been sent, for a replay; or release them if too many."""
+        """Keep `size` bytes of sent content for a replay, or drop all of it if that is too much."""
         needed = size - self._reserved
         if size <= self._limit and needed <= self._budget.free:
             self._budget.free -= needed

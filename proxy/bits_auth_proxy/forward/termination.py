@@ -2,9 +2,9 @@
 
     handshake ──done──▶ open ──close_notify, close──▶ gone
         │                 └── EOF without close_notify, broken record ──▶ cut
-        └── deadline, error, EOF ──▶ refused
+        └── deadline, error, EOF ──▶ failed
 
-To the transport below it is the protocol, to the connection above it is the transport; so a listener
+To the transport below, the layer is the protocol; to the connection above, it is the transport. So a listener
 without TLS pays nothing for it. The connection above begins when the handshake is done.
 """
 
@@ -18,20 +18,20 @@ from bits_auth_proxy.forward.tls import TlsChannel
 
 
 class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
-    """One client's TLS session. Until the handshake is done it stands in the list of clients itself."""
+    """One client's TLS session. Until the handshake is done, it is itself in the list of clients."""
 
-    __slots__ = ("_above", "_below", "_channel", "_deadline", "_ended", "_listener", "_spoken")
+    __slots__ = ("_above", "_below", "_channel", "_deadline", "_ended", "_has_received", "_listener")
 
     def __init__(
         self, above: asyncio.BufferedProtocol, *, context: ssl.SSLContext, listener: ListenerContext
     ) -> None:
-        """Prepare a session as `context` says; `above` reads what is in the listener's buffer."""
+        """Prepare a session under the rules of `context`; `above` reads from the listener's buffer."""
         self._above = above
         self._channel = TlsChannel(context)
         self._listener = listener
         self._below: asyncio.Transport
         self._deadline = listener.context.now + listener.head_timeout
-        self._spoken = self._ended = False
+        self._has_received = self._ended = False
 
     # The event loop's side.
 
@@ -51,7 +51,7 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
             if channel.established:
                 self.abort()
             else:
-                # The alert, so that the client can tell why.
+                # Send the alert, so that the client can tell why.
                 self._below.write(channel.pending_output())
                 self._fail(reason_of(error))
             return
@@ -62,12 +62,12 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
 
     def eof_received(self) -> bool:  # noqa: D102
         if self._channel.closed_cleanly:
-            # Said already; who has stayed open since is a tunnel.
+            # This was reported already. A connection that is still open is a tunnel.
             return not self._below.is_closing()
         if self._channel.established:
-            # Without close_notify an attacker may have cut the stream: no end of anything.
+            # Without close_notify, an attacker may have cut the stream, so this is not a clean end.
             self.abort()
-        elif self._spoken:
+        elif self._has_received:
             self._fail("the client left")
         return False
 
@@ -93,7 +93,7 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
             self._fail("the handshake took too long")
 
     def close_if_idle(self) -> None:
-        """Close: there is no request yet. For shutdown."""
+        """Close the connection, which has no request yet. For shutdown."""
         self.abort()
 
     # The transport of the connection above.
@@ -106,12 +106,12 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
         return self._below.can_write_eof()
 
     def write_eof(self) -> None:  # noqa: D102
-        self._say_goodbye()
+        self._send_close_notify()
         self._below.write_eof()
 
     def close(self) -> None:  # noqa: D102
         if not self._below.is_closing():
-            self._say_goodbye()
+            self._send_close_notify()
             self._below.close()
 
     def abort(self) -> None:  # noqa: D102
@@ -138,10 +138,10 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: D102
         return self._below.get_extra_info(name, default)
 
-    # Within.
+    # Internals.
 
     def _handshake(self, data: memoryview) -> bytes:
-        self._spoken = True
+        self._has_received = True
         channel = self._channel
         output = channel.handshake(data)
         if output:
@@ -162,13 +162,13 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
             self._above.buffer_updated(len(piece))
 
     def _fail(self, detail: str) -> None:
-        """End a connection that has not come to a request."""
-        if self._spoken:
+        """End a connection whose handshake is not done."""
+        if self._has_received:
             peername = self._below.get_extra_info("peername")
             self._listener.context.observer.handshake_failed(detail, peername[0] if peername else "")
         self._below.close()
 
-    def _say_goodbye(self) -> None:
+    def _send_close_notify(self) -> None:
         if not self._ended:
             self._ended = True
             self._below.write(self._channel.close())

@@ -18,14 +18,14 @@ Python's default depends on its build: Debian's takes that of OpenSSL, which all
 level stays that of the system.
 """
 _READ_SIZE: Final = 16 * 1024
-"""Of a record at most (RFC 8446 5.1); a read never returns more than one."""
+"""The largest size of a record (RFC 8446 section 5.1). A read never returns more than one record."""
 
 
 def restrict(context: ssl.SSLContext) -> None:
     """Set what holds for clients and servers: TLS 1.2 at least, forward secrecy, AEAD, HTTP/1.1."""
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_SUITES)
-    # With a renegotiation a write could have to wait for a read.
+    # With a renegotiation, a write might have to wait for a read.
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(ALPN)
 
@@ -42,19 +42,20 @@ def verify_leniently(context: ssl.SSLContext) -> None:
 
 
 def no_password() -> NoReturn:
-    """Stand in for OpenSSL's question on the terminal, which nobody would answer. Raises OSError."""
+    """Replace OpenSSL's prompt for a password, which would block the terminal. Raises OSError."""
     raise OSError(errno.EACCES, "the private key is encrypted")
 
 
 class TlsChannel:
-    """One TLS session. Bytes in, bytes out; whoever owns the transport moves them."""
+    """One TLS session. It takes and returns bytes; the owner of the transport moves them."""
 
     __slots__ = ("_incoming", "_outgoing", "_session", "closed_cleanly", "established")
 
     def __init__(self, context: ssl.SSLContext, server_hostname: str | None = None) -> None:
         """Prepare a session under the rules of `context`.
 
-        As a client it verifies the peer as `server_hostname`; without one it is the server's.
+        With `server_hostname`, it is a client's session and verifies the peer by that name. Without it, the
+        session is a server's.
         """
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -66,10 +67,10 @@ class TlsChannel:
         )
         self.established = False
         self.closed_cleanly = False
-        """Whether the peer has sent close_notify; an EOF without it is a truncation (RFC 8446 6.1)."""
+        """Whether the peer has sent close_notify; EOF without it is a truncation (RFC 8446 section 6.1)."""
 
     def handshake(self, data: bytes | memoryview = b"") -> bytes:
-        """Take bytes of the peer's, return those to send. Sets `established`. Raises ssl.SSLError.
+        """Take the peer's bytes, return those to send. Sets `established`. Raises ssl.SSLError.
 
         `data` may reach beyond the handshake: call `receive` afterwards.
         """
@@ -84,12 +85,12 @@ class TlsChannel:
         return self._outgoing.read()
 
     def pending_output(self) -> bytes:
-        """Return bytes that the session itself wants to send (an alert, a key update), usually none."""
+        """Return bytes that the session itself has to send (an alert, a key update), usually none."""
         return self._outgoing.read()
 
     def receive(self, data: bytes | memoryview) -> bytes:
-        """Take ciphertext, return the plaintext it completes, perhaps none. Raises ssl.SSLError."""
-        if self.closed_cleanly:  # What follows is nobody's, and must not pile up.
+        """Take ciphertext, return the plaintext that it completes, maybe none. Raises ssl.SSLError."""
+        if self.closed_cleanly:  # What follows must not accumulate.
             return b""
         incoming, session = self._incoming, self._session
         if data:
@@ -97,7 +98,8 @@ class TlsChannel:
         pieces: list[bytes] = []
         try:
             while piece := session.read(_READ_SIZE):
-                # A read takes a whole record. The last, fruitless one is a third of a small message's cost.
+                # A read takes a whole record. One more read, which finds nothing, would be a third of a
+                # small message's cost.
                 if not incoming.pending:
                     return b"".join((*pieces, piece)) if pieces else piece
                 pieces.append(piece)
@@ -115,7 +117,7 @@ class TlsChannel:
 
     def close(self) -> bytes:
         """Return the close_notify to send before the connection is closed."""
-        with contextlib.suppress(ssl.SSLError):  # The peer's own close_notify is not waited for.
+        with contextlib.suppress(ssl.SSLError):  # We don't wait for the peer's own.
             self._session.unwrap()
         return self._outgoing.read()
 

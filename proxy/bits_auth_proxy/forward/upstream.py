@@ -4,8 +4,8 @@
                            │                ├──101──▶ tunnel ──both ends──▶ closed
                            └── any byte, EOF, reset, bad response ──▶ closed
 
-Bytes that arrive on an idle connection, or behind a complete response, belong to no request: they end
-the connection and reach nobody.
+Bytes that arrive on an idle connection, or after a complete response, belong to no request. They end the
+connection and are dropped.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _FIRST_FINAL_STATUS: Final = 200
 
 
 class UpstreamConnection(asyncio.BufferedProtocol):
-    """A protocol for the event loop; `sink` decides what becomes of what it reads."""
+    """A protocol for the event loop, which passes on what it reads to the exchange that it serves."""
 
     __slots__ = (
         "_answered",
@@ -42,7 +42,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "_interims",
         "_keep_alive",
         "_keeper",
-        "_loop",
         "_method",
         "_parser",
         "_read_buffer",
@@ -71,7 +70,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         now: float,
     ) -> None:
         """Prepare a connection made at `now`. `read_buffer` is scratch space that connections may share."""
-        self._loop = loop
         self._keeper = keeper
         self._tls = tls
         self._batcher = batcher
@@ -92,14 +90,14 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.blocked = False
         self.created = now
         self.served = 0
-        """How many exchanges the connection has begun."""
+        """The number of exchanges that have begun on the connection."""
         self.keep_alive_timeout: int | None = None
-        """Seconds of idleness the API grants, when it said so (`Keep-Alive: timeout=`)."""
+        """The idle timeout in seconds, if the API has announced one (`Keep-Alive: timeout=`)."""
         self.idle_until = 0.0
         self.renew_at = 0.0
-        """Instants the pool keeps here: when to drop the idle connection, when to have a successor."""
+        """Instants that the pool keeps here: when to drop the idle connection, when to make a successor."""
 
-    # The dialler's side.
+    # The dialer's side.
 
     async def ready(self) -> None:
         """Wait until requests can be sent. Raises ssl.SSLError or OSError."""
@@ -118,9 +116,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     # The exchange's side.
 
     def begin(self, sink: ResponseSink, method: bytes, data: bytes, *, upgrading: bool = False) -> None:
-        """Serve `sink`'s request, made with `method`, of which `data` is what there is so far.
+        """Serve the request of `sink`, made with `method`; `data` is what there is of it so far.
 
-        `upgrading`: it may be answered by a 101.
+        `upgrading` says whether a 101 is an acceptable response.
         """
         self._sink = sink
         self._upgrading = upgrading
@@ -148,12 +146,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         transport.write_eof()
 
     def pause_reading(self) -> None:
-        """Let the API wait: the client does not keep up."""
+        """Stop reading, because the client does not keep up."""
         if self._transport is not None and self._transport.is_reading():
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read again."""
+        """Read again, unless the API has ended its half of a tunnel."""
         at_end = self._tunnel and self._complete
         if self.is_open and self._transport is not None and not self._transport.is_reading() and not at_end:
             self._transport.resume_reading()
@@ -177,15 +175,15 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self.close()
 
     def abandon(self) -> None:
-        """End the exchange in the middle: the connection can't be used again."""
+        """End the exchange before it is complete; the connection can't be used again."""
         self._sink = None
         if self._transport is not None:
             self._transport.abort()
 
     def close(self) -> None:
-        """Close an idle connection in good order."""
+        """Close an idle connection cleanly."""
         if self._transport is not None and not self._transport.is_closing():
-            # Nothing comes of it, and nothing may be written any more, where our half has ended already.
+            # If our half has already ended, there is no notice, and nothing may be written any more.
             if self._tls is not None and self._tls.established and (notice := self._tls.close()):
                 self._batcher.write(self._transport, notice)
             self._batcher.flush()
@@ -214,7 +212,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             data = tls.receive(received) if tls.established else self._continue_handshake(tls, received)
         except ssl.SSLError as error:
             if self._transport is not None:
-                # The alert, so that the peer can log why.
+                # Send the alert, so that the peer can log why.
                 self._batcher.write(self._transport, tls.pending_output())
                 self._batcher.flush()
             self._fail(error, problems.TLS_ERROR)
@@ -225,7 +223,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._end_of_stream()
 
     def eof_received(self) -> bool:  # noqa: D102
-        # Without close_notify an attacker may have cut the stream: then it is lost, not ended.
+        # Without close_notify, an attacker may have cut the stream, so this is not a clean end.
         if self._tls is None or self._tls.closed_cleanly:
             self._end_of_stream()
             return self._tunnel
@@ -244,7 +242,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self._sink is not None:
             self._sink.upstream_writable()
 
-    # Within.
+    # Internals.
 
     def _continue_handshake(self, tls: TlsChannel, data: memoryview) -> bytes:
         output = tls.handshake(data)
@@ -302,7 +300,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self._sink is not sink:
             return b""
         if NO_BODY <= length <= len(data):
-            # All of it has come with the head: the common case needs no reader.
+            # The whole body has arrived with the head. This common case needs no reader.
             self._complete = True
             if length:
                 sink.response_body(data[:length])
@@ -322,7 +320,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         return True
 
     def _switch(self, sink: ResponseSink, head: ResponseHead, data: bytes) -> bytes:
-        """Become a tunnel, if that was asked for; return `data`, which follows the head."""
+        """Become a tunnel, if that was requested; return `data`, which follows the head."""
         if not self._upgrading:
             self._fail(None, problems.UPGRADE_FAILED)
             return b""
@@ -339,7 +337,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         sink.response_end(trailers)
 
     def _end_of_stream(self) -> None:
-        """The peer has ended the stream, provably on purpose."""
+        """End the response, because the peer has ended the stream, provably on purpose."""
         sink = self._sink
         if sink is not None and isinstance(self._body, CloseReader) and not self._complete:
             self._keep_alive = False

@@ -1,7 +1,8 @@
-"""Writes of one turn of the event loop, made together at its end.
+"""Gathers the writes of one turn of the event loop, and makes them together at its end.
 
-Made at once, every write would wake the peer's process for a single message. Gathered, they find it awake:
-under load that saves a tenth of the CPU per request. A lone request does not wait: its turn ends at once.
+A write that is made immediately wakes the peer's process for a single message; writes that are made together
+find it awake. Under load, this saves a tenth of the CPU per request. A lone request does not wait, because
+its turn ends immediately.
 """
 
 import asyncio
@@ -11,12 +12,12 @@ from typing import Any, final
 
 @final
 class WriteBatcher:
-    """Gathers writes. Who closes a transport calls `flush` before, so that nothing is lost."""
+    """Gathers writes. Call `flush` before you close a transport, so that nothing is lost."""
 
     __slots__ = ("_call_soon", "_pending")
 
     def __init__(self, call_soon: Callable[[Callable[[], None]], Any]) -> None:
-        """Take the event loop's way to have a function called at the end of this turn."""
+        """Take the event loop's function that schedules a call for the end of this turn."""
         self._call_soon = call_soon
         self._pending: list[tuple[asyncio.WriteTransport, bytes]] = []
 
@@ -27,7 +28,7 @@ class WriteBatcher:
         self._pending.append((transport, data))
 
     def flush(self) -> None:
-        """Write all of it now. What is for transports that were closed meanwhile is dropped."""
+        """Write everything now, except what is for transports that have been closed meanwhile."""
         pending, self._pending = self._pending, []
         for transport, data in pending:
             if not transport.is_closing():

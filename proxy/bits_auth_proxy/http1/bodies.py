@@ -1,7 +1,7 @@
-"""From bytes to body content: one reader for each framing of RFC 9112 section 6.
+"""Readers that extract the content of bodies, one for each framing of RFC 9112 section 6.
 
-A reader takes reads as they come and returns the content in them. Once `done`, `rest` holds the bytes
-behind the body, which belong to the next message.
+A reader takes data in pieces of any size and returns the content in each. Once `done`, `rest` holds the bytes
+after the body, which belong to the next message.
 """
 
 from typing import Final, Protocol
@@ -23,12 +23,12 @@ class BodyReader(Protocol):
     trailers: list[Field]
 
     def feed(self, data: bytes) -> bytes:
-        """Return the content in `data`, perhaps none. Raises MalformedMessage."""
+        """Return the content in `data`, which may be empty. Raises MalformedMessage."""
         ...
 
 
 class LengthReader:
-    """A body of a known number of bytes, more than none."""
+    """Reads a body of a known length, which is not zero."""
 
     __slots__ = ("_remaining", "done", "rest", "trailers")
 
@@ -39,7 +39,7 @@ class LengthReader:
         self.trailers: list[Field] = []
 
     def feed(self, data: bytes) -> bytes:
-        """Return what of `data` belongs to the body."""
+        """Return the part of `data` that belongs to the body."""
         remaining = self._remaining
         if len(data) < remaining:
             self._remaining = remaining - len(data)
@@ -50,7 +50,7 @@ class LengthReader:
 
 
 class CloseReader:
-    """A body that ends with the connection (responses only); the owner of the connection sees the end."""
+    """Reads a response's body that ends with the connection, whose owner notices the end."""
 
     __slots__ = ("done", "rest", "trailers")
 
@@ -60,16 +60,17 @@ class CloseReader:
         self.trailers: list[Field] = []
 
     def feed(self, data: bytes) -> bytes:
-        """Return `data`: all of it is the body's."""
+        """Return `data`, because all of it belongs to the body."""
         return data
 
 
 class ChunkedReader:
-    """A chunked body with its trailer section; extensions are dropped (RFC 9112 section 7.1).
+    """Reads a chunked body with its trailer section, and drops chunk extensions (RFC 9112 section 7.1).
 
-    llhttp can't be told to stop at the end of a message. Every chunked body ends with an empty line,
-    so it is fed up to each of these and asked; what follows the last stays unread. `max_overhead`
-    bounds, in bytes, the framing between two pieces of content and the trailer section.
+    llhttp can't be made to stop at the end of a message. But every chunked body ends with an empty line, so
+    the reader feeds it up to the end of each empty line and checks whether the body is complete. What follows
+    the body stays unread. `max_overhead` limits, in bytes, the framing between two pieces of content and the
+    trailer section.
     """
 
     __slots__ = (
@@ -106,11 +107,11 @@ class ChunkedReader:
         self._content.append(data)
 
     def on_message_complete(self) -> None:
-        """Take the end from llhttp."""
+        """Take the end of the body from llhttp."""
         self.done = True
 
     def feed(self, data: bytes) -> bytes:
-        """Return the content in `data`, freed of its framing."""
+        """Return the content in `data`, without its framing."""
         content = self._content
         content.clear()
         start = 0
@@ -123,7 +124,7 @@ class ChunkedReader:
         return content[0] if len(content) == 1 else b"".join(content)
 
     def _blank_line_ends(self, data: bytes) -> list[int]:
-        """Return where in `data` an empty line ends, one begun in an earlier read included, and its end."""
+        """Return where in `data` empty lines end, even if they began in an earlier piece, and its own end."""
         ends = []
         tail = self._tail
         across = (tail + data[:3]).find(_BLANK_LINE)

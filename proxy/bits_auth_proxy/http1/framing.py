@@ -26,7 +26,10 @@ REQUEST_SINGLES: Final = RESPONSE_SINGLES | {
     b"origin": "bad_field",
     b"sec-fetch-site": "bad_field",
 }
-"""Fields that must not be repeated, with the reason to report. Transfer-Encoding is a list, but not here."""
+"""Fields that must not be repeated, with the reason to report.
+
+RFC 9112 defines Transfer-Encoding as a list, but only a single coding is accepted here.
+"""
 
 # uri-host [ ":" port ] (RFC 9110 section 7.2): a registered name, an IPv4 or a bracketed IPv6 address;
 # the port may be empty (RFC 3986 section 3.2.3).
@@ -51,8 +54,9 @@ class _Connection(NamedTuple):
 def apply_request_framing(head: RequestHead) -> None:
     """Set the attributes of `head` that follow from its fields.
 
-    Raises MalformedMessage unless there is exactly one valid Host, at most one plain Content-Length, and at
-    most a lone `chunked`, and the latter two are not together (RFC 9112 sections 3.2, 6.1, 6.3).
+    Raises MalformedMessage unless the Host is valid, and the length is given either by one Content-Length, a
+    plain number, or by the transfer coding `chunked` alone, or not at all (RFC 9112 sections 3.2, 6.1, 6.3).
+    Only HTTP/1.0 may omit Host.
     """
     by_name = head.by_name
     host = by_name.get(b"host")
@@ -87,9 +91,9 @@ def apply_request_framing(head: RequestHead) -> None:
 
 
 def joined(fields: Iterable[Field], singles: Mapping[bytes, str]) -> dict[bytes, bytes]:
-    """Return lower-case name → value, the lines of a list field joined (RFC 9110 section 5.3).
+    """Return lower-case name → value, with the lines of a list field joined (RFC 9110 section 5.3).
 
-    Raises MalformedMessage where one of `singles` is repeated.
+    Raises MalformedMessage if one of `singles` is repeated.
     """
     values: dict[bytes, bytes] = {}
     for field in fields:
@@ -108,8 +112,8 @@ def joined(fields: Iterable[Field], singles: Mapping[bytes, str]) -> dict[bytes,
 def apply_response_framing(head: ResponseHead) -> None:
     """Set the attributes of `head` that follow from its fields.
 
-    Raises MalformedMessage where the length of the body could be read in two ways, and for a 101 without
-    Upgrade (RFC 9110 section 15.2.2).
+    Raises MalformedMessage if the length of the body could be read in two ways, and for a 101 without Upgrade
+    (RFC 9110 section 15.2.2).
     """
     by_name = head.by_name
     length = by_name.get(b"content-length")

@@ -1,7 +1,7 @@
-"""The lines of a head, read one by one in their plain form.
+"""Readers for single lines of a head, if these are plain.
 
-What is read here is a strict part of what RFC 9112 allows and llhttp accepts: printable lines with the usual
-methods and versions. Where a line is not plain the readers return None, and llhttp judges the whole head.
+Plain lines are a strict subset of what RFC 9112 allows and llhttp accepts: printable lines with the usual
+methods and versions. For all other lines, the readers return None, and llhttp judges the whole head.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, final
 
 from bits_auth_proxy.http1.messages import Field
-from bits_auth_proxy.http1.parse_cache import ParseCache
+from bits_auth_proxy.http1.parse_cache import BoundedCache, ParseCache
 
 
 class RequestLine(NamedTuple):
@@ -49,11 +49,12 @@ _NOT_CACHED: Final = frozenset(
 
 
 def make_field(name: bytes, value: bytes, ends: Callable[[bytes], bool] | None = None) -> Field:
-    """Return the field of a name as received and a value, which may have whitespace behind it.
+    """Return the field of a name as received and a value, which may have trailing whitespace.
 
-    `ends` tells for a name in lower case whether the field ends here; without it every field goes on.
+    `ends` returns, for a name in lower case, whether the field ends at this gateway. Without it, all fields
+    are forwarded.
     """
-    # llhttp leaves the whitespace there (RFC 9112 section 5.1).
+    # llhttp does not remove trailing whitespace (RFC 9112 section 5.1).
     value = value.rstrip(b" \t")
     key = name.lower()
     line = b"%b: %b\r\n" % (name, value)
@@ -61,33 +62,34 @@ def make_field(name: bytes, value: bytes, ends: Callable[[bytes], bool] | None =
 
 
 def path_of(target: bytes) -> bytes | None:
-    """Return the path, without the query, of a good target in origin form; None for all others."""
+    """Return the path, without the query, of an acceptable target in origin form, or None for any other."""
     return target.partition(b"?")[0] if target.startswith(b"/") and b"#" not in target else None
 
 
 @final
-class FieldCache(ParseCache[Field | None]):
-    """Reads the field lines of one direction, under the policy of the gateway that owns it.
+class FieldCache(BoundedCache[Field | None]):
+    """Reads the field lines of one direction, according to the policy of the gateway.
 
     `cache[line]` is the field of a plain line, and None for all other lines.
     """
 
     def __init__(self, ends: Callable[[bytes], bool]) -> None:
-        """Take what tells, for a name in lower case, whether a field of that name ends here."""
-        super().__init__(self._read_line, keep=_may_repeat)
+        """`ends` returns, for a name in lower case, whether fields of that name end at this gateway."""
+        super().__init__()
         self._ends: Final = ends
 
     def make(self, name: bytes, value: bytes) -> Field:
         """Return the field of a name and a value that another parser has read."""
         return make_field(name, value, self._ends)
 
-    def _read_line(self, line: bytes) -> Field | None:
+    def __missing__(self, line: bytes) -> Field | None:
         match = _FIELD.fullmatch(line)
-        return None if match is None else make_field(match[1], match[2], self._ends)
-
-
-def _may_repeat(field: Field) -> bool:
-    return field.key not in _NOT_CACHED
+        if match is None:
+            return None
+        field = make_field(match[1], match[2], self._ends)
+        if field.key not in _NOT_CACHED:
+            self.keep(line, field)
+        return field
 
 
 def _read_request_line(line: bytes) -> RequestLine | None:

@@ -7,7 +7,7 @@ from bits_auth_proxy.errors import PeerError
 
 @final
 class Field:
-    """A header or trailer field. Not a tuple: reading an attribute of a tuple costs several times as much."""
+    """A header or trailer field. Not a tuple, because a tuple's attributes cost several times as much."""
 
     __slots__ = ("key", "line", "name", "onward", "value")
 
@@ -21,7 +21,7 @@ class Field:
         self.line: Final = line
         """The whole field in canonical form, `name: value` with its CRLF."""
         self.onward: Final = onward
-        """What goes on to the next hop: the line, or nothing where the gateway ends the field."""
+        """What is forwarded to the next hop: the line, or nothing if the field ends at this gateway."""
 
 
 NO_BODY: Final = 0
@@ -44,11 +44,11 @@ class MalformedMessage(PeerError):  # noqa: N818 - says what the message is
 class RequestHead:
     """A request line and header section that passed all checks of RFC 9112.
 
-    `target` is as received; `path` is that of a good target in origin form, without its query, and None for
-    all others. `length` is the size of the content in bytes, or CHUNKED. `connection_options` are the options
-    that Connection lists (RFC 9110 section 7.6.1), in lower case. `websocket` tells whether the request opens
-    a WebSocket (RFC 6455 section 4.1); no other upgrade is known. `by_name` holds the values of `fields` by
-    lower-case name, with the lines of a list joined, so that no rule needs to walk them all.
+    `target` is as received; `path` is its path without the query, or None unless it is an acceptable target
+    in origin form. `length` is the size of the content in bytes, or CHUNKED. `connection_options` are the
+    options that Connection lists (RFC 9110 section 7.6.1), in lower case. `websocket` says whether the
+    request opens a WebSocket (RFC 6455 section 4.1); no other upgrade is known. `by_name` holds the values of
+    `fields` by lower-case name, with the lines of a list joined, so that no rule needs to walk them all.
     """
 
     __slots__ = (
@@ -92,8 +92,8 @@ class RequestHead:
 class ResponseHead:
     """A status line and header section; `by_name` and `connection_options` are as in `RequestHead`.
 
-    `length` is the body's, unless it answers HEAD (RFC 9112 section 6.3): a number of bytes, CHUNKED or
-    UNTIL_CLOSE.
+    `length` is the length of the body, unless the response answers HEAD (RFC 9112 section 6.3): a number of
+    bytes, CHUNKED or UNTIL_CLOSE.
     """
 
     __slots__ = (

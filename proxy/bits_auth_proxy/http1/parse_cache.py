@@ -5,7 +5,7 @@ Server with every response. The meaning of such a line is looked up instead of w
 """
 
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 ValueT = TypeVar("ValueT")
 
@@ -14,21 +14,26 @@ _MAX_LINE: Final = 256
 """Bytes; a longer line is parsed again each time. Together the two bound the memory."""
 
 
-class ParseCache(dict[bytes, ValueT], Generic[ValueT]):
-    """`cache[line]` is what `read` returns for the line. None stands for a malformed line and is not kept.
+class BoundedCache(dict[bytes, ValueT], Generic[ValueT]):
+    """The values of lines, as many as the bounds allow. A secret must never be kept."""
 
-    `keep` tells for a value whether it may be kept; a secret must never be.
-    """
-
-    def __init__(self, read: Callable[[bytes], ValueT], keep: Callable[[Any], bool] = lambda _: True) -> None:
-        super().__init__()
-        self._read = read
-        self._keep = keep
-
-    def __missing__(self, line: bytes) -> ValueT:
-        value = self._read(line)
-        if value is not None and len(line) <= _MAX_LINE and self._keep(value):
+    def keep(self, line: bytes, value: ValueT) -> None:
+        """Keep the value of a line, if it is not too long; a full cache begins again."""
+        if len(line) <= _MAX_LINE:
             if len(self) >= _MAX_ENTRIES:
                 self.clear()
             self[line] = value
+
+
+class ParseCache(BoundedCache[ValueT]):
+    """`cache[line]` is what `read` returns for the line. None stands for a malformed line and is not kept."""
+
+    def __init__(self, read: Callable[[bytes], ValueT]) -> None:
+        super().__init__()
+        self._read = read
+
+    def __missing__(self, line: bytes) -> ValueT:
+        value = self._read(line)
+        if value is not None:
+            self.keep(line, value)
         return value

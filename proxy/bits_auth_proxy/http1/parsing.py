@@ -1,12 +1,12 @@
-"""From bytes to heads, incrementally, with limits.
+"""Incremental parsers for heads, with limits.
 
-A parser takes reads as they come and yields the head once its empty line has arrived; `rest` then holds
-what followed. llhttp judges the bytes as they arrive, so that nonsense is refused at once and not at a
-timeout. How the bytes were cut into reads makes no difference to what is accepted, and as what; of several
-faults the first to arrive is told.
+A parser takes data in pieces of any size and returns the head once its empty line has arrived; `rest` then
+holds what followed it. llhttp checks the bytes as they arrive, so that nonsense is rejected immediately and
+not after a timeout. The way in which the bytes are split makes no difference to what is accepted or to what
+it means. If a head has several faults, the first to arrive is reported.
 
-A head that arrives whole, of plain lines only, is read line by line (see `lines`): that costs a fifth, and
-means the same as if llhttp had read it.
+A head that arrives whole and has only plain lines is read line by line (see `lines`). This costs a fifth of
+what llhttp costs, and has the same result.
 """
 
 import re
@@ -65,7 +65,7 @@ class _Sink:
 
 
 class _HeadParser(ABC, Generic[HeadT, LineT]):
-    """What the two directions share: collecting the head, the limits, the engine."""
+    """The part that both directions share: collecting the head, the limits, the engine."""
 
     __slots__ = (
         "_buffer",
@@ -85,10 +85,10 @@ class _HeadParser(ABC, Generic[HeadT, LineT]):
     ENGINE: ClassVar[type[Any]]
 
     def __init__(self, *, fields: FieldCache, max_line: int, max_head: int, max_fields: int) -> None:
-        """Take the reader of field lines and the limits: bytes of first line and head, number of fields."""
+        """Take the reader of field lines and the limits: first line and head in bytes, number of fields."""
         self._max_line = max_line
         self._max_head = max_head
-        # Within this, no line needs to be measured.
+        # Up to this size, no line needs to be measured.
         self._max_plain = min(max_head, max_line)
         self._max_fields = max_fields
         self.rest = b""
@@ -105,9 +105,9 @@ class _HeadParser(ABC, Generic[HeadT, LineT]):
         return bool(self._buffer)
 
     def feed(self, data: bytes) -> HeadT | None:
-        """Take the next bytes of the stream; return the head when it is complete, else None.
+        """Take the next bytes of the stream; return the head if it is complete, else None.
 
-        Raises MalformedMessage; the parser is of no use afterwards.
+        Raises MalformedMessage; the parser can't be used after that.
         """
         if not self._buffer:
             end = data.find(_END_OF_HEAD)
@@ -158,7 +158,7 @@ class _HeadParser(ABC, Generic[HeadT, LineT]):
         try:
             self._engine.feed_data(data)
         except httptools.HttpParserUpgrade:
-            pass  # Raised at the end of the head; whether to upgrade is not the parser's decision.
+            pass  # llhttp raises it at the end of the head; the caller decides about the upgrade.
         except httptools.HttpParserInvalidMethodError:
             raise self._bad_method(head) from None
         except httptools.HttpParserError as error:
@@ -174,7 +174,7 @@ class _HeadParser(ABC, Generic[HeadT, LineT]):
 
     @abstractmethod
     def _first_line(self, line: bytes) -> LineT:
-        """Return what a line says that llhttp has accepted."""
+        """Return the meaning of a line that llhttp has accepted."""
         ...
 
     @abstractmethod
@@ -182,14 +182,14 @@ class _HeadParser(ABC, Generic[HeadT, LineT]):
 
 
 def _reason(detail: str) -> str:
-    """Return what llhttp's complaint is about."""
+    """Return the reason to report for an error message of llhttp."""
     if "Content-Length" in detail or "Transfer-Encoding" in detail:
         return "bad_framing"
     return "unknown_version" if detail == "Invalid HTTP version" else "bad_syntax"
 
 
 class RequestParser(_HeadParser[RequestHead, RequestLine]):
-    """Reads request heads of one connection, one after the other."""
+    """Reads the request heads of one connection, one after the other."""
 
     __slots__ = ()
 
@@ -223,7 +223,7 @@ class RequestParser(_HeadParser[RequestHead, RequestLine]):
 
 
 class ResponseParser(_HeadParser[ResponseHead, StatusLine]):
-    """Reads response heads of one connection, interim ones (1xx) included."""
+    """Reads the response heads of one connection, including interim ones (1xx)."""
 
     __slots__ = ()
 
@@ -231,7 +231,7 @@ class ResponseParser(_HeadParser[ResponseHead, StatusLine]):
     ENGINE = httptools.HttpResponseParser
 
     def _first_line(self, line: bytes) -> StatusLine:
-        # llhttp has checked the status line's form; not its version nor its last part.
+        # llhttp has checked the form of the status line, but neither its version nor its last part.
         version, _, rest = line.partition(b" ")
         status, _, reason = rest.partition(b" ")
         minor_version = _VERSIONS.get(version)

@@ -1,4 +1,4 @@
-"""From content to bytes (RFC 9112 section 7.1)."""
+"""Writers for the chunked transfer coding (RFC 9112 section 7.1)."""
 
 from collections.abc import Iterable
 from typing import Final

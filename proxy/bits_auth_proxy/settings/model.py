@@ -86,7 +86,8 @@ class UpstreamSettings(Group):
     queue_timeout: Timeout = Field(
         5,
         description="How many seconds a request may wait for a free connection before it is answered with "
-        "503.",
+        "503. While the proxy is making a connection, the request waits for the result instead, for at most "
+        "twice BITS_UPSTREAM__CONNECT_TIMEOUT more.",
     )
     idle_timeout: Timeout = Field(
         55, description="How many seconds a connection may be idle before it is closed."
@@ -102,7 +103,9 @@ class UpstreamSettings(Group):
     )
     connect_timeout: Timeout = Field(
         5,
-        description="How many seconds TCP and TLS together may take before the request is answered with 504.",
+        description="How many seconds TCP and TLS together may take in one connection attempt. If only TCP "
+        "succeeds in that time, the other addresses get one more attempt. After that, the request is "
+        "answered with 504.",
     )
     response_timeout: Timeout = Field(
         60,
@@ -316,7 +319,8 @@ class Settings(_Frozen):
     )
     allow_debuggers: bool = Field(
         default=False,
-        description="Whether other processes of the same user may read the proxy's memory and environment.",
+        description="Whether other processes of the same user may read the proxy's memory and environment "
+        "(Linux only).",
     )
     listen_tls: ListenTlsSettings = ListenTlsSettings()
     upstream: UpstreamSettings = UpstreamSettings()

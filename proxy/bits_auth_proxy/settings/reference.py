@@ -136,6 +136,8 @@ def _parts(annotation: Any) -> list[Any]:
 
 def _kind(field: SettingField) -> str:
     annotation = str(field.info.annotation) + str(field.info.metadata)
+    if "Path" in annotation and field.name.endswith("_dir"):
+        return "directory"
     return next((kind for sign, kind in _KINDS if sign in annotation), "text")
 
 

@@ -1,1 +1,1 @@
-"""What the proxy reports of itself: metrics, the log, the journal."""
+"""What the proxy reports about itself: metrics, the log, the journal."""

@@ -1,7 +1,7 @@
-"""The access log's lines, made directly.
+"""Writes the access log's lines directly, without the log's pipeline.
 
-Through the log's pipeline a line costs nearly as much as forwarding the request. These lines say the same
-(see `events.REQUEST`).
+In the pipeline, a line costs nearly as much as forwarding the request. These lines have the same content (see
+`events.REQUEST`).
 """
 
 from collections.abc import Callable
@@ -48,11 +48,11 @@ class AccessLog:
         )
 
     def _timestamp(self) -> str:
-        """Return the time in UTC as ISO 8601 writes it."""
+        """Return the time in UTC, in the format of ISO 8601."""
         minute, second = divmod(self._clock.wall(), 60.0)
         if minute != self._minute:
             self._minute = minute
             self._prefix = datetime.fromtimestamp(minute * 60.0, UTC).strftime("%Y-%m-%dT%H:%M:")
-        # Cut, not rounded: no second has 60.
+        # Truncated, not rounded, so that the seconds never reach 60.
         micros = int(second * 1e6)
         return f"{self._prefix}{micros // 1_000_000:02d}.{micros % 1_000_000:06d}Z"

@@ -1,4 +1,4 @@
-"""Which events become lines of the log, and with which fields; see `events` for their meaning."""
+"""Decides which events are logged, and with which fields; see `events` for their meaning."""
 
 from collections.abc import Callable
 from typing import Any, Final, final
@@ -16,8 +16,6 @@ from bits_auth_proxy.telemetry.events import Event
 from bits_auth_proxy.telemetry.log import LOGGER
 from bits_auth_proxy.telemetry.repeat_limit import RepeatLimit, Timer
 
-FIRST_ERROR: Final = 400
-"""The lowest status that the access log counts as an error."""
 _SERVER_ERROR: Final = 500
 _USABLE: Final = (TokenState.FRESH, TokenState.STALE, TokenState.SUSPECT)
 
@@ -37,11 +35,11 @@ class EventLog:
         suppressed: Callable[[str, int], None],
         write_line: Callable[[str, str], None] | None,
     ) -> None:
-        """Take the `access_log` setting; `suppressed` gets an event and how many of its lines were held back.
+        """Take the `access_log` setting. `suppressed` takes an event and the count of its lines held back.
 
-        `write_line`, where the log is JSON, takes a level and a finished line.
+        `write_line` takes a level and a finished line; it is None if the log is not JSON.
         """
-        # Bound here: an unbound logger is bound again by every call.
+        # Bind the logger once, because otherwise every call would bind it again.
         self._log = structlog.get_logger(LOGGER).bind()
         self._log_all = access_log == "all"
         self._log_errors = access_log != "off"
@@ -55,13 +53,16 @@ class EventLog:
         self._repeats = RepeatLimit(clock=clock, call_later=call_later, report=report)
 
     def close(self) -> None:
-        """Write what is still held back."""
+        """Report the lines that were held back. For shutdown."""
         self._repeats.flush()
 
-    # Of requests.
+    # Events of requests.
 
     def exchange_ended(self, record: RequestRecord) -> None:
-        """Log a request that had been admitted; if not all are logged, one with an error or a problem."""
+        """Log a request that was admitted.
+
+        In mode `errors`, the caller passes only those with an error or a problem.
+        """
         status, problem = record.status, record.problem
         if self._log_all:
             if not problem and self._access_log is not None:
@@ -99,7 +100,7 @@ class EventLog:
         if self._repeats.admits(events.CRASHED.name, type(error).__name__):
             self._log.error(events.CRASHED.name, exc_info=error)
 
-    # Of the token.
+    # Events of the token.
 
     def token_obtained(self, token: AccessToken, reason: str, duration: float, *, assumed: bool) -> None:
         """Log a new token."""
@@ -135,16 +136,16 @@ class EventLog:
         """Log that the API answered 401 to the token in hand."""
         self._log.warning(events.TOKEN_UNAUTHORIZED.name, fingerprint=token.fingerprint)
 
-    # Of files.
+    # Events of watched files.
 
     def credentials_read(self, *, changed: bool) -> None:
-        """Log another pair; whatever was wrong with the files is over."""
+        """The files were read without error: forget earlier trouble, and log a changed pair."""
         self._credentials_trouble = ""
         if changed:
             self._log.info(events.CREDENTIALS_CHANGED.name)
 
     def credentials_unreadable(self, detail: str) -> None:
-        """Log that the files can't be read, once until they can or until the reason changes."""
+        """Log that the files can't be read, but only once until they can be read or the reason changes."""
         if detail != self._credentials_trouble:
             self._credentials_trouble = detail
             self._log.warning(events.CREDENTIALS_UNREADABLE.name, detail=detail)
@@ -154,10 +155,11 @@ class EventLog:
         self._log.info(events.CERTIFICATE_CHANGED.name)
 
     def certificate_unusable(self, detail: str) -> None:
-        """Log that its files changed and can't be used."""
+        """Log that the listener certificate's files changed but can't be used."""
         self._log.error(events.CERTIFICATE_UNUSABLE.name, detail=detail)
 
     def _admits_client_line(self, event: Event, kind: str) -> bool:
+        """Whether to log a line that a client caused before a request was admitted."""
         return self._log_all or (self._log_errors and self._repeats.admits(event.name, kind))
 
 

@@ -7,7 +7,7 @@ from bits_auth_proxy.telemetry.repeat_limit import BURST, WINDOW
 
 
 class Event(NamedTuple):
-    """An event. `levels` are all it may have; `fields` maps names to meanings."""
+    """An event. `levels` are all the levels that it can have; `fields` maps names to meanings."""
 
     name: str
     levels: tuple[str, ...]
@@ -56,7 +56,7 @@ HANDSHAKE_FAILED: Final = Event(
     {"detail": "the reason, usually in OpenSSL's words", "peer": "the client's address"},
 )
 
-# The way to the API.
+# Connections to the API.
 CONNECT_FAILED: Final = Event(
     "upstream_connect_failed",
     ("warning",),
@@ -93,7 +93,8 @@ TOKEN_REFRESH_FAILED: Final = Event(
 TOKEN_UNAUTHORIZED: Final = Event(
     "token_refused",
     ("warning",),
-    "The API answered the current token with 401. The proxy requests another token.",
+    "The API answered the current token with 401. The proxy requests another token, unless it did so for "
+    "this reason too recently.",
     {"fingerprint": "the token's fingerprint"},
 )
 LIFETIME_ASSUMED: Final = Event(
@@ -113,7 +114,7 @@ CREDENTIALS_UNREADABLE: Final = Event(
     "credentials_unreadable",
     ("warning",),
     "A credential file is missing, empty or unreadable. The pair that was read before stays in use. "
-    "This is logged once, until all files can be read again.",
+    "This is logged once for each reason, until all files can be read again.",
     {"detail": "which, and why"},
 )
 CREDENTIALS_EXPOSED: Final = Event(

@@ -1,8 +1,8 @@
 """What `BITS_INSPECT` keeps: headers and bodies of the last exchanges, masked before they are kept.
 
-This is data of people and their papers, so what can't be masked isn't kept: of a body that is not JSON, or is
-too large, only size and type. A name (of a header, a JSON member, a query parameter) that contains one of
-the words to mask hides all that belongs to it, at any depth.
+The data is about people and their papers, so nothing is kept that can't be masked. Of a body that is not JSON
+or is too large, only the size and the type are kept. If the name of a header, a JSON member or a query
+parameter contains one of the words to mask, everything under that name is masked, at any depth.
 """
 
 import json
@@ -31,9 +31,9 @@ _ALWAYS: Final = (
     "signature",
     "token",
 )
-"""Words of names that are masked whatever the settings say."""
+"""Words in names that are masked regardless of the settings."""
 _MAX_TEXT: Final = 1024
-"""Characters of a JSON string; longer ones are files in disguise."""
+"""Characters of a JSON string. Longer strings are taken for encoded files."""
 _SCHEME: Final = re.compile(r"\b(bearer|basic|digest)\s+\S+", re.IGNORECASE)
 _JWT: Final = re.compile(r"\beyJ[\w-]{8,}(\.[\w-]*)*")
 _PARAMETER: Final = re.compile(r"([?&#;])([^=&#?;\s]+)=([^&#;\s]*)")
@@ -46,13 +46,13 @@ class Inspection:
     __slots__ = ("_kept", "_redact", "_words")
 
     def __init__(self, *, mask: Iterable[str], redact: Callable[[str], str]) -> None:
-        """Mask what is named by words of `mask`; `redact` replaces the secrets that the proxy knows."""
+        """Mask what has a word of `mask` in its name; `redact` replaces the secrets that the proxy knows."""
         self._words: Final = tuple({word for word in map(_plain, (*_ALWAYS, *mask)) if word})
         self._redact: Final = redact
         self._kept: Final[dict[str, dict[str, Any]]] = {}
 
     def keep(self, exchange: InspectedExchange) -> None:
-        """Keep an exchange that has ended; the oldest goes."""
+        """Keep an exchange that has ended, and drop the oldest one."""
         head, response = exchange.head, exchange.response
         start = b"%b %b HTTP/1.%d" % (head.method, head.target, head.minor_version)
         kept = {"request": self._message(start, head.fields, exchange.request_copy), "response": None}
@@ -64,9 +64,9 @@ class Inspection:
             del self._kept[next(iter(self._kept))]
 
     def find(self, identity: str) -> dict[str, Any] | None:
-        """Return the exchange of that id (see `telemetry.journal`), ready for JSON, while it is kept.
+        """Return the exchange with that id (see `telemetry.journal`), ready for JSON, or None if unknown.
 
-        `request` and `response` (None if none came) have `start`, `fields` and `body`.
+        `request` and `response` (None if there was none) have `start`, `fields` and `body`.
         """
         return self._kept.get(identity)
 
@@ -110,7 +110,7 @@ class Inspection:
         return value
 
     def _text(self, text: str) -> str:
-        """Return `text` without what looks like a credential, or is one of ours."""
+        """Return `text` without anything that looks like a credential or is one of ours."""
         text = _SCHEME.sub(rf"\1 {MASK}", text)
         text = _JWT.sub(MASK, text)
         text = _PARAMETER.sub(self._parameter, text)
@@ -126,12 +126,12 @@ class Inspection:
 
 
 def _plain(name: str) -> str:
-    """Return a name as it is compared: `Personal-Number`, `personal_number`, `personalNumber` are one."""
+    """Return the form in which names are compared: the same for `Personal-Number` and `personal_number`."""
     return "".join(filter(str.isalnum, name.casefold()))
 
 
 def _decoded(content: bytes | None, coding: bytes) -> bytes | None:
-    """Return content without its content coding; None if it is cut, too large, or in an unknown coding."""
+    """Return decoded content, or None if it is cut off, too large, or in an unknown content coding."""
     if content is None or coding in (b"", b"identity"):
         return content
     if coding not in (b"gzip", b"x-gzip", b"deflate"):

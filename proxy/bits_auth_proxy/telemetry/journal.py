@@ -1,7 +1,7 @@
-"""The journal: what happened lately, for the live view in a terminal and for the admin page.
+"""The journal: what happened recently, for the live view in a terminal and for the admin page.
 
-It is bounded and cheap to write: an exchange costs one append. Everything else is worked out when someone
-looks.
+It is bounded and cheap to write: an exchange costs one append. Everything else is computed when someone
+looks at it.
 """
 
 from collections import deque
@@ -16,12 +16,12 @@ REJECTIONS: Final = 50
 
 
 def exchange_id(ended: float) -> str:
-    """Return what tells an exchange from others: clients may send the same request id again."""
+    """Return the id of an exchange. A request id can't identify it, because clients may send one again."""
     return f"{ended:.9f}"
 
 
 class Journal:
-    """The last exchanges, rejections and token requests. Durations in seconds, instants by the wall."""
+    """The last exchanges, rejections and attempts. Durations are in seconds, instants by the wall clock."""
 
     __slots__ = ("_clock", "_exchanges", "_refreshes", "_rejections", "exchange")
 
@@ -29,7 +29,7 @@ class Journal:
         self._clock: Final = clock
         self._exchanges: Final = deque[RequestRecord](maxlen=EXCHANGES)
         self.exchange: Final = self._exchanges.append
-        """Keeps the record of a request that has ended, without a frame of Python code in between."""
+        """Keeps the record of a request that has ended, without a call of Python code in between."""
         self._refreshes: deque[dict[str, Any]] = deque(maxlen=REFRESHES)
         self._rejections: deque[tuple[float, str, str]] = deque(maxlen=REJECTIONS)
 
@@ -37,10 +37,10 @@ class Journal:
         """Note a request that was rejected before it was admitted."""
         self._rejections.append((self._clock.now(), reason, peer))
 
-    # Of the token.
+    # Events of the token.
 
     def refresh(self, *, outcome: str, reason: str, duration: float, detail: str) -> None:
-        """Note a token request: `outcome` is `success` or `failure`, `detail` says more, for people."""
+        """Note a token request. `outcome` is `success` or `failure`; `detail` explains it to people."""
         self._refreshes.append(
             {
                 "timestamp_seconds": self._clock.wall(),
@@ -51,7 +51,7 @@ class Journal:
             }
         )
 
-    # For eyes.
+    # The journal's readers.
 
     def exchanges(self) -> list[dict[str, Any]]:
         """Return the last exchanges, the newest first, ready for JSON."""

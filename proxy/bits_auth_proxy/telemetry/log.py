@@ -1,6 +1,6 @@
-"""The log: structlog writes to one stream, as JSON lines or for people, and every secret is replaced.
+"""The log: structlog writes to one stream, as JSON or in a format for people, and every secret is replaced.
 
-Lines of the standard library's loggers (asyncio, aiohttp) and Python's warnings go the same way.
+Lines of the standard library's loggers (asyncio, aiohttp) and Python's warnings take the same path.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 REDACTED: Final = "[redacted]"
 LOGGER: Final = "bits_auth_proxy"
-"""The name of our own logger; the standard library's logger of that name keeps its level."""
+"""The name of our own logger. The standard library's logger of that name stores its level."""
 LEVELS: Final = ("debug", "info", "warning", "error")
 _LEVEL_NUMBERS: Final = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
 _OWN_LOGGER: Final = logging.getLogger(LOGGER)
-# `json.dumps` with options would make an encoder for every line.
+# `json.dumps` with options would create an encoder for every line.
 _encode_json: Final = json.JSONEncoder(default=str, ensure_ascii=False).encode
 _TOKENS_REMEMBERED: Final = 16
 _MIN_LENGTH: Final = 4
@@ -28,7 +28,7 @@ _MIN_LENGTH: Final = 4
 
 
 class Redactor:
-    """Knows the secrets, and replaces them in texts."""
+    """Knows the secrets and replaces them in texts."""
 
     def __init__(self) -> None:
         self._pinned: dict[str, None] = {}
@@ -36,7 +36,7 @@ class Redactor:
         self._forms: tuple[str, ...] = ()
 
     def add(self, secret: str, *, pinned: bool = False) -> None:
-        """Replace `secret` from now on: forever if `pinned`, otherwise until many others have been added."""
+        """Replace `secret` from now on: forever if `pinned`, else until many others have been added."""
         if len(secret) < _MIN_LENGTH:
             return
         if pinned:
@@ -55,12 +55,12 @@ class Redactor:
         return text
 
     def __call__(self, logger: WrappedLogger, name: str, rendered: Any) -> str:  # noqa: ARG002
-        """Redact a rendered line. As the last processor, it sees everything, tracebacks included."""
+        """Redact a rendered line. As the last processor, it sees everything, including tracebacks."""
         return self.redact(str(rendered))
 
 
 def _forms_of(secret: str) -> set[str]:
-    """Return the forms of a secret in log lines: as it is, and escaped by repr or JSON once or twice."""
+    """Return the forms of a secret in log lines: unchanged, and escaped once or twice by repr or JSON."""
     forms = {secret}
     for _ in range(2):
         for form in tuple(forms):
@@ -74,9 +74,9 @@ def _forms_of(secret: str) -> set[str]:
 
 
 class _Unfailing:
-    """A stream whose failures (a full disk, a closed pipe) lose the text and raise nothing.
+    """A stream that drops the text and raises nothing if writing fails (a full disk, a closed pipe).
 
-    The caller serves requests, and must go on doing so.
+    The caller serves requests and must be able to continue.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -114,7 +114,7 @@ class Lines:
             self._pending.append(line)
 
     def flush(self) -> None:
-        """Write the lines that have come together."""
+        """Write the lines that have been collected."""
         if self._pending:
             lines, self._pending = self._pending, []
             self._stream.write(self._redactor.redact("\n".join(lines)) + "\n")
@@ -122,11 +122,11 @@ class Lines:
 
 
 _json_log: tuple[Redactor, TextIO] | None = None
-"""What the log was last configured with, if it is JSON."""
+"""The redactor and the stream that the log was last configured with, or None if it is not JSON."""
 
 
 def json_lines(call_soon: Callable[[Callable[[], None]], Any]) -> Lines | None:
-    """Return a writer of JSON lines that bypasses the pipeline, None if the log is for people."""
+    """Return a writer of JSON lines that bypasses the pipeline, or None if the log is not JSON."""
     if _json_log is None:
         return None
     redactor, stream = _json_log
@@ -135,7 +135,7 @@ def json_lines(call_soon: Callable[[Callable[[], None]], Any]) -> Lines | None:
 
 def configure(*, level: str, fmt: str, redactor: Redactor, stream: TextIO) -> None:
     """Set up all logging of this process: `level` and above go to `stream`, as `json` or `console`."""
-    global _json_log  # noqa: PLW0603 - as structlog's own configuration
+    global _json_log  # noqa: PLW0603 - structlog's configuration is global too
     stream = cast("TextIO", _Unfailing(stream))
     _json_log = (redactor, stream) if fmt == "json" else None
     renderers: list[Processor] = [structlog.processors.format_exc_info, _render_json, redactor]
@@ -176,12 +176,12 @@ def set_level(level: str) -> None:
     """Log `level` (one of LEVELS) and above from now on."""
     least = logging.getLevelNamesMapping()[level.upper()]
     _OWN_LOGGER.setLevel(least)
-    # Libraries are heard from warning on, unless the operator is looking for something.
+    # Libraries log from the level warning on, unless the operator has chosen debug.
     logging.getLogger().setLevel(least if least <= logging.DEBUG else max(least, logging.WARNING))
 
 
 def get_level() -> str:
-    """Return the least level that is logged."""
+    """Return the lowest level that is logged."""
     return logging.getLevelName(_OWN_LOGGER.level).lower()
 
 

@@ -1,6 +1,6 @@
 """Every metric: name, type, meaning and labels; and how numbers become families, JSON and documentation.
 
-Labels are bounded. Where all values are known, counters begin at 0: so the first event is an increase.
+Labels are bounded. If all label values are known, counters start at 0, so the first event is an increase.
 """
 
 from bisect import bisect_left
@@ -19,14 +19,14 @@ from bits_auth_proxy.forward import problems
 MAX_OPERATIONS: Final = 100
 OTHER: Final = "other"
 TLS_HANDSHAKE: Final = "tls_handshake"
-"""The reason under which a client's failed handshake is counted among the refused requests."""
+"""The reason under which a client's failed handshake is counted among the rejected requests."""
 METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", OTHER)
 _PREFIX: Final = "bits_proxy_"
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
 class Histogram:
-    """Counts by bucket, of durations in seconds."""
+    """Counts durations, in seconds, by bucket."""
 
     __slots__ = ("counts", "total")
 
@@ -35,12 +35,12 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count one."""
+        """Count one duration."""
         self.counts[bisect_left(_BUCKETS, seconds)] += 1
         self.total += seconds
 
     def cumulative(self) -> list[tuple[str, float]]:
-        """Return upper bound and count up to it, for each bucket."""
+        """Return the upper bound of each bucket and the count of durations up to it."""
         running = 0
         rows = []
         for bound, count in zip((*map(str, _BUCKETS), "+Inf"), self.counts, strict=True):
@@ -52,7 +52,7 @@ class Histogram:
 class Family(NamedTuple):
     """A metric. `name` lacks the prefix, and a counter's `_total`.
 
-    `labels` maps names to all the values there are, or to none where they can't be listed.
+    `labels` maps names to all possible values, or to none if these can't be listed.
     """
 
     kind: str
@@ -66,11 +66,11 @@ class Family(NamedTuple):
         return Counter(dict.fromkeys((each if len(each) > 1 else each[0] for each in combinations), 0))
 
     def of(self, value: float | Histogram) -> Metric:
-        """Return the family of a single value."""
+        """Return the family with a single value."""
         return self.by({(): value})
 
     def by(self, values: Mapping[Any, float | Histogram]) -> Metric:
-        """Return the family of values by label values: a string, or a tuple of several."""
+        """Return the family with `values` by label values: a string for one label, a tuple for several."""
         family = _KINDS[self.kind](_PREFIX + self.name, self.meaning, labels=self.labels)
         for key, value in values.items():
             labels = (key,) if isinstance(key, str) else key
@@ -264,7 +264,7 @@ FAMILIES: Final = tuple(each for each in list(globals().values()) if isinstance(
 def as_json(families: Iterable[Metric]) -> dict[str, Any]:
     """Return all numbers by name without prefix: a number, or a list of objects with labels and `value`.
 
-    Of histograms there are count and sum.
+    A histogram is represented by its count and sum.
     """
     found: dict[str, Any] = {}
     for family in families:

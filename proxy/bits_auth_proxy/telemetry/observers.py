@@ -3,7 +3,7 @@
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import Metric
@@ -18,12 +18,15 @@ from bits_auth_proxy.auth.tokens import AccessToken, TokenState
 from bits_auth_proxy.clock import Clock
 from bits_auth_proxy.forward.record import RequestRecord
 from bits_auth_proxy.telemetry import metrics
-from bits_auth_proxy.telemetry.event_log import FIRST_ERROR, EventLog
+from bits_auth_proxy.telemetry.event_log import EventLog
 from bits_auth_proxy.telemetry.journal import Journal
 from bits_auth_proxy.telemetry.metrics import TLS_HANDSHAKE
 from bits_auth_proxy.telemetry.repeat_limit import Timer
 from bits_auth_proxy.telemetry.token_counters import TokenCounters
 from bits_auth_proxy.telemetry.traffic import Limits, Load, TrafficCounters
+
+FIRST_ERROR: Final = 400
+"""The lowest status that the access log counts as an error."""
 
 
 class Telemetry(Collector):
@@ -41,10 +44,10 @@ class Telemetry(Collector):
         call_later: Callable[[float, Callable[[], None]], Timer],
         write_line: Callable[[str, str], None] | None = None,
     ) -> None:
-        """Take the access log's mode (`all`, `errors`, `off`) and the sources of the gauges at the scrape.
+        """Take the access log's mode (`all`, `errors`, `off`) and the functions that return gauges' values.
 
-        `journal` keeps what happened lately. `write_line`, where the log is JSON, takes a level and a
-        finished line.
+        `journal` keeps what happened recently. `write_line` takes a level and a finished line; it is None if
+        the log is not JSON.
         """
         self._token_status = token_status
         self._load = load
@@ -69,17 +72,17 @@ class Telemetry(Collector):
         GCCollector(registry=self.registry)
 
     def close(self) -> None:
-        """Report what is left."""
+        """Report the log lines that were held back. For shutdown."""
         self._log.close()
 
-    # Of the data path (see `forward.ports.TrafficObserver`).
+    # Events of the data path (see `forward.ports.TrafficObserver`).
 
     def exchange_started(self) -> None:
         """Count a request as in flight."""
         self._traffic.in_flight += 1
 
     def exchange_ended(self, record: RequestRecord) -> None:
-        """Count a request, note it, and log it if it is to be logged."""
+        """Count a request, note it, and log it if the access log's mode asks for it."""
         self._traffic.exchange_ended(record)
         self._journal.exchange(record)
         if record.problem or record.status >= self._first_logged:
@@ -112,7 +115,7 @@ class Telemetry(Collector):
         self._internal_errors += 1
         self._log.crashed(error)
 
-    # Of the token (see `auth.refresher.RefreshObserver`).
+    # Events of the token (see `auth.refresher.RefreshObserver`).
 
     def token_obtained(self, token: AccessToken, reason: Reason, duration: float, *, assumed: bool) -> None:
         """Count, note and log a new token."""
@@ -137,10 +140,10 @@ class Telemetry(Collector):
         self._token.unauthorized += 1
         self._log.token_unauthorized(token)
 
-    # Of watched files.
+    # Events of watched files.
 
     def credentials_read(self, *, changed: bool) -> None:
-        """Count and log that the credential files hold another pair; earlier trouble is over."""
+        """Count and log that the credential files hold another pair; they can be read again."""
         if changed:
             self._token.credentials_changes += 1
         self._log.credentials_read(changed=changed)
@@ -156,14 +159,14 @@ class Telemetry(Collector):
         self._log.certificate_changed()
 
     def certificate_unusable(self, detail: str) -> None:
-        """Count and log that its files changed and can't be used; the old certificate stays in use."""
+        """Count and log that the files changed and can't be used; the old certificate stays in use."""
         self._traffic.certificate_reloads["failure"] += 1
         self._log.certificate_unusable(detail)
 
-    # Of the scrape.
+    # The scrape.
 
     def totals(self) -> dict[str, int]:
-        """Return sums of what is counted, for people."""
+        """Return the totals of the counters, for people."""
         return self._traffic.totals() | self._token.totals()
 
     def render(self, accept: str) -> tuple[bytes, str]:

@@ -51,7 +51,7 @@ class RepeatLimit:
         self._timer: Timer | None = None
 
     def admits(self, event: str, kind: str) -> bool:
-        """Tell whether a line of this event and kind is to be written now."""
+        """Return whether a line of this event and kind may be written now."""
         key = (event, kind)
         now = self._clock.now()
         window = self._windows.get(key)
@@ -67,7 +67,7 @@ class RepeatLimit:
         return False
 
     def flush(self) -> None:
-        """Report everything that is left, at the end."""
+        """Report everything that has been held back. For shutdown."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,4 +1,4 @@
-"""The numbers of the token's life and of the credential files."""
+"""Counters of the token's life and of the credential files."""
 
 from collections.abc import Iterator
 from typing import final
@@ -33,7 +33,7 @@ class TokenCounters:
         self.credentials_failures = 0
 
     def totals(self) -> dict[str, int]:
-        """Return sums, for people."""
+        """Return totals, for people."""
         return {
             "token_refreshes": sum(
                 count for (outcome, _), count in self.refreshes.items() if outcome == "success"

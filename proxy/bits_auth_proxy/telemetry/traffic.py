@@ -1,8 +1,8 @@
-"""The numbers of the data path: requests, connections, bytes.
+"""Counters of the data path: requests, connections, bytes.
 
-They are plain integers, turned into metric families at the scrape. That costs a request two microseconds,
-where a metric object's lock and checks would cost seven. Labels are bounded: an operation earns its own label
-by a successful answer, so no caller can make series up.
+They are plain integers, which become metric families at the scrape. They cost two microseconds per request;
+the locks and checks of metric objects would cost seven. Labels are bounded: an operation earns its own label
+with a successful response, so callers can't invent time series.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ _SERVER_ERROR: Final = 500
 
 
 class Load(NamedTuple):
-    """How much is in use of what is limited."""
+    """How much of everything that is limited is in use."""
 
     clients: int
     upstream_connections: Mapping[str, int]
@@ -30,7 +30,7 @@ class Load(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """The most that may be in use."""
+    """How much of everything that is limited may be in use."""
 
     clients: int
     upstream_connections: int
@@ -56,7 +56,7 @@ class _Operation:
 
 @final
 class TrafficCounters:
-    """Counts what the data path does."""
+    """Counts the events of the data path."""
 
     __slots__ = (
         "_connect_duration",
@@ -111,7 +111,7 @@ class TrafficCounters:
         self._connect_duration.observe(duration)
 
     def totals(self) -> dict[str, int]:
-        """Return sums, for people."""
+        """Return totals, for people."""
         requests = self.requests()
         return {
             "requests": sum(requests.values()),
@@ -165,7 +165,7 @@ class TrafficCounters:
         yield metrics.CONNECT_DURATION.of(self._connect_duration)
 
     def _admit(self, name: str, status: int) -> _Operation:
-        """Return the counts for an operation without a label: its own, if it has earned one now."""
+        """Return the counts for an operation without a label: new ones if it has earned its own label now."""
         if status not in _OK or len(self._operations) > MAX_OPERATIONS:
             return self._operations[OTHER]
         operation = self._operations[name] = _Operation()

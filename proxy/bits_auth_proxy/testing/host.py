@@ -33,13 +33,13 @@ async def host(lines: asyncio.StreamReader) -> None:
         while line := await lines.readline():
             await stack.aclose()
             settings = json.loads(line)["settings"]
-            answer: Mapping[str, str] = {}
+            response: Mapping[str, str] = {}
             if settings is not None:
                 try:
-                    answer = await stack.enter_async_context(_sandbox(settings))
+                    response = await stack.enter_async_context(_sandbox(settings))
                 except ProxyError as error:
-                    answer = {"error": str(error)}
-            print(json.dumps(answer), flush=True)  # noqa: T201 - the protocol with `sandbox`
+                    response = {"error": str(error)}
+            print(json.dumps(response), flush=True)  # noqa: T201 - the protocol with `sandbox`
 
 
 @contextlib.asynccontextmanager

@@ -115,10 +115,10 @@ class SandboxHost:
     @contextlib.contextmanager
     def serve(self, settings: Mapping[str, str]) -> Iterator[Sandbox]:
         """Serve a sandbox, and yield it once the proxy has a token. Raises SandboxError."""
-        answer = self._ask({"settings": dict(settings)})
-        if "error" in answer:
-            raise SandboxError(answer["error"])
-        sandbox = Sandbox(**answer)
+        response = self._ask({"settings": dict(settings)})
+        if "error" in response:
+            raise SandboxError(response["error"])
+        sandbox = Sandbox(**response)
         try:
             _await_start(sandbox)
             yield sandbox
@@ -135,8 +135,8 @@ class SandboxHost:
             line = ""
         if not line:
             raise SandboxError(f"the sandbox's process ended with exit code {self._process.wait()}")
-        answer: dict[str, str] = json.loads(line)
-        return answer
+        response: dict[str, str] = json.loads(line)
+        return response
 
 
 def _await_start(sandbox: Sandbox) -> None:
@@ -146,8 +146,8 @@ def _await_start(sandbox: Sandbox) -> None:
         try:
             with _OPENER.open(f"{sandbox.admin_url}/startupz", timeout=_TIMEOUT):
                 return
-        except HTTPError as answer:
-            answer.close()
+        except HTTPError as response:
+            response.close()
         time.sleep(0.005)
     raise SandboxError(f"the proxy was not ready within {_START_TIMEOUT:.0f} seconds")
 
@@ -157,8 +157,8 @@ def _fetch(url: str, members: Mapping[str, object] | None = None) -> Any:
     body = None if members is None else json.dumps(members).encode()
     request = Request(url, data=body, headers={"X-Requested-With": "bits-sandbox"})  # noqa: S310 - http
     try:
-        with _OPENER.open(request, timeout=_TIMEOUT) as answer:
-            return json.load(answer)
+        with _OPENER.open(request, timeout=_TIMEOUT) as response:
+            return json.load(response)
     except HTTPError as error:
         with error:
             raise SandboxError(f"{url}: {error.code} {error.read().decode(errors='replace')}") from None

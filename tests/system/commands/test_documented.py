@@ -20,6 +20,7 @@ from tests.support.commands import ROOT, Command, command, proxy_env, run
 from tests.support.documentation import PAGES, commands_of, named
 from tests.support.stand import emulating
 from tests.support.waiting import HANGS
+from tools.screencast import calls
 
 # The beginning of a command → the file that runs it, and a text that this file must contain.
 ELSEWHERE: dict[str, tuple[str, str]] = {
@@ -27,7 +28,7 @@ ELSEWHERE: dict[str, tuple[str, str]] = {
     "docker compose": ("tests/system/containers/test_compose.py", "compose.yaml"),
     "docker": ("tests/system/containers/test_docker_page.py", "docker.md"),
     "install -d -m 700 credentials": ("compose.bits.yaml", "install -d -m 700 credentials"),
-    "sudo apt-get install wrk nginx caddy": (".ci/run", "caddy:caddy"),
+    "sudo apt-get install wrk nginx caddy valgrind": (".ci/run", "valgrind:valgrind"),
     "printf": ("compose.bits.yaml", "printf"),
 }
 SERVING = ("run", "demo", "emulator")
@@ -59,6 +60,23 @@ async def test_the_command_works(page: Path, line: str, tmp_path: Path) -> None:
         assert where is not None, f"no test runs this: {line}"
         file, word = where
         assert word in (ROOT / file).read_text("utf-8")
+
+
+async def test_the_readmes_calls_in_one_session_print_what_it_says() -> None:
+    async with demonstrating() as ports:
+        *_, last = [await printed_by(moved(call, ports)) for call in calls()]
+    assert last == "bits_proxy_token_refused_total 1.0\n"
+    assert f"prints `{last.strip()}`" in (ROOT / "README.md").read_text("utf-8")
+
+
+async def printed_by(line: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-o", "pipefail", "-c", line, stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(HANGS):
+        printed, _ = await process.communicate()
+    assert process.returncode == 0
+    return printed.decode()
 
 
 async def the_proxy_takes(arguments: list[str], directory: Path) -> None:

@@ -46,6 +46,15 @@ def test_every_setting_but_the_secrets_is_in_the_help() -> None:
         assert (f"({field.variable})" in "".join(text.split())) is (field.flag is not None)
 
 
+def test_the_help_tells_a_directory_from_a_file() -> None:
+    parser = CommandParser(prog="x")
+    with pytest.raises(SystemExit):
+        parse_settings(parser, ["--help"], credentials_required=False)
+    text = parser.format_help()
+    assert "--credentials-dir DIRECTORY" in text
+    assert "--client-id-file FILE" in text
+
+
 def test_flags_have_no_abbreviations() -> None:
     with pytest.raises(CommandError, match="--drain-del") as caught:
         parsed("--drain-del=7")

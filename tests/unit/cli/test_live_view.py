@@ -55,9 +55,24 @@ def test_it_shows_the_token_the_traffic_and_the_addresses() -> None:
     assert text()[1:] == [
         "token    fresh · refresh in 43m 12s · expires in 59m 30s",
         "traffic  7 requests · 1 in flight · 2 failed · 3 rejected",
-        "serving  127.0.0.1:8080 → https://api.bits.bi · see http://127.0.0.1:9090/",
+        "serving  127.0.0.1:8080 → https://api.bits.bi",
+        "admin    http://127.0.0.1:9090/",
     ]
     assert text()[0].startswith("── bits-auth-proxy 1.2.3 ─")
+
+
+def test_the_demos_addresses_fit_into_80_columns() -> None:
+    lines = text(listen=["127.0.0.1:8080", "[::1]:8080"], api="http://127.0.0.1:8090")
+    assert max(map(len, lines[1:])) < 80
+    assert lines[4] == "admin    http://127.0.0.1:9090/"
+
+
+def test_an_admin_socket_is_no_url() -> None:
+    assert text(admin=["unix:/run/admin.sock"])[4] == "admin    unix:/run/admin.sock"
+
+
+def test_without_an_admin_listener_none_is_shown() -> None:
+    assert [line.split()[0] for line in text(admin=[])] == ["──", "token", "traffic", "serving"]
 
 
 @pytest.mark.parametrize(
@@ -90,13 +105,13 @@ def test_the_last_requests_come_in_the_order_of_time() -> None:
     exchanges = [exchange(number) for number in range(1, 20)]
     exchanges[0] |= {"status": 502, "problem": "connection_refused", "duration_seconds": 1.5}
     rejected = [{"timestamp_seconds": NOW - 2.5, "reason": "cross_site", "peer": "127.0.0.1"}]
-    lines = text(rows=3, exchanges=exchanges, rejections=rejected)[4:]
+    lines = text(rows=3, exchanges=exchanges, rejections=rejected)[5:]
     assert [line[8:] for line in lines] == [
         "  rejected cross_site from 127.0.0.1",
         "  POST   applications.op2             200  41.2 ms",
         "  POST   applications.op1             502    1.5 s  connection_refused",
     ]
-    assert len(text(rows=0, exchanges=exchanges)) == 4
+    assert len(text(rows=0, exchanges=exchanges)) == 5
 
 
 @pytest.mark.parametrize(
@@ -129,8 +144,8 @@ async def test_log_lines_scroll_above_the_view() -> None:
     for number in range(20):
         print(f"line {number}", file=stage.view)  # writes the text and its end apart
     shown = stage.screen()
-    assert shown[:7] == [f"line {number}" for number in range(13, 20)]
-    assert [line.split()[0] for line in shown[7:]] == ["──", "token", "traffic", "serving"]
+    assert shown[:6] == [f"line {number}" for number in range(14, 20)]
+    assert [line.split()[0] for line in shown[6:]] == ["──", "token", "traffic", "serving", "admin"]
     # A new state replaces what the screen showed.
     stage.activity = activity(exchanges=[exchange(1)])
     stage.view._tick(lambda: stage.activity)

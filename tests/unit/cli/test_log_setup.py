@@ -2,8 +2,6 @@
 
 import io
 import json
-import logging
-import sys
 from collections.abc import Iterator
 from os import terminal_size
 from pathlib import Path
@@ -14,6 +12,7 @@ import structlog
 from bits_auth_proxy.cli.live_view import LiveView
 from bits_auth_proxy.cli.log_setup import log_warnings, set_up_log
 from bits_auth_proxy.settings.loading import Loaded, load
+from tests.support.logging_state import logging_restored
 
 
 class Screen(io.StringIO):
@@ -23,13 +22,8 @@ class Screen(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def _logging_restored() -> Iterator[None]:
-    root = logging.getLogger()
-    before = (root.handlers[:], root.level, logging.raiseExceptions, sys.excepthook)
-    yield
-    root.handlers[:], level, logging.raiseExceptions, sys.excepthook = before
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
+    with logging_restored():
+        yield
 
 
 def loaded(**environ: str) -> Loaded:

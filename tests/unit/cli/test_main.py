@@ -71,6 +71,13 @@ def test_errors_become_exit_codes(
     assert capsys.readouterr().err == said
 
 
+def test_a_call_without_a_command_says_that_one_is_required(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 64
+    assert capsys.readouterr().err == (
+        "bits-auth-proxy: the following arguments are required: COMMAND\nTry: bits-auth-proxy --help\n"
+    )
+
+
 def test_sigterm_ends_a_command_that_has_no_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     def command(parser: argparse.ArgumentParser, options: Sequence[str]) -> bool:
         signal.raise_signal(signal.SIGTERM)

@@ -574,29 +574,8 @@ async def test_a_spare_is_renewed_even_where_there_is_room_for_one_only(make: Ma
 # The end.
 
 
-async def test_after_close_idle_nothing_is_kept_but_who_waits_is_served(make: Make) -> None:
-    its = make(max_connections=2, warm_connections=1)
-    busy, idle = await its.connected(), await its.connected()
-    its.pool.release(idle)
-    its.pool.close_idle()
-    assert not idle.is_open
-    await settle()
-    waiter = its.wait()
-    made = await its.connector.succeed()
-    assert waiter.connection is made
-    second = its.wait()
-    its.pool.release(made)
-    assert second.connection is made
-    for connection in (busy, made):
-        its.pool.release(connection)
-        assert not connection.is_open
-    await its.tick(60.0)
-    assert its.connector.pending == 0
-    assert its.counts() == (0, 0, 0)
-
-
-async def test_abort_drops_everything_at_once(make: Make) -> None:
-    its = make()
+async def test_abort_drops_everything_at_once_and_nothing_is_made_after_it(make: Make) -> None:
+    its = make(warm_connections=1)
     busy, idle = await its.connected(), await its.connected()
     its.pool.release(idle)
     its.pool.abort()
@@ -605,3 +584,5 @@ async def test_abort_drops_everything_at_once(make: Make) -> None:
     await settle()
     assert its.counts() == (0, 0, 0)
     assert its.take() is None
+    await its.tick(60.0)
+    assert its.connector.pending == 0
