@@ -3,6 +3,7 @@
 import secrets
 import socket
 import ssl
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -13,7 +14,13 @@ from bits_auth_proxy.clock import Clock
 from bits_auth_proxy.errors import OperatorError, SettingError, reason_of
 from bits_auth_proxy.forward.access import LOOPBACK_HOSTS, AccessRules, HostRule, SiteRule
 from bits_auth_proxy.forward.admission import Admission
-from bits_auth_proxy.forward.certificates import CertificateError, CertificateFiles, ServerCertificate
+from bits_auth_proxy.forward.certificates import (
+    CertificateError,
+    CertificateFiles,
+    ServerCertificate,
+    TrustFiles,
+    WatchedContext,
+)
 from bits_auth_proxy.forward.dialing import Dialer, client_context
 from bits_auth_proxy.forward.headers import ClientAuthorization, RequestRules, ResponseRules, canonical_origin
 from bits_auth_proxy.forward.listener import bind
@@ -34,24 +41,46 @@ def concealed(credentials: Credentials, redactor: Redactor) -> ClientCredentials
     return ready
 
 
-def trust(settings: Settings) -> ssl.SSLContext | None:
-    """Return the TLS settings of connections to the API, or None without https. Raises SettingError."""
+def trust(settings: Settings) -> WatchedContext | None:
+    """Return the TLS settings of connections to the API, None if all are plain http. Raises SettingError."""
     upstream = settings.upstream
     if not any(url.startswith("https:") for url in (settings.api_url, settings.effective_token_url)):
         return None
+    files = TrustFiles(upstream.ca_file, upstream.client_cert, upstream.client_key)
+    try:
+        return WatchedContext(files, make=lambda: _client_context(files))
+    except CertificateError as error:
+        raise _trust_fault(error) from None
+
+
+def poll_trust(context: WatchedContext) -> bool:
+    """Load the files anew if they have changed; return whether they had. Raises SettingError."""
+    try:
+        return context.poll()
+    except CertificateError as error:
+        raise _trust_fault(error) from None
+
+
+def current_context(context: WatchedContext | None) -> Callable[[], ssl.SSLContext] | None:
+    """Return what tells the TLS settings of a new connection, None for plain http."""
+    return None if context is None else lambda: context.context
+
+
+def _client_context(files: TrustFiles) -> ssl.SSLContext:
+    given = {name: str(path) for name, path in files._asdict().items() if path is not None}
     try:
         return client_context(
-            ca_file=str(upstream.ca_file) if upstream.ca_file else None,
-            client_cert=str(upstream.client_cert) if upstream.client_cert else None,
-            client_key=str(upstream.client_key) if upstream.client_key else None,
+            ca_file=given.get("ca_file"),
+            client_cert=given.get("client_cert"),
+            client_key=given.get("client_key"),
         )
     except OSError as error:
-        names = [
-            f"BITS_UPSTREAM__{name.upper()}"
-            for name in ("ca_file", "client_cert", "client_key")
-            if getattr(upstream, name)
-        ]
-        raise SettingError(f"{', '.join(names)}: not usable for TLS: {reason_of(error)}") from None
+        names = ", ".join(f"BITS_UPSTREAM__{name.upper()}" for name in given)
+        raise SettingError(f"{names}: not usable for TLS: {reason_of(error)}") from None
+
+
+def _trust_fault(error: CertificateError) -> SettingError:
+    return SettingError(f"BITS_UPSTREAM__{error.name.upper()}: {error}")
 
 
 def listen_certificate(settings: Settings) -> ServerCertificate | None:
@@ -94,13 +123,13 @@ def _egress_for(settings: Settings, url: str) -> EgressProxy | None:
     return None if proxy is None else EgressProxy.parse(proxy)
 
 
-def build_oauth(settings: Settings, *, context: ssl.SSLContext | None, clock: Clock) -> BitsOAuthClient:
+def build_oauth(settings: Settings, *, context: WatchedContext | None, clock: Clock) -> BitsOAuthClient:
     """Return the client of the token endpoint."""
     return BitsOAuthClient(
         token_url=settings.effective_token_url,
         userinfo_url=settings.userinfo_url,
         scope=settings.scope,
-        context=context,
+        context=current_context(context),
         egress_for=partial(_egress_for, settings),
         clock=clock,
     )
@@ -109,7 +138,7 @@ def build_oauth(settings: Settings, *, context: ssl.SSLContext | None, clock: Cl
 def build_dialer(
     settings: Settings,
     *,
-    context: ssl.SSLContext | None,
+    context: WatchedContext | None,
     clock: Clock,
     batcher: WriteBatcher,
     redactor: Redactor,
@@ -119,7 +148,7 @@ def build_dialer(
     return Dialer(
         host=api.host or "",
         port=api.port or 0,
-        context=context if api.scheme == "https" else None,
+        context=current_context(context) if api.scheme == "https" else None,
         timeout=settings.upstream.connect_timeout,
         clock=clock,
         batcher=batcher,

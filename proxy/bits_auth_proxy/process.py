@@ -19,15 +19,22 @@ _SPARE_DESCRIPTORS: Final = 200
 
 @contextlib.contextmanager
 def on_signals(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
-    """Handle signals in the running loop while the context is active."""
+    """Handle signals in the running loop, as long as the context lasts; from then on, ignore them.
+
+    The process is about to end then, and a signal too many must not change its exit code.
+    """
     loop = asyncio.get_running_loop()
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)
     try:
         yield
     finally:
+        # Blocked, because each one has its default action, which is to kill, between these two steps.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, handlers)
         for number in handlers:
             loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def raise_descriptor_limit(connections: int) -> None:

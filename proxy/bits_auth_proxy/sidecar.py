@@ -1,6 +1,7 @@
 """The whole proxy (in gateway mode too), from top to bottom: build, bind, run, drain.
 
-It builds the whole proxy from its parts, with the helpers in `assembly`.
+It builds the whole proxy from its parts, with the helpers in `assembly`. It is longer than other modules
+because this is the one place that joins them, and one list is easier to follow than several.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import secrets
 import signal
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -28,12 +29,16 @@ from bits_auth_proxy.assembly import (
     concealed,
     listen_certificate,
     poll_certificate,
+    poll_trust,
     request_rules,
     response_rules,
     trust,
 )
+from bits_auth_proxy.auth.awaited import AwaitedCredentials
+from bits_auth_proxy.auth.bits_oauth import ClientCredentials
 from bits_auth_proxy.auth.refresher import Refresher
 from bits_auth_proxy.clock import Clock, SystemClock
+from bits_auth_proxy.errors import OperatorError, SettingError
 from bits_auth_proxy.forward.access import AccessRules
 from bits_auth_proxy.forward.context import ForwardContext
 from bits_auth_proxy.forward.downstream import READ_SIZE
@@ -48,7 +53,7 @@ from bits_auth_proxy.forward.write_batcher import WriteBatcher
 from bits_auth_proxy.listening import ListeningSockets
 from bits_auth_proxy.process import guard_memory, keep_freed_memory, on_signals, raise_descriptor_limit
 from bits_auth_proxy.settings.addresses import ListenAddress, TcpAddress, is_loopback
-from bits_auth_proxy.settings.credentials import Credentials, CredentialSource
+from bits_auth_proxy.settings.credentials import Credentials, CredentialsError, CredentialSource
 from bits_auth_proxy.settings.model import Settings
 from bits_auth_proxy.settings.watching import FileWatcher, WatchedFiles
 from bits_auth_proxy.tasks import TaskOwner
@@ -59,6 +64,10 @@ from bits_auth_proxy.telemetry.log import LEVELS, LOGGER, Redactor, get_level, j
 from bits_auth_proxy.telemetry.log_level import change_level
 from bits_auth_proxy.telemetry.observers import Telemetry
 from bits_auth_proxy.telemetry.traffic import Limits, Load
+from bits_auth_proxy.threads import call_in_thread
+
+_AWAITED_POLL: Final = 0.5
+"""Seconds between two looks for credential files that are awaited."""
 
 
 class Sidecar:
@@ -106,16 +115,9 @@ class Sidecar:
         self._trust = trust(settings)
         self._certificate = listen_certificate(settings)
         self._oauth = build_oauth(settings, context=self._trust, clock=self._clock)
-        self._refresher = Refresher(
-            endpoint=self._oauth,
-            credentials=concealed(credentials.read(), redactor),
-            clock=self._clock,
-            rng=self._rng,
-            tasks=self._token_tasks,
-            call_later=self._loop.call_later,
-            conceal=redactor.add,
-            observer=self._telemetry,
-        )
+        self._refresher = self._begin_token()
+        self._failure: SettingError | None = None
+        self._waits: list[asyncio.TimerHandle] = []
         self._health = Health(
             clock=self._clock,
             has_token=lambda: self._refresher.current(self._clock.now()) is not None,
@@ -140,7 +142,7 @@ class Sidecar:
             api_url=settings.api_url,
             clock=self._clock,
             health=self._health,
-            token=self._refresher.status,
+            token=lambda: self._refresher.status(),  # noqa: PLW0108 - replaced when awaited credentials come
             load=self._load,
             listening=self._sockets,
             numbers=self._telemetry,
@@ -163,6 +165,28 @@ class Sidecar:
     def speaks_tls(self) -> bool:
         """Whether clients must speak TLS on the TCP addresses."""
         return self._certificate is not None
+
+    def _begin_token(self) -> Refresher | AwaitedCredentials:
+        """Return what keeps the token, or what stands in while its credentials are not there."""
+        try:
+            credentials = self._source.read()
+        except CredentialsError as error:
+            if not self._settings.credentials_wait or not self._source.watched:
+                raise
+            return AwaitedCredentials(clock=self._clock, reason=str(error))
+        return self._build_refresher(credentials)
+
+    def _build_refresher(self, credentials: Credentials) -> Refresher:
+        return Refresher(
+            endpoint=self._oauth,
+            credentials=self._use(credentials),
+            clock=self._clock,
+            rng=self._rng,
+            tasks=self._token_tasks,
+            call_later=self._loop.call_later,
+            conceal=self._redactor.add,
+            observer=self._telemetry,
+        )
 
     def _build_pool(self) -> Pool:
         settings = self._settings
@@ -212,20 +236,36 @@ class Sidecar:
         if self._certificate is not None:
             files.append(
                 WatchedFiles(
+                    name="BITS_LISTEN_TLS__CERT, __KEY, __CLIENT_CA: the files",
                     poll=partial(poll_certificate, self._certificate),
                     on_read=self._certificate_read,
                     on_unusable=lambda error: self._telemetry.certificate_unusable(str(error)),
                 )
             )
+        if self._trust is not None and self._trust.watched:
+            files.append(
+                WatchedFiles(
+                    name="BITS_UPSTREAM__CA_FILE, __CLIENT_CERT, __CLIENT_KEY: the files",
+                    poll=partial(poll_trust, self._trust),
+                    on_read=self._trust_read,
+                    on_unusable=lambda error: self._telemetry.upstream_certificate_unusable(str(error)),
+                )
+            )
         if self._source.watched:
             files.append(
                 WatchedFiles(
+                    name=self._source.name,
                     poll=self._source.poll,
                     on_read=self._credentials_read,
-                    on_unusable=lambda error: self._telemetry.credentials_unreadable(str(error)),
+                    on_unusable=self._credentials_unreadable,
                 )
             )
-        return FileWatcher(files, call_later=self._loop.call_later, on_crash=self._telemetry.crashed)
+        return FileWatcher(
+            files,
+            call_later=self._loop.call_later,
+            read=partial(call_in_thread, name="files"),
+            on_crash=self._telemetry.crashed,
+        )
 
     # Bind and run.
 
@@ -236,11 +276,12 @@ class Sidecar:
         self._loop.set_exception_handler(self._loop_exception)
         self._sockets.bind(settings)
         self._refresher.start()
+        if isinstance(self._refresher, AwaitedCredentials):
+            self._await_credentials(self._refresher)
         self._gateway.start()
         await self._serve_admin()
         self._serve()
-        for path in self._source.exposed_files():
-            self._log.warning(events.CREDENTIALS_EXPOSED.name, file=str(path))
+        self._warn_of_exposed_files()
         self._watcher.start()
         if self._inspection is not None:
             self._log.warning(events.INSPECTING.name, mask=",".join(settings.inspect_mask))
@@ -264,7 +305,10 @@ class Sidecar:
             inspected=self._inspection.find if self._inspection else None,
         )
         actions = Actions(
-            refresh=self._refresher.refresh, levels=LEVELS, get_level=get_level, set_level=change_level
+            refresh=lambda: self._refresher.refresh(),  # noqa: PLW0108 - see __init__
+            levels=LEVELS,
+            get_level=get_level,
+            set_level=change_level,
         )
         for address, sock in self._sockets.admin:
             loopback = is_loopback(address)
@@ -314,8 +358,13 @@ class Sidecar:
         self._stopping.set()
 
     async def wait(self) -> bool:
-        """Serve until `stop`, then drain. Returns whether the drain ended without a second `stop`."""
+        """Serve until `stop`, then drain. Returns whether the drain ended without a second `stop`.
+
+        Raises SettingError when the credential files have not come in time.
+        """
         await self._stopping.wait()
+        if self._failure is not None:
+            raise self._failure
         settings = self._settings
         self._health.drain()
         self._log.info(events.DRAINING.name, clients=self._gateway.client_connections)
@@ -326,6 +375,7 @@ class Sidecar:
     async def close(self) -> None:
         """End everything that is still running. Can be called at any time after construction."""
         self._watcher.close()
+        self._end_waits()
         self._refresher.close()
         await self._gateway.close()
         await self._token_tasks.close()
@@ -343,10 +393,62 @@ class Sidecar:
         if changed:
             self._telemetry.certificate_changed()
 
+    def _trust_read(self, changed: bool) -> None:  # noqa: FBT001 - a watcher's callback
+        if changed:
+            self._telemetry.upstream_certificate_changed()
+
+    def _await_credentials(self, awaited: AwaitedCredentials) -> None:
+        self._health.hold("waiting for the credential files")
+        self._log.warning(events.CREDENTIALS_AWAITED.name, detail=awaited.reason)
+        self._waits = [
+            self._loop.call_later(self._settings.credentials_wait, self._give_up, awaited),
+            self._loop.call_later(_AWAITED_POLL, self._look_again),
+        ]
+
+    def _look_again(self) -> None:
+        self._waits[-1] = self._loop.call_later(_AWAITED_POLL, self._look_again)
+        self._watcher.look()
+
+    def _give_up(self, awaited: AwaitedCredentials) -> None:
+        text = f"not there within {self._settings.credentials_wait:g} s ({awaited.reason})"
+        self._failure = CredentialsError(f"{self._source.name}: {text}")
+        self._stopping.set()
+
+    def _end_waits(self) -> None:
+        for timer in self._waits:
+            timer.cancel()
+        self._waits = []
+
+    def _warn_of_exposed_files(self) -> None:
+        for path in self._source.exposed_files():
+            self._log.warning(events.CREDENTIALS_EXPOSED.name, file=str(path))
+
+    def _credentials_unreadable(self, error: OperatorError) -> None:
+        awaited = self._refresher
+        if not isinstance(awaited, AwaitedCredentials):
+            self._telemetry.credentials_unreadable(str(error))
+        elif awaited.reason != str(error):
+            awaited.reason = str(error)
+            self._log.warning(events.CREDENTIALS_AWAITED.name, detail=awaited.reason)
+
     def _credentials_read(self, credentials: Credentials | None) -> None:
+        if isinstance(self._refresher, AwaitedCredentials):
+            if credentials is not None and not self._stopping.is_set():
+                self._end_waits()
+                self._refresher = self._context.tokens = self._build_refresher(credentials)
+                self._warn_of_exposed_files()
+                self._refresher.start()
+                self._health.release()
+            return
         self._telemetry.credentials_read(changed=credentials is not None)
         if credentials is not None:
-            self._refresher.change_credentials(concealed(credentials, self._redactor))
+            self._refresher.change_credentials(self._use(credentials))
+
+    def _use(self, credentials: Credentials) -> ClientCredentials:
+        ready = concealed(credentials, self._redactor)
+        for oddity in self._source.oddities(credentials):
+            self._log.warning(events.CREDENTIALS_UNUSUAL.name, detail=oddity)
+        return ready
 
     def _load(self) -> Load:
         return Load(self._gateway.client_connections, self._pool.counts(), self._pool.queued)
@@ -372,8 +474,8 @@ async def serve(
     sidecar = Sidecar(settings, credentials=credentials, redactor=redactor)
     handlers = {signal.SIGTERM: sidecar.stop, signal.SIGINT: sidecar.stop, signal.SIGHUP: sidecar.reload}
     async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(sidecar.close)
         stack.enter_context(on_signals(handlers))
+        stack.push_async_callback(sidecar.close)
         await sidecar.start()
         if started is not None:
             started(sidecar)

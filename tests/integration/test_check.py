@@ -53,7 +53,7 @@ async def findings(
         token_url=token_url or f"{api}/v1/oauth2/token",
         userinfo_url=f"{api}/oauth2/userinfo",
         scope=scope,
-        context=context,
+        context=None if context is None else lambda: context,
         egress_for=lambda _: None if through is None else EgressProxy.parse(f"http://{through}"),
         clock=clock,
     )

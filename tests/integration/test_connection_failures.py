@@ -13,25 +13,15 @@ import trustme
 from bits_auth_proxy.auth.bits_oauth import BitsOAuthClient, ClientCredentials, TokenRequestError
 from bits_auth_proxy.clock import SystemClock
 from bits_auth_proxy.forward.dialing import Dialer, DialError, client_context
-from bits_auth_proxy.forward.upstream import UpstreamConnection
 from bits_auth_proxy.forward.write_batcher import WriteBatcher
 from bits_auth_proxy.tls_faults import TlsFault
 from bits_auth_proxy.transport import EgressProxy
 from tests.support.connect_proxy import connect_proxy
+from tests.support.connector import Keeper
 from tests.support.names import Names
 from tests.support.tls_refusals import handshaking
 
 AUTHORITY = trustme.CA()
-
-
-class Keeper:
-    """The pool, of which nothing is needed here."""
-
-    def release(self, connection: UpstreamConnection) -> None:
-        raise AssertionError
-
-    def lost(self, connection: UpstreamConnection) -> None:
-        pass
 
 
 def trusting() -> ssl.SSLContext:
@@ -54,7 +44,7 @@ async def token_failure(
         token_url=f"{origin}/v1/oauth2/token",
         userinfo_url=f"{origin}/oauth2/userinfo",
         scope=None,
-        context=trusting(),
+        context=trusting,
         egress_for=lambda _: egress,
         clock=SystemClock(),
         timeout=timeout,
@@ -74,7 +64,7 @@ async def dial_failure(
     dialer = Dialer(
         host=host,
         port=port,
-        context=trusting() if tls else None,
+        context=trusting if tls else None,
         timeout=timeout,
         clock=SystemClock(),
         batcher=WriteBatcher(asyncio.get_running_loop().call_soon),

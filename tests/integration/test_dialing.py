@@ -51,7 +51,7 @@ def dialer(names: Names, *, context: ssl.SSLContext | None = None, timeout: floa
     return Dialer(
         host="api.bits.test",
         port=443,
-        context=context,
+        context=None if context is None else lambda: context,
         timeout=timeout,
         clock=SystemClock(),
         batcher=WriteBatcher(asyncio.get_running_loop().call_soon),

@@ -92,3 +92,13 @@ async def test_a_log_format_or_a_dumb_terminal_turns_the_view_off(more: dict[str
         await asyncio.sleep(0.6)  # longer than the view takes to come
         assert view_of(terminal.lines) == []
         assert b"\x1b[J" not in terminal.raw
+
+
+async def test_the_live_view_on_an_ascii_terminal() -> None:
+    env = {**PORTS, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    async with on_terminal("demo", env=env, columns=250) as terminal:
+        lines = await terminal.shows(lambda lines: any("fresh" in line for line in lines))
+        assert any("bits-auth-proxy" in line and line.startswith("??") for line in lines)
+        assert not any("internal_error" in line for line in lines)
+        terminal.process.terminate()
+        assert await terminal.process.wait() == 0

@@ -16,6 +16,7 @@ from tests.support.bench import Bench, set_up
 from tests.support.commands import CLIENT_SECRET
 from tests.support.credentials import mount
 from tests.support.stand import APPLICATION, CREATE, standing
+from tests.support.waiting import seen
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACEPARENT = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
@@ -133,20 +134,21 @@ async def test_an_unreadable_credential_file_is_told_once_until_it_is_back(tmp_p
     secret = tmp_path / "client_secret"
     async with standing(BITS_CREDENTIALS_DIR=str(tmp_path)) as stand:
 
-        def told() -> list[dict[str, Any]]:
-            stand.sidecar.reload()
-            stand.sidecar.reload()
+        async def told() -> list[dict[str, Any]]:
+            for _ in range(2):
+                stand.sidecar.reload()
+                await seen(lambda: not stand.sidecar._watcher.looking)
             found = (json.loads(line) for line in stand.log.getvalue().splitlines())
             return [line for line in found if line["event"] == "credentials_unreadable"]
 
-        assert told() == []
+        assert await told() == []
         secret.unlink()
-        (line,) = told()
+        (line,) = await told()
         assert str(secret) in line["detail"]
         secret.write_text(CLIENT_SECRET)
-        assert len(told()) == 1
+        assert len(await told()) == 1
         secret.unlink()
-        assert len(told()) == 2
+        assert len(await told()) == 2
         numbers = stand.sidecar._telemetry.numbers()
         assert numbers["credentials_read_failures_total"] == 4
         assert numbers["credentials_changes_total"] == 0

@@ -47,7 +47,7 @@ TROUBLES: dict[str, tuple[Reply | None, str, str]] = {
     "error in a 200": (reply("200 OK", '{"error":"invalid_client"}'), "refused", "invalid_client"),
     "oversized": (reply("200 OK", " " * 70_000), "malformed", "larger than 65536 bytes"),
     "another type": (granted(type="MAC"), "malformed", "type"),
-    "absurd lifetime": (granted(expires_in=1e12), "malformed", "expires_in"),
+    "absurd lifetime": (granted(expires_in=-1e12), "malformed", "expires_in"),
     "no lifetime at all": (granted(expires_in=0), "malformed", "expires_in"),
 }
 

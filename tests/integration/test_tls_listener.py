@@ -615,6 +615,7 @@ async def test_a_client_authority_that_changes_is_heeded(pki: Pki, tmp_path: Pat
             assert (await client.answer()).status == 200
             other.cert_pem.write_to_path(pki.ca_file)
             bench.sidecar.reload()
+            await bench.seen(lambda: not bench.sidecar._watcher.looking)
             # Who is in stays in.
             await client.send(GET)
             assert (await client.answer()).status == 200

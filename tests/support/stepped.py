@@ -206,7 +206,7 @@ class Stage:
         return self.sidecar._refresher.status()
 
     async def settle(self) -> None:
-        """Let everything run until no connection is being made and no token asked for, or that hangs."""
+        """Let everything run until nothing connects, reads files or asks for a token, unless that hangs."""
         for _ in range(5):
             await asyncio.sleep(0)
         while self._busy():  # noqa: ASYNC110 - sockets set no event
@@ -214,7 +214,8 @@ class Stage:
 
     def _busy(self) -> bool:
         asking = self.token.in_flight and not self.door.hanging
-        return asking or self.sidecar._pool.counts()["connecting"] > 0
+        connecting = self.sidecar._pool.counts()["connecting"] > 0
+        return asking or connecting or self.sidecar._watcher.looking
 
     async def pass_time(self, seconds: float, step: float = 1.0) -> None:
         """Let time pass in steps, and everything run in between."""

@@ -1,8 +1,12 @@
+import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
+from bits_auth_proxy.files import read_file
 from bits_auth_proxy.settings.credentials import Credentials, CredentialsError, CredentialSource
 from bits_auth_proxy.settings.loading import load
 
@@ -132,23 +136,120 @@ def test_a_half_done_rotation_loses_nothing_and_is_told(tmp_path: Path) -> None:
 def test_a_swap_between_the_two_reads_never_pairs_old_with_new(tmp_path: Path) -> None:
     mounted(tmp_path, "..v1", "old", "old-secret")
 
-    class SwappingPath(type(tmp_path)):  # type: ignore[misc] # the class of paths differs by platform
-        """Publishes the next version when the id has just been opened, once."""
+    swapped = False
 
-        swapped = False
-
-        def open(self, *args: object, **kwargs: object) -> object:
-            file = super().open(*args, **kwargs)
-            if self.name == "client_id" and not SwappingPath.swapped:
-                SwappingPath.swapped = True
-                mounted(tmp_path, "..v2", "new", "new-secret")
-            return file
+    def read(path: Path) -> bytes:
+        """Publish the next version when the id has just been read, once."""
+        nonlocal swapped
+        content = read_file(path)
+        if path.name == "client_id" and not swapped:
+            swapped = True
+            mounted(tmp_path, "..v2", "new", "new-secret")
+        return content
 
     source = CredentialSource(
-        client_id_file=SwappingPath(tmp_path / "client_id"), client_secret_file=tmp_path / "client_secret"
+        client_id_file=tmp_path / "client_id", client_secret_file=tmp_path / "client_secret", read=read
     )
     assert source.read() == pair("new", "new-secret")
-    assert SwappingPath.swapped
+    assert swapped
+
+
+def make_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+
+
+def link_to(target: str) -> Callable[[Path], None]:
+    return lambda path: path.symlink_to(target)
+
+
+@pytest.mark.parametrize("name", ["client_id", "client_secret"])
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (make_fifo, "it is a FIFO"),
+        (make_socket, "it is a socket"),
+        (Path.mkdir, "it is a directory"),
+        (link_to("/dev/zero"), "it is a device"),
+        (link_to("/dev/null"), "it is a device"),
+        (link_to("/"), "it is a directory"),
+        (link_to("nowhere"), "No such file"),
+        (link_to("client_id"), ""),
+    ],
+    ids=["fifo", "socket", "directory", "endless device", "device", "link", "dangling", "loop"],
+)
+def test_what_is_no_regular_file_is_named_and_blocks_nothing(
+    tmp_path: Path, name: str, make: Callable[[Path], None], kind: str
+) -> None:
+    write(tmp_path, "acme", "s3cret")
+    source = source_of(tmp_path)
+    source.read()
+    (tmp_path / name).unlink()
+    make(tmp_path / name)
+    if not kind and name == "client_secret":
+        # A link to the other file is a link to a file.
+        assert source.read() == pair("acme", "acme")
+        return
+    with pytest.raises(CredentialsError, match=f"{name} can't be read: {kind}"):
+        source.poll()
+
+
+def test_a_link_to_a_file_is_a_file(tmp_path: Path) -> None:
+    write(tmp_path / "real", "acme", "s3cret")
+    for name in ("client_id", "client_secret"):
+        (tmp_path / name).symlink_to(Path("real") / name)
+    assert source_of(tmp_path).read() == pair("acme", "s3cret")
+
+
+def test_a_utf8_byte_order_mark_is_dropped(tmp_path: Path) -> None:
+    write(tmp_path, "", "")
+    for name, text in (("client_id", "acme"), ("client_secret", "s3cret")):
+        (tmp_path / name).write_text(f"{text}\r\n", "utf-8-sig")
+    assert source_of(tmp_path).read() == pair("acme", "s3cret")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf16_is_named(tmp_path: Path, encoding: str) -> None:
+    write(tmp_path, "acme", "")
+    (tmp_path / "client_secret").write_text("canary\r\n", encoding)
+    with pytest.raises(CredentialsError, match="client_secret is encoded in UTF-16") as caught:
+        source_of(tmp_path).read()
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("client_id", "secret", "named"),
+    [
+        ("acme", "s3cret", []),
+        ("acme", '"', []),
+        ("acme", "\"s3cret'", []),
+        ("acme", '"s3cret"', ["BITS_CLIENT_SECRET"]),
+        ("acme", "'s3cret'", ["BITS_CLIENT_SECRET"]),
+        ('"acme"', "s3cret", ["BITS_CLIENT_ID"]),
+        ("bits:acme", "s3:cret", ["BITS_CLIENT_ID"]),
+        ("'a:b'", "`s3cret`", ["BITS_CLIENT_ID", "BITS_CLIENT_ID", "BITS_CLIENT_SECRET"]),
+    ],
+)
+@pytest.mark.parametrize("in_files", [False, True])
+def test_what_looks_like_a_slip_is_named_and_never_shown(
+    tmp_path: Path, client_id: str, secret: str, named: list[str], in_files: bool
+) -> None:
+    write(tmp_path, client_id, secret)
+    source = (
+        source_of(tmp_path)
+        if in_files
+        else CredentialSource(client_id=client_id, client_secret=SecretStr(secret))
+    )
+    found = source.oddities(source.read())
+    places = [text.split(":")[0] for text in found]
+    assert places == [f"{name}_FILE" if in_files else name for name in named]
+    for text in found:
+        assert "s3cret" not in text
+        assert "acme" not in text
 
 
 def test_a_secret_that_everybody_may_read_is_named(tmp_path: Path) -> None:

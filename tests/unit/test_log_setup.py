@@ -15,7 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bits_auth_proxy.settings.model import Settings
-from bits_auth_proxy.telemetry.log import LEVELS, REDACTED, Redactor, configure, get_level, set_level
+from bits_auth_proxy.telemetry.log import (
+    LEVELS,
+    REDACTED,
+    Redactor,
+    configure,
+    get_level,
+    json_lines,
+    set_level,
+)
 from bits_auth_proxy.telemetry.log_level import change_level
 from tests.support.logging_state import logging_restored
 
@@ -143,6 +151,59 @@ def test_a_change_of_the_level_is_logged_if_either_level_lets_it(before: str, af
 
 def test_the_levels_are_those_of_the_setting() -> None:
     assert tuple(Settings.model_json_schema()["properties"]["log_level"]["enum"]) == LEVELS
+
+
+ODD = "caf\xe9 \ud83d \U0001f511 z"
+
+
+def encoded_log(encoding: str, fmt: str) -> tuple[io.BytesIO, io.TextIOWrapper]:
+    """Log to a stream as the process has it: strict, with an encoding of its own."""
+    binary = io.BytesIO()
+    stream = io.TextIOWrapper(binary, encoding=encoding)
+    configure(level="debug", fmt=fmt, redactor=Redactor(), stream=stream)
+    return binary, stream
+
+
+@BOTH
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "cp437"])
+def test_what_a_stream_cannot_encode_is_replaced_and_raises_nothing(encoding: str, fmt: str) -> None:
+    binary, stream = encoded_log(encoding, fmt)
+    log = structlog.get_logger()
+    event = f"event {ODD}"
+    log.info(event, **{"value": ODD, f"name {ODD}": [ODD]})
+    logging.getLogger("aiohttp.client").warning("library %s", ODD)
+    try:
+        fail(ODD)
+    except ValueError:
+        log.exception("failed")
+    write = json_lines(lambda call: call())
+    if write is not None:
+        write.write("info", json.dumps({"event": ODD}, ensure_ascii=False))
+        write.flush()
+    stream.flush()
+    text = binary.getvalue().decode(encoding)
+    for each in ("event caf", "library caf", "failed"):
+        assert each in text
+    assert ("caf\xe9" in text) is (encoding != "ascii")
+    assert ("\U0001f511" in text) is (encoding == "utf-8")
+    if fmt == "json":
+        # Escaped as JSON does it, so that whoever reads the line gets the text whole.
+        found = [json.loads(line) for line in text.splitlines()]
+        assert found[0]["value"] == ODD
+        assert found[-1]["event"] == ODD
+
+
+@BOTH
+def test_a_stream_that_is_closed_raises_nothing(fmt: str) -> None:
+    _, stream = encoded_log("utf-8", fmt)
+    stream.close()
+    structlog.get_logger().info("hello")
+
+
+def test_a_secret_of_any_characters_can_be_redacted() -> None:
+    redactor = Redactor()
+    redactor.add("s3cret-\ud83d", pinned=True)
+    assert redactor.redact("<s3cret-\ud83d>") == f"<{REDACTED}>"
 
 
 def test_libraries_are_heard_from_warning_on_and_in_full_at_debug() -> None:

@@ -20,7 +20,7 @@ class Verdict(NamedTuple):
 class Health:
     """Keeps the state that the probes ask for."""
 
-    __slots__ = ("_clock", "_draining", "_grace", "_has_token", "_started")
+    __slots__ = ("_clock", "_draining", "_grace", "_has_token", "_held", "_started")
 
     def __init__(self, *, clock: Clock, has_token: Callable[[], bool], startup_grace: float) -> None:
         """Count `startup_grace` seconds from now; after that, start-up is over without a token."""
@@ -29,6 +29,15 @@ class Health:
         self._grace: Final = startup_grace
         self._started: float | None = clock.now()
         self._draining = False
+        self._held = ""
+
+    def hold(self, reason: str) -> None:
+        """Keep start-up from being over until `release`, whatever the grace period says."""
+        self._held = reason
+
+    def release(self) -> None:
+        """End what `hold` began."""
+        self._held = ""
 
     def drain(self) -> None:
         """Note that shutdown has begun."""
@@ -36,6 +45,8 @@ class Health:
 
     def startup(self) -> Verdict:
         """Return whether start-up is over: the first token has arrived, or the grace period has passed."""
+        if self._held:
+            return Verdict(ok=False, reason=self._held)
         if self._started is None:
             return Verdict(ok=True, reason="started")
         if self._has_token():

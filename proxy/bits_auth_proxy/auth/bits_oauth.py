@@ -3,7 +3,7 @@
 Facts of Bits' documentation: HTTP Basic with the raw pair (no form-escaping, unlike RFC 6749 section 2.3.1),
 a form body with `grant_type=client_credentials`, the only grant; the answer names the token's type `type`,
 not `token_type`. Nothing of an answer but an OAuth error code and the granted scope gets into an error's
-text.
+text. All that is known of these two endpoints is in this one module, which is why it is longer than others.
 """
 
 import base64
@@ -33,7 +33,8 @@ ASSUMED_LIFETIME: Final = 3600.0
 """Seconds a token lives when the answer does not say; what Bits documents."""
 MIN_LIFETIME: Final = 1.0
 """Shorter-lived tokens can't be replaced in time at any pace that the endpoint would like."""
-MAX_LIFETIME: Final = 366 * 24 * 3600.0
+MAX_LIFETIME: Final = 30 * 24 * 3600.0
+"""A token that is said to live longer is replaced after this time: no harm is done by that."""
 MAX_ANSWER: Final = 64 * 1024
 TOTAL_TIMEOUT: Final = 10.0
 
@@ -58,6 +59,7 @@ _DENIED_KINDS: Final[frozenset[FailureKind]] = frozenset(("refused", "scope"))
 _PAIRS_KINDS: Final = _DENIED_KINDS | {"status", "malformed"}
 
 _OK: Final = 200
+_SUCCESS: Final = range(200, 300)
 _REDIRECTS: Final = range(300, 400)
 _DENIAL_STATUSES: Final = (400, 401)
 _THROTTLED: Final = 429
@@ -114,7 +116,10 @@ class TokenRequestError(TokenEndpointError):
 
 
 class TokenGrant(NamedTuple):
-    """A parsed answer. `lifetime` in seconds; `date` is the server's clock, seconds since the Unix epoch."""
+    """A parsed answer. `lifetime` in seconds; `date` is the server's clock, seconds since the Unix epoch.
+
+    `scope` is printable ASCII, so that every log can show it.
+    """
 
     value: str
     lifetime: float
@@ -147,31 +152,32 @@ def parse_token_answer(answer: EndpointAnswer, *, asked_scope: str | None, wall:
 
     `asked_scope` must have been granted whole; `wall` is now, for a Retry-After that is a date.
     """
-    _check_status(answer, wall)
-    members = _json_object(answer)
+    members = _members(answer, wall)
     error = members.get("error")
     if error is not None:
         code = _error_code(members)
         kind: FailureKind = "server_error" if code in _TRANSIENT_ERRORS else "refused"
         raise TokenRequestError(
-            kind, f"the response has status 200 but contains the error {code or '(unreadable)'}"
+            kind, f"the response has status {answer.status} but contains the error {code or '(unreadable)'}"
         )
-    token_type = members.get("token_type", members.get("type"))
-    if not isinstance(token_type, str) or token_type.lower() != "bearer":
+    token_type = members.get("token_type")
+    if token_type is None:
+        token_type = members.get("type")
+    if not isinstance(token_type, str) or token_type.strip().lower() != "bearer":
         raise TokenRequestError("malformed", "the token type in the response is not Bearer")
     value = members.get("access_token")
     if not isinstance(value, str) or not value or not all("!" <= character <= "~" for character in value):
         raise TokenRequestError("malformed", "the response contains no usable access_token")
     lifetime = _lifetime(members)
-    scope = members.get("scope")
-    if scope is not None and not isinstance(scope, str):
-        raise TokenRequestError("malformed", "the scope in the response is not a string")
     # Left out, it is the one that was asked for (RFC 6749 section 5.1).
-    granted = scope if scope is not None else asked_scope
-    missing = sorted(set((asked_scope or "").split()) - set((granted or "").split()))
+    listed = members.get("scope")
+    words = _scope_words(asked_scope if listed is None else listed)
+    # What is not understood matters only where a scope was asked for.
+    missing = sorted(set(_scope_words(asked_scope)) - set(words))
+    granted = " ".join(map(_plain, words)) or None
     if missing:
         raise TokenRequestError(
-            "scope", f"requested scope {asked_scope!r}, granted {granted!r}: {' '.join(missing)!r} is missing"
+            "scope", f"requested scope {asked_scope!a}, granted {granted!r}: {' '.join(missing)!a} is missing"
         )
     return TokenGrant(
         value=value,
@@ -184,8 +190,7 @@ def parse_token_answer(answer: EndpointAnswer, *, asked_scope: str | None, wall:
 
 def parse_userinfo_answer(answer: EndpointAnswer, *, wall: float) -> str:
     """Return the customer id of a userinfo answer. Raises TokenRequestError."""
-    _check_status(answer, wall)
-    customer = _json_object(answer).get("customerId")
+    customer = _members(answer, wall).get("customerId")
     if not isinstance(customer, str) or not customer.isprintable():
         raise TokenRequestError("malformed", "the response contains no customerId")
     return customer
@@ -202,27 +207,34 @@ def parse_retry_after(value: str | None, *, wall: float) -> float | None:
     return None if date is None else max(0.0, date - wall)
 
 
-def _check_status(answer: EndpointAnswer, wall: float) -> None:
+def _members(answer: EndpointAnswer, wall: float) -> dict[str, Any]:
+    """Return what an answer of success holds: any of them, since a token counts and not how it is sent."""
     status = answer.status
-    if status == _OK:
-        return
+    if status in _SUCCESS:
+        try:
+            return _json_object(answer)
+        except TokenRequestError:
+            if status == _OK:
+                raise
+    raise _failure(answer, wall)
+
+
+def _failure(answer: EndpointAnswer, wall: float) -> TokenRequestError:
+    status = answer.status
     retry_after = parse_retry_after(answer.fields.get("retry-after"), wall=wall)
-    if status in _REDIRECTS:
-        raise TokenRequestError("redirect", f"the response is a redirect ({status}), which is not followed")
     if status == _THROTTLED:
-        raise TokenRequestError(
+        return TokenRequestError(
             "throttled", "the response is 429 (too many requests)", retry_after=retry_after
         )
     if status in _SERVER_ERRORS:
-        raise TokenRequestError("server_error", f"the response is {status}", retry_after=retry_after)
+        return TokenRequestError("server_error", f"the response is {status}", retry_after=retry_after)
     try:
         code = _error_code(_json_object(answer))
     except TokenRequestError:
         code = ""
     text = f"the response is {status}" + (f" {code}" if code else "")
-    raise TokenRequestError(
-        "refused" if status in _DENIAL_STATUSES else "status", text, retry_after=retry_after
-    )
+    kind: FailureKind = "refused" if status in _DENIAL_STATUSES else "status"
+    return TokenRequestError(kind, text, retry_after=retry_after)
 
 
 def _json_object(answer: EndpointAnswer) -> dict[str, Any]:
@@ -248,12 +260,25 @@ def _lifetime(members: Mapping[str, Any]) -> float | None:
     if value is None:
         return None
     seconds = math.nan
-    if isinstance(value, int | float | str) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError, OverflowError):
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        # Compared first: there are whole numbers that no float can hold.
+        seconds = MAX_LIFETIME if value > MAX_LIFETIME else -1.0 if value < 0 else float(value)
+    elif isinstance(value, str):
+        with contextlib.suppress(ValueError):
             seconds = float(value)
-    if not MIN_LIFETIME <= seconds <= MAX_LIFETIME:
+    if not (seconds >= MIN_LIFETIME and math.isfinite(seconds)):
         raise TokenRequestError("malformed", "expires_in in the response is not a sensible number of seconds")
-    return seconds
+    return min(seconds, MAX_LIFETIME)
+
+
+def _scope_words(scope: object) -> list[str]:
+    """Return the words of a scope: space-separated, as RFC 6749 section 3.3 has it, or in a list."""
+    parts = scope if isinstance(scope, list) else [scope]
+    return [word for part in parts if isinstance(part, str) for word in part.split()]
+
+
+def _plain(text: str) -> str:
+    return "".join(character if "!" <= character <= "~" else "?" for character in text)
 
 
 def _date(value: str | None) -> float | None:
@@ -344,11 +369,11 @@ class BitsOAuthClient:
 
     __slots__ = (
         "_clock",
+        "_context",
         "_egress_for",
         "_lookups",
         "_scope",
         "_session",
-        "_ssl",
         "_timeout",
         "_token_url",
         "_userinfo_url",
@@ -360,12 +385,14 @@ class BitsOAuthClient:
         token_url: str,
         userinfo_url: str,
         scope: str | None,
-        context: ssl.SSLContext | None,
+        context: Callable[[], ssl.SSLContext] | None,
         egress_for: Callable[[str], EgressProxy | None] = lambda _: None,
         clock: Clock,
         timeout: float = TOTAL_TIMEOUT,
     ) -> None:
-        """Set the endpoints, the scope to ask for, TLS settings (None: plain http), and s for an answer.
+        """Set the endpoints, the scope to ask for, TLS (None: plain http), and seconds for an answer.
+
+        `context` returns the TLS settings of a new connection.
 
         `egress_for` maps a URL to the egress proxy that leads there, None for none.
         """
@@ -373,7 +400,7 @@ class BitsOAuthClient:
         self._token_url = self._named(token_url)
         self._userinfo_url = self._named(userinfo_url)
         self._scope = scope
-        self._ssl: ssl.SSLContext | bool = True if context is None else context
+        self._context = context
         self._egress_for = egress_for
         self._clock = clock
         self._timeout = timeout
@@ -472,7 +499,7 @@ class BitsOAuthClient:
             # One request in three quarters of an hour: no connection is worth keeping.
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    ssl=self._ssl, force_close=True, use_dns_cache=False, resolver=_Resolver(self._lookups)
+                    force_close=True, use_dns_cache=False, resolver=_Resolver(self._lookups)
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"Accept": "application/json", "User-Agent": f"bits-auth-proxy/{__version__}"},
@@ -488,6 +515,7 @@ class BitsOAuthClient:
             allow_redirects=False,
             proxy=None if egress is None else f"http://{egress}",
             proxy_headers=None if egress is None else _proxy_fields(egress),
+            ssl=True if self._context is None else self._context(),
             trace_request_ctx=progress,
         ) as response:
             if response.status in _REDIRECTS:

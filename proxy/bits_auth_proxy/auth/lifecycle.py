@@ -3,21 +3,22 @@
 Its rules:
 
 1. One flight (token request) at a time. While none is under way, `attempt_at` says when the next begins:
-   there is no state without a next action.
+   so the lifecycle never gets stuck.
 2. A valid token is served whatever else happens; an expired one never. FRESH, STALE and SUSPECT tokens
    are valid.
 3. A token becomes STALE once between 70 % and 80 % of its lifetime, or when the wall clock says so (it ran
    on while a VM was paused). The wall clock alone never expires a token.
 4. Only a successful flight replaces a token. A failed one sets `attempt_at` by backoff and Retry-After.
-5. Three refusals (400, 401, a scope not granted) in a row are permanent until something else happens: the
-   pace drops, and requests without a token are told at once. Changed credentials start anew.
+5. Three denials (400, 401, a scope not granted) in a row are permanent until something else happens:
+   attempts are farther apart, and requests without a token are told at once. Changed credentials start anew.
 6. Requests that wait without a token pull the next flight forward: 1 s after the last, not before
    Retry-After.
 7. A 401 from the API to the token in hand makes it SUSPECT and forces a flight: at most one per 30 s,
-   doubling up to 1 h while that goes on. A 401 to an earlier token concerns nobody.
-8. New credentials are tried at once. Refused, they stay a candidate, tried before the old ones that
-   still serve.
-9. An operator may ask for a flight: it keeps the pace of rule 6, whatever the token's state.
+   and while that goes on, the interval doubles up to 1 h. A 401 to an earlier token changes nothing here;
+   the request gets the current token.
+8. New credentials are tried at once. If denied, they remain the candidate: each further attempt tries
+   them first and then, if a token is needed, the old ones.
+9. An operator may ask for a flight: it begins no sooner than rule 6 permits, whatever the token's state.
 
 Instants are seconds of `Clock.now()`, but for `wall`: seconds since the Unix epoch.
 """
@@ -49,7 +50,7 @@ class Reason(Enum):
 
 
 class Replacement(Enum):
-    """What to tell one whose token the API refused."""
+    """What a request whose token got a 401 can expect."""
 
     AT_HAND = "use_current"
     """Another valid token is in hand."""
@@ -100,7 +101,7 @@ class Lifecycle:
         self.failures = 0
         """Failed flights since the last good one."""
         self.denials = 0
-        """Refusals in a row."""
+        """Denials in a row."""
 
     @property
     def token(self) -> AccessToken | None:
@@ -109,7 +110,7 @@ class Lifecycle:
 
     @property
     def permanent(self) -> bool:
-        """Whether the token endpoint refuses us, as it seems for good."""
+        """Whether the token endpoint denies the credentials, as it seems for good."""
         return self.denials >= PERMANENT_DENIALS
 
     def current(self, now: float) -> AccessToken | None:
@@ -157,7 +158,10 @@ class Lifecycle:
         self._requested = False
 
     def obtained(self, token: AccessToken, now: float, *, candidate_denied: bool = False) -> None:
-        """The flight brought `token`. `candidate_denied`: but only by the old credentials."""
+        """The flight brought `token`.
+
+        `candidate_denied`: the new credentials were denied, and the old ones yielded it.
+        """
         self.in_flight = False
         self._token = token
         self._suspect = False
@@ -176,7 +180,7 @@ class Lifecycle:
         self._start_anew_if_credentials_changed(now)
 
     def failed(self, now: float, *, denied: bool, retry_after: float | None) -> None:
-        """The flight brought no token. `refused`: the endpoint said no to our credentials or request."""
+        """The flight brought no token. `denied`: the endpoint denied our credentials or our request."""
         self.in_flight = False
         self.failures += 1
         self.denials = self.denials + 1 if denied else 0
@@ -198,7 +202,7 @@ class Lifecycle:
         self._start_anew_if_credentials_changed(now)
 
     def unauthorized(self, token: AccessToken, now: float) -> Replacement:
-        """The API answered 401 to `token`; say what the one who sent it may expect."""
+        """The API answered 401 to `token`; return what the request can expect."""
         current = self.current(now)
         if current is None:
             return Replacement.COMING

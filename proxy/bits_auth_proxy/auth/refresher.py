@@ -68,18 +68,18 @@ class _Attempt(NamedTuple):
 
 
 class RefresherStatus(NamedTuple):
-    """How the token does. Instants are seconds since the Unix epoch."""
+    """The state of the token. Instants are seconds since the Unix epoch."""
 
     state: TokenState
     token: AccessToken | None
     expires: float | None
-    """When the token stops being used; the safety margin is off."""
+    """When the token stops being used: its end less the safety margin."""
     next_refresh: float
     in_flight: bool
     consecutive_failures: int
     permanent: bool
     last_error: str | None
-    """What the last token request failed of, None if it succeeded."""
+    """Why the last token request failed, None if it succeeded."""
 
 
 class Refresher:
@@ -166,7 +166,7 @@ class Refresher:
         return max(0.0, at - now)
 
     def status(self) -> RefresherStatus:
-        """Return how the token does now."""
+        """Return the state of the token now."""
         now, wall = self._clock.now(), self._clock.wall()
         token = self._life.token
         return RefresherStatus(

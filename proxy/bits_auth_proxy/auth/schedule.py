@@ -14,11 +14,14 @@ REFRESH_FROM: Final = 0.7
 REFRESH_TO: Final = 0.8
 """Shares of the lifetime. A thousand pods that started together are spread over a tenth of it."""
 MIN_DELAY: Final = 1.0
-"""Two requests to the token endpoint are never closer than this."""
+"""Attempts that waiting requests or an operator pull forward begin at least this long after the previous one.
+
+Retries wait at least this long, except for very short-lived tokens.
+"""
 MAX_BACKOFF: Final = 30.0
 MAX_RETRY_AFTER: Final = 300.0
 DENIED_PACE: Final = 300.0
-"""How long to wait at most after a refusal that looks permanent."""
+"""How long to wait at most after a denial that looks permanent."""
 _ATTEMPT: Final = 10.0
 """What one attempt may take: the last one before the end begins that much earlier."""
 _MAX_DOUBLINGS: Final = 16
@@ -52,7 +55,7 @@ def retry_at(
 def retry_denied_at(
     *, now: float, denials: int, retry_after: float | None, token: AccessToken | None, rng: Random
 ) -> float:
-    """Return when to try again after `denials` refusals in a row, which hardly end by themselves.
+    """Return when to try again after the `denials`-th denial in a row; denials hardly end by themselves.
 
     With a valid token: 5 min, or a quarter of what it still lives. Without: 30 s, doubling up to 5 min.
     `retry_after`, as far as it is believed, is the least; but no valid token is left to die for it.

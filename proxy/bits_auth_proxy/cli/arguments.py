@@ -9,15 +9,23 @@ from bits_auth_proxy.settings.loading import Loaded, SettingsError, load
 
 
 def parse_settings(
-    parser: argparse.ArgumentParser, options: Sequence[str], *, credentials_required: bool
+    parser: argparse.ArgumentParser,
+    options: Sequence[str],
+    *,
+    credentials_required: bool,
+    credentials_awaited: bool = False,
 ) -> Loaded:
     """Return the settings of a command that has no other options. Raises CommandError.
 
     A command that calls the API requires credentials; the others bring an API of their own.
     """
     add_settings_flags(parser)
-    arguments = parser.parse_args(options)
-    return load_settings(arguments, credentials_required=credentials_required, calls_api=credentials_required)
+    return load_settings(
+        parser.parse_args(options),
+        credentials_required=credentials_required,
+        credentials_awaited=credentials_awaited,
+        calls_api=credentials_required,
+    )
 
 
 def add_settings_flags(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +44,11 @@ def add_settings_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def load_settings(
-    arguments: argparse.Namespace, *, credentials_required: bool, calls_api: bool = True
+    arguments: argparse.Namespace,
+    *,
+    credentials_required: bool,
+    credentials_awaited: bool = False,
+    calls_api: bool = True,
 ) -> Loaded:
     """Return the settings from all sources; `arguments` are those of a parser with our flags.
 
@@ -49,6 +61,7 @@ def load_settings(
             flags=flags,
             config_file=arguments.config,
             credentials_required=credentials_required,
+            credentials_awaited=credentials_awaited,
             calls_api=calls_api,
         )
     except SettingsError as error:

@@ -30,13 +30,17 @@ def execute(parser: argparse.ArgumentParser, options: Sequence[str]) -> bool:
 async def _examine(loaded: Loaded, *, redactor: Redactor) -> bool:
     settings = loaded.settings
     clock = SystemClock()
-    credentials = assembly.concealed(CredentialSource.from_settings(settings).read(), redactor)
+    source = CredentialSource.from_settings(settings)
+    pair = source.read()
+    credentials = assembly.concealed(pair, redactor)
     assembly.listen_certificate(settings)
     context = assembly.trust(settings)
     for warning in loaded.warnings:
         _print_step("warn", "settings", warning)
     for path in loaded.exposed:
         _print_step("warn", "settings", f"{path} holds a secret, and any user of this machine may read it")
+    for oddity in source.oddities(pair):
+        _print_step("warn", "settings", oddity)
     _print_step("ok", "settings", "complete")
     oauth = assembly.build_oauth(settings, context=context, clock=clock)
     egress = assembly.egress_proxy(settings, redactor)
@@ -45,7 +49,7 @@ async def _examine(loaded: Loaded, *, redactor: Redactor) -> bool:
         async for finding in examine(
             api_url=settings.api_url,
             egress=None if egress is None else str(egress),
-            context=context,
+            context=None if context is None else context.context,
             oauth=oauth,
             token_variable="BITS_API_URL" if settings.token_url is None else "BITS_TOKEN_URL",
             credentials=credentials,

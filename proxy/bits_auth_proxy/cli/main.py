@@ -24,11 +24,14 @@ class CommandParser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    # For PID 1 in a container, signals have no default action: without a handler, the kernel would ignore
-    # SIGTERM.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         known = _parser().parse_args(arguments)
+        if known.command in _RELOADING:
+            # There is nothing to re-read yet, and the default action would end the process.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # The first process of a container (PID 1) has no default action: without a handler, the kernel would
+        # ignore SIGTERM.
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         command = COMMANDS[known.command]
         parser = CommandParser(prog=f"{PROGRAM} {known.command}", description=command.__doc__)
         return OK if command(parser, known.options) else FAILURE
@@ -43,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output has closed its end. The interpreter would flush once more and complain.
         sys.stdout = None
         return FAILURE
+
+
+_RELOADING: Final = ("run", "demo")
+"""The commands that re-read files on SIGHUP, once they serve."""
 
 
 def _parser() -> CommandParser:

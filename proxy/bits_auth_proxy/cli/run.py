@@ -17,7 +17,7 @@ from bits_auth_proxy.telemetry.log import Redactor
 
 def execute(parser: argparse.ArgumentParser, options: Sequence[str]) -> bool:
     """Serve; return whether the proxy came to a clean end. Raises CommandError."""
-    loaded = parse_settings(parser, options, credentials_required=True)
+    loaded = parse_settings(parser, options, credentials_required=True, credentials_awaited=True)
     view = live_view(loaded)
     # The log is this command's output.
     redactor = set_up_log(loaded.settings, stream=sys.stdout, view=view)

@@ -1,11 +1,13 @@
-"""The certificate that a listener presents, and how it is reloaded when its files change."""
+"""TLS settings that come from files: noticing that these were renewed, and the listener's certificate."""
 
 import hashlib
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from bits_auth_proxy.errors import SettingError
+from bits_auth_proxy.files import read_file
 from bits_auth_proxy.forward.tls import no_password, restrict
 
 _READS: Final = 3
@@ -31,23 +33,44 @@ class CertificateFiles(NamedTuple):
     client_ca: Path | None = None
 
 
-class ServerCertificate:
+class TrustFiles(NamedTuple):
+    """PEM files for connections to the API: whom to trust, and the proxy's own certificate and its key."""
+
+    ca_file: Path | None
+    client_cert: Path | None
+    client_key: Path | None
+
+
+class WatchedContext:
     """The TLS settings of new connections. Open connections keep the settings that they began with."""
 
-    __slots__ = ("_files", "_seen", "context")
+    __slots__ = ("_files", "_make", "_read", "_seen", "context")
 
-    def __init__(self, files: CertificateFiles) -> None:
-        """Load the files. Raises CertificateError."""
+    def __init__(
+        self,
+        files: CertificateFiles | TrustFiles,
+        *,
+        make: Callable[[], ssl.SSLContext],
+        read: Callable[[Path], bytes] = read_file,
+    ) -> None:
+        """Make the settings. Raises SettingError, as `make` may; `read` raises OSError."""
         self._files = files
+        self._make = make
+        self._read = read
         self._seen = b""
         """A digest of the files when they were last read, or empty if they can't be read."""
         self.context = self._load()
 
+    @property
+    def watched(self) -> bool:
+        """Whether there are files that may change."""
+        return any(self._files)
+
     def poll(self) -> bool:
         """Reload the files if they have changed; return whether they had and are in use now.
 
-        Raises CertificateError, once for each change, if they can't be used. In this case, the certificate
-        that was loaded before stays in use.
+        Raises SettingError, once for each change, when they can't be used: what was loaded before
+        stays in use.
         """
         try:
             changed = self._digest() != self._seen
@@ -65,8 +88,8 @@ class ServerCertificate:
         for _ in range(_READS):
             self._seen = self._digest()
             try:
-                return server_context(self._files)
-            except CertificateError:
+                return self._make()
+            except SettingError:
                 if self._digest() == self._seen:
                     raise
         raise CertificateError("cert", "the files keep changing")
@@ -75,16 +98,28 @@ class ServerCertificate:
         digest = hashlib.sha256()
         for name, path in zip(self._files._fields, self._files, strict=True):
             if path is not None:
-                digest.update(hashlib.sha256(_content(name, path)).digest())
+                digest.update(hashlib.sha256(_content(name, path, self._read)).digest())
         return digest.digest()
 
 
-def server_context(files: CertificateFiles) -> ssl.SSLContext:
+class ServerCertificate(WatchedContext):
+    """The TLS settings of a listener. Its errors are CertificateErrors."""
+
+    __slots__ = ()
+
+    def __init__(self, files: CertificateFiles, *, read: Callable[[Path], bytes] = read_file) -> None:
+        """Load the files with `read`, which raises OSError. Raises CertificateError."""
+        super().__init__(files, make=lambda: server_context(files, read=read), read=read)
+
+
+def server_context(files: CertificateFiles, *, read: Callable[[Path], bytes] = read_file) -> ssl.SSLContext:
     """Return TLS settings for a listener. Raises CertificateError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     restrict(context)
     # Read the certificate separately first, because OpenSSL does not say which of the two files is at fault.
-    _load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "cert", files.cert)
+    _load_certificates(
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "cert", _content("cert", files.cert, read), files.cert
+    )
     try:
         context.load_cert_chain(files.cert, files.key, password=no_password)
     except ssl.SSLError as error:
@@ -95,21 +130,21 @@ def server_context(files: CertificateFiles) -> ssl.SSLContext:
     except OSError as error:
         raise CertificateError("key", f"{files.key} can't be used: {error.strerror}") from None
     if files.client_ca is not None:
-        _load_certificates(context, "client_ca", files.client_ca)
+        content = _content("client_ca", files.client_ca, read)
+        _load_certificates(context, "client_ca", content, files.client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
-def _load_certificates(context: ssl.SSLContext, name: str, path: Path) -> None:
-    content = _content(name, path)
+def _load_certificates(context: ssl.SSLContext, name: str, content: bytes, path: Path) -> None:
     try:
         context.load_verify_locations(cadata=content.decode("ascii"))
     except (ssl.SSLError, ValueError):  # ValueError: the file is empty or not ASCII.
         raise CertificateError(name, f"{path} contains no certificate in PEM format") from None
 
 
-def _content(name: str, path: Path) -> bytes:
+def _content(name: str, path: Path, read: Callable[[Path], bytes]) -> bytes:
     try:
-        return path.read_bytes()
+        return read(path)
     except OSError as error:
         raise CertificateError(name, f"{path} can't be read: {error.strerror}") from None

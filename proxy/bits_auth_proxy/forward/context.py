@@ -52,7 +52,7 @@ class ForwardContext:
         idle_stream_timeout: float,
     ) -> None:
         self.clock: Final = clock
-        self.tokens: Final = tokens
+        self.tokens = tokens
         self.pool: Final = pool
         self.observer: Final = observer
         self.batcher: Final = batcher

@@ -75,14 +75,14 @@ class Dialer:
         *,
         host: str,
         port: int,
-        context: ssl.SSLContext | None,
+        context: Callable[[], ssl.SSLContext] | None,
         timeout: float,
         clock: Clock,
         batcher: WriteBatcher,
         proxy: EgressProxy | None = None,
         resolve: Callable[[str, int], Any] | None = None,
     ) -> None:
-        """Take the origin, the TLS settings (`context`; None means plain http) and the timeout.
+        """Take the origin and where new connections get their TLS settings (`context`; None: plain http).
 
         `timeout` is in seconds, for TCP and TLS together. With `proxy`, connections go through a tunnel that
         it opens. `resolve` replaces DNS: an async callable from host and port to address infos.
@@ -142,7 +142,7 @@ class Dialer:
                 connection = UpstreamConnection(
                     loop=loop,
                     keeper=keeper,
-                    tls=None if self._context is None else TlsChannel(self._context, self._name),
+                    tls=None if self._context is None else TlsChannel(self._context(), self._name),
                     batcher=self._batcher,
                     read_buffer=self._read_buffer,
                     now=self._clock.now(),

@@ -25,9 +25,9 @@ _DEPENDENT: Final = (
     ("listen_tls.key", "listen_tls.cert"),
     ("listen_tls.client_ca", "listen_tls.cert"),
 )
+_CREDENTIAL_FILES: Final = ("client_id_file", "client_secret_file")
 _FILES: Final = (
-    "client_id_file",
-    "client_secret_file",
+    *_CREDENTIAL_FILES,
     "listen_tls.cert",
     "listen_tls.key",
     "listen_tls.client_ca",
@@ -44,14 +44,19 @@ class Disagreement(NamedTuple):
     fault: str
 
 
-def disagreements(settings: Settings, *, credentials_required: bool) -> Iterator[Disagreement]:
-    """Yield every fault that the settings have together or with the file system."""
+def disagreements(
+    settings: Settings, *, credentials_required: bool, credentials_awaited: bool = False
+) -> Iterator[Disagreement]:
+    """Yield every fault that the settings have together or with the file system.
+
+    With `credentials_awaited`, the credential files may come later, if `credentials_wait` allows it.
+    """
     yield from _contradictions(settings)
     yield from _exposed_inspection(settings)
     if credentials_required and settings.credentials_dir is None:
         yield from _missing_credentials(settings)
     yield from _unprintable_credentials(settings)
-    yield from _missing_files(settings)
+    yield from _missing_files(settings, awaited=credentials_awaited and settings.credentials_wait > 0)
     yield from _readable_secrets(settings)
 
 
@@ -102,12 +107,13 @@ def _unprintable_credentials(settings: Settings) -> Iterator[Disagreement]:
             yield Disagreement((name,), text)
 
 
-def _missing_files(settings: Settings) -> Iterator[Disagreement]:
+def _missing_files(settings: Settings, *, awaited: bool) -> Iterator[Disagreement]:
     for name in _FILES:
-        path = attrgetter(name)(settings)
+        path = None if awaited and name in _CREDENTIAL_FILES else attrgetter(name)(settings)
         if path is not None and not path.is_file():
-            yield Disagreement((name,), f"{variable_of(name)}: there is no file {path}")
-    directory = settings.credentials_dir
+            text = f"{path} is not a file" if path.exists() else f"there is no file {path}"
+            yield Disagreement((name,), f"{variable_of(name)}: {text}")
+    directory = None if awaited else settings.credentials_dir
     if directory is not None and not directory.is_dir():
         text = f"BITS_CREDENTIALS_DIR: there is no directory {directory}"
         yield Disagreement(("credentials_dir",), text)

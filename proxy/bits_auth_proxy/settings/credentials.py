@@ -1,15 +1,21 @@
 """The client's id and secret: reading them from values or files, and noticing that the files have changed."""
 
+import codecs
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from pydantic import SecretStr
 
 from bits_auth_proxy.errors import SettingError
+from bits_auth_proxy.files import read_file
 from bits_auth_proxy.settings.model import Settings
 from bits_auth_proxy.settings.permissions import readable_by_others
 
 _MAX_SIZE: Final = 64 * 1024
+_QUOTES: Final = "\"'`"
+_UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _READS: Final = 3
 """How many times to read a pair whose files are swapped meanwhile."""
 
@@ -35,8 +41,10 @@ class CredentialSource:
         client_secret: SecretStr | None = None,
         client_id_file: Path | None = None,
         client_secret_file: Path | None = None,
+        read: Callable[[Path], bytes] = read_file,
     ) -> None:
-        """Take either a value or a file for the id, and likewise for the secret."""
+        """Take either a value or a file for the id, and likewise for the secret; `read` raises OSError."""
+        self._read_file = read
         self._id = client_id
         self._secret = client_secret
         self._id_file = client_id_file
@@ -63,8 +71,14 @@ class CredentialSource:
         """Whether there are files that may change."""
         return self._id_file is not None or self._secret_file is not None
 
+    @property
+    def name(self) -> str:
+        """The files, in messages: each with its variable."""
+        files = (("BITS_CLIENT_ID_FILE", self._id_file), ("BITS_CLIENT_SECRET_FILE", self._secret_file))
+        return ", ".join(f"{variable}: {path}" for variable, path in files if path is not None)
+
     def read(self) -> Credentials:
-        """Return the credentials as they are now. Raises CredentialsError."""
+        """Return the credentials as they are now. Blocks as long as a mount does. Raises CredentialsError."""
         self._last = self._read()
         return self._last
 
@@ -81,6 +95,20 @@ class CredentialSource:
             return None
         self._last = credentials
         return credentials
+
+    def oddities(self, credentials: Credentials) -> list[str]:
+        """Return what makes a valid pair look like a slip. No text quotes the pair."""
+        found = []
+        for variable, path, text in (
+            ("BITS_CLIENT_ID", self._id_file, credentials.client_id),
+            ("BITS_CLIENT_SECRET", self._secret_file, credentials.client_secret.get_secret_value()),
+        ):
+            place = variable if path is None else f"{variable}_FILE: {path}"
+            if len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES:
+                found.append(f"{place}: the value is in quotes, which are sent as part of it")
+            if variable == "BITS_CLIENT_ID" and ":" in text:
+                found.append(f"{place}: the value contains a colon, where HTTP Basic ends an id (RFC 7617)")
+        return found
 
     def exposed_files(self) -> list[Path]:
         """Return the secret's file if every user of this machine may read it."""
@@ -99,30 +127,37 @@ class CredentialSource:
         return credentials
 
     def _read_once(self) -> Credentials:
-        client_id = _content("BITS_CLIENT_ID_FILE", self._id_file) if self._id_file else self._id
+        client_id = self._content("BITS_CLIENT_ID_FILE", self._id_file) if self._id_file else self._id
         secret = self._secret
         if self._secret_file is not None:
-            secret = SecretStr(_content("BITS_CLIENT_SECRET_FILE", self._secret_file))
+            secret = SecretStr(self._content("BITS_CLIENT_SECRET_FILE", self._secret_file))
         if client_id is None or secret is None:
             raise CredentialsError("BITS_CLIENT_ID, BITS_CLIENT_SECRET: both are required")
         return Credentials(client_id, secret)
 
     def _places(self) -> list[str]:
-        return [str(path.resolve()) for path in (self._id_file, self._secret_file) if path is not None]
+        # Unlike Path.resolve, this takes links that lead in a circle.
+        return [os.path.realpath(path) for path in (self._id_file, self._secret_file) if path is not None]
+
+    def _content(self, variable: str, path: Path) -> str:
+        """Return a file's one line of text, without its end."""
+        try:
+            data = self._read_file(path)
+        except OSError as error:
+            raise CredentialsError(f"{variable}: {path} can't be read: {error.strerror}") from None
+        if _is_utf16(data):
+            raise CredentialsError(f"{variable}: {path} is encoded in UTF-16; save it as UTF-8")
+        try:
+            text = data.removeprefix(codecs.BOM_UTF8).decode().strip()
+        except UnicodeDecodeError:
+            # Raised below, outside of this block: the decoding error holds the content.
+            text = ""
+        if not text or not text.isprintable() or len(data) > _MAX_SIZE:
+            raise CredentialsError(f"{variable}: {path} must contain one line of text")
+        return text
 
 
-def _content(variable: str, path: Path) -> str:
-    """Return a file's one line of text, without its end."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_SIZE + 1)
-    except OSError as error:
-        raise CredentialsError(f"{variable}: {path} can't be read: {error.strerror}") from None
-    try:
-        text = data.decode().strip()
-    except UnicodeDecodeError:
-        # Raised below, outside of this block: the decoding error holds the content.
-        text = ""
-    if not text or not text.isprintable() or len(data) > _MAX_SIZE:
-        raise CredentialsError(f"{variable}: {path} must contain one line of text")
-    return text
+def _is_utf16(data: bytes) -> bool:
+    """Return whether text is in UTF-16: it says so, or every other byte is zero as in no UTF-8."""
+    halves = data[::2], data[1::2]
+    return data.startswith(_UTF16) or (len(data) > 1 and any(not half.strip(b"\0") for half in halves))

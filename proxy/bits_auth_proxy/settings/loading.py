@@ -59,12 +59,14 @@ def load(
     config_file: str | None = None,
     env_file: Path | None = Path(".env"),
     credentials_required: bool,
+    credentials_awaited: bool = False,
     calls_api: bool = True,
 ) -> Loaded:
     """Return the settings of all sources. Raises SettingsError.
 
     `environ` is the process's environment by default; `flags` maps dotted names to text. Without
-    `config_file`, BITS_CONFIG names the TOML file. Empty variables count as unset. With `calls_api`, the
+    `config_file`, BITS_CONFIG names the TOML file. Empty variables count as unset.
+    With `credentials_awaited`, credential files that are not there yet are no fault. With `calls_api`, the
     HTTPS_PROXY that leads to the API must be one that we can use.
     """
     faults: list[str] = []
@@ -82,7 +84,10 @@ def load(
         **{name: Given(value, f"flag {flag_of(name)}") for name, value in (flags or {}).items()},
     }
     settings, faulty = _validate(given, faults)
-    for names, fault in disagreements(settings, credentials_required=credentials_required):
+    found = disagreements(
+        settings, credentials_required=credentials_required, credentials_awaited=credentials_awaited
+    )
+    for names, fault in found:
         if not faulty.intersection(names):
             faults.append(fault)
     if calls_api and unusable is not None and "https_proxy" not in given:

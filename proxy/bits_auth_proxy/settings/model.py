@@ -116,15 +116,19 @@ class UpstreamSettings(Group):
         60, description="How many seconds may pass without a byte of a body before the transfer is cut."
     )
     ca_file: Path | None = Field(
-        None, description="The PEM file with the certificate authorities to trust instead of the system's."
+        None,
+        description="The PEM file with the certificate authorities to trust instead of the system's. "
+        "The proxy watches it for changes.",
     )
     client_cert: Path | None = Field(
-        None, description="The PEM file with the certificate that the proxy presents to the API."
+        None,
+        description="The PEM file with the certificate that the proxy presents to the API. The proxy "
+        "watches it for changes.",
     )
     client_key: Path | None = Field(
         None,
         description="The PEM file with the private key of that certificate, if the key is in a separate "
-        "file.",
+        "file. The proxy watches it for changes.",
     )
 
 
@@ -223,6 +227,11 @@ class Settings(_Frozen):
         None,
         description="The directory that contains the files client_id and client_secret, such as a mounted "
         "Secret. The proxy watches it for changes.",
+    )
+    credentials_wait: Seconds = Field(
+        30,
+        description="How many seconds `run` waits for credential files that are not there when it starts. 0 "
+        "turns this off.",
     )
     api_url: Origin = Field(DEFAULT_API, description="The origin of the Bits API.")
     token_url: Url | None = Field(

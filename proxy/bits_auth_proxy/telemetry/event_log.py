@@ -158,6 +158,14 @@ class EventLog:
         """Log that the listener certificate's files changed but can't be used."""
         self._log.error(events.CERTIFICATE_UNUSABLE.name, detail=detail)
 
+    def upstream_certificate_changed(self) -> None:
+        """Log that the TLS files of connections to the API were renewed."""
+        self._log.info(events.UPSTREAM_CERTIFICATE_CHANGED.name)
+
+    def upstream_certificate_unusable(self, detail: str) -> None:
+        """Log that they changed and can't be used."""
+        self._log.error(events.UPSTREAM_CERTIFICATE_UNUSABLE.name, detail=detail)
+
     def _admits_client_line(self, event: Event, kind: str) -> bool:
         """Whether to log a line that a client caused before a request was admitted."""
         return self._log_all or (self._log_errors and self._repeats.admits(event.name, kind))

@@ -113,8 +113,22 @@ CREDENTIALS_CHANGED: Final = Event(
 CREDENTIALS_UNREADABLE: Final = Event(
     "credentials_unreadable",
     ("warning",),
-    "A credential file is missing, empty or unreadable. The pair that was read before stays in use. "
-    "This is logged once for each reason, until all files can be read again.",
+    "A credential file is missing, empty or unreadable, or reading it hangs. The pair that was read before "
+    "stays in use. This is logged once for each reason, until all files can be read again.",
+    {"detail": "which, and why"},
+)
+CREDENTIALS_UNUSUAL: Final = Event(
+    "credentials_unusual",
+    ("warning",),
+    "The pair can be used, but the client id or the secret looks like a slip: it is in quotes, or there is a "
+    "colon in the client id.",
+    {"detail": "which, and why; the value is not shown"},
+)
+CREDENTIALS_AWAITED: Final = Event(
+    "credentials_awaited",
+    ("warning",),
+    "The credential files can't be read at the start. The proxy waits for them, as `BITS_CREDENTIALS_WAIT` "
+    "says. This is logged again if the reason changes.",
     {"detail": "which, and why"},
 )
 CREDENTIALS_EXPOSED: Final = Event(
@@ -134,6 +148,21 @@ CERTIFICATE_UNUSABLE: Final = Event(
     "listen_certificate_refused",
     ("error",),
     "The files of `BITS_LISTEN_TLS__*` have changed and can't be used. The previous ones stay in use.",
+    {"detail": "which, and why"},
+)
+
+# The TLS files of connections to the API.
+UPSTREAM_CERTIFICATE_CHANGED: Final = Event(
+    "upstream_certificate_changed",
+    ("info",),
+    "The files of `BITS_UPSTREAM__CA_FILE`, `__CLIENT_CERT` or `__CLIENT_KEY` have changed. New connections "
+    "to the API and to the token endpoint use them.",
+)
+UPSTREAM_CERTIFICATE_UNUSABLE: Final = Event(
+    "upstream_certificate_refused",
+    ("error",),
+    "The files of `BITS_UPSTREAM__CA_FILE`, `__CLIENT_CERT` or `__CLIENT_KEY` have changed and can't be "
+    "used. The previous ones stay in use.",
     {"detail": "which, and why"},
 )
 

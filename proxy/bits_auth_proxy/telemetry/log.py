@@ -6,9 +6,11 @@ Lines of the standard library's loggers (asyncio, aiohttp) and Python's warnings
 import contextlib
 import json
 import logging
+import re
 import sys
 from collections import deque
 from collections.abc import Callable
+from json.encoder import encode_basestring_ascii
 from typing import Any, Final, TextIO, cast
 
 import structlog
@@ -23,6 +25,7 @@ _OWN_LOGGER: Final = logging.getLogger(LOGGER)
 # `json.dumps` with options would create an encoder for every line.
 _encode_json: Final = json.JSONEncoder(default=str, ensure_ascii=False).encode
 _TOKENS_REMEMBERED: Final = 16
+_NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]")
 _MIN_LENGTH: Final = 4
 """Shorter secrets are not replaced: ordinary words contain them."""
 
@@ -68,31 +71,54 @@ def _forms_of(secret: str) -> set[str]:
                 json.dumps(form)[1:-1],
                 json.dumps(form, ensure_ascii=False)[1:-1],
                 repr(form)[1:-1],
-                repr(form.encode())[2:-1],
+                repr(form.encode(errors="surrogatepass"))[2:-1],
             }
     return forms
 
 
-class _Unfailing:
-    """A stream that drops the text and raises nothing if writing fails (a full disk, a closed pipe).
+class UnfailingStream:
+    """A stream whose failures raise nothing: the caller serves requests, and must go on doing so.
 
-    The caller serves requests and must be able to continue.
+    A full disk, a closed pipe or a closed stream loses the text. Where the stream can't encode a character,
+    `replace` gives what stands for it, in ASCII.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, replace: Callable[[str], str]) -> None:
         self._stream = stream
+        self._replace = replace
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):
-            self._stream.write(text)
+        """Write `text` as far as possible; return its length."""
+        # ValueError: the stream is closed.
+        with contextlib.suppress(OSError, ValueError):
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError as error:
+                # Nothing is written yet: a stream encodes the whole text first.
+                encoding = error.encoding
+                self._stream.write(_NOT_ASCII.sub(lambda match: self._encodable(match[0], encoding), text))
         return len(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError):
+        """Write what is buffered."""
+        with contextlib.suppress(OSError, ValueError):
             self._stream.flush()
 
     def isatty(self) -> bool:
+        """Return whether the stream is a terminal."""
         return self._stream.isatty()
+
+    def _encodable(self, character: str, encoding: str) -> str:
+        try:
+            character.encode(encoding)
+        except UnicodeEncodeError:
+            return self._replace(character)
+        return character
+
+
+def escaped(character: str) -> str:
+    """Return a character as JSON writes it in ASCII, as a backslash, `u` and four hex digits."""
+    return encode_basestring_ascii(character)[1:-1]
 
 
 class Lines:
@@ -136,7 +162,7 @@ def json_lines(call_soon: Callable[[Callable[[], None]], Any]) -> Lines | None:
 def configure(*, level: str, fmt: str, redactor: Redactor, stream: TextIO) -> None:
     """Set up all logging of this process: `level` and above go to `stream`, as `json` or `console`."""
     global _json_log  # noqa: PLW0603 - structlog's configuration is global too
-    stream = cast("TextIO", _Unfailing(stream))
+    stream = cast("TextIO", UnfailingStream(stream, replace=escaped))
     _json_log = (redactor, stream) if fmt == "json" else None
     renderers: list[Processor] = [structlog.processors.format_exc_info, _render_json, redactor]
     if fmt == "console":

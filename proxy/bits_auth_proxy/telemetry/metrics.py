@@ -201,6 +201,13 @@ CERTIFICATE_RELOADS: Final = Family(
     "Changes of the listener's certificate files, by whether the new files could be used.",
     {"outcome": ("success", "failure")},
 )
+UPSTREAM_CERTIFICATE_RELOADS: Final = Family(
+    "counter",
+    "upstream_certificate_reloads",
+    "Changes of the CA file and of the client certificate for connections to the API, by whether the new "
+    "files could be used.",
+    {"outcome": ("success", "failure")},
+)
 UPSTREAM_CONNECTIONS: Final = Family(
     "gauge",
     "upstream_connections",

@@ -163,6 +163,16 @@ class Telemetry(Collector):
         self._traffic.certificate_reloads["failure"] += 1
         self._log.certificate_unusable(detail)
 
+    def upstream_certificate_changed(self) -> None:
+        """Count and log that the TLS files of connections to the API were renewed."""
+        self._traffic.upstream_certificate_reloads["success"] += 1
+        self._log.upstream_certificate_changed()
+
+    def upstream_certificate_unusable(self, detail: str) -> None:
+        """Count and log that they changed and can't be used; the old ones stay in use."""
+        self._traffic.upstream_certificate_reloads["failure"] += 1
+        self._log.upstream_certificate_unusable(detail)
+
     # The scrape.
 
     def totals(self) -> dict[str, int]:

@@ -70,6 +70,7 @@ class TrafficCounters:
         "problems",
         "rejected",
         "retries",
+        "upstream_certificate_reloads",
     )
 
     def __init__(self) -> None:
@@ -84,6 +85,7 @@ class TrafficCounters:
         self.retries = metrics.RETRIES.zeros()
         self.connects = metrics.CONNECTS.zeros()
         self.certificate_reloads = metrics.CERTIFICATE_RELOADS.zeros()
+        self.upstream_certificate_reloads = metrics.UPSTREAM_CERTIFICATE_RELOADS.zeros()
 
     def exchange_ended(self, record: RequestRecord) -> None:
         """Count a request that had been admitted."""
@@ -157,6 +159,7 @@ class TrafficCounters:
         yield metrics.CLIENT_CONNECTIONS.of(load.clients)
         yield metrics.CLIENT_LIMIT.of(limits.clients)
         yield metrics.CERTIFICATE_RELOADS.by(self.certificate_reloads)
+        yield metrics.UPSTREAM_CERTIFICATE_RELOADS.by(self.upstream_certificate_reloads)
         yield metrics.UPSTREAM_CONNECTIONS.by(load.upstream_connections)
         yield metrics.UPSTREAM_LIMIT.of(limits.upstream_connections)
         yield metrics.QUEUE_LENGTH.of(load.queued)

@@ -23,7 +23,8 @@ from bits_auth_proxy.auth.bits_oauth import (
 WALL = 1_700_000_000.0
 GOOD: dict[str, Any] = {"type": "Bearer", "access_token": "abc", "expires_in": 3600, "scope": "application"}
 
-SENSELESS: tuple[object, ...] = (0, -1, 0.99, "soon", "", 1e12, True, [], {}, "nan", "inf", 10**400)
+SENSELESS: tuple[object, ...] = (0, -1, 0.99, "soon", "", True, [], {}, "nan", "inf", -(10**400))
+MONTH = 30 * 24 * 3600.0
 
 
 def parse(members: object, *, scope: str | None = None, status: int = 200, **fields: str) -> TokenGrant:
@@ -38,6 +39,11 @@ def failure(
     with pytest.raises(TokenRequestError) as caught:
         parse(members, scope=scope, status=status, **fields)
     return caught.value
+
+
+def is_plain(text: str) -> bool:
+    """Return whether any stream can show the text, on one line."""
+    return bool(text) and text.isascii() and text.isprintable()
 
 
 def without(name: str, **more: Any) -> dict[str, Any]:
@@ -73,18 +79,28 @@ def test_the_documented_answer() -> None:
         without("type", token_type="BEARER"),
         without("type", type="bearer"),
         without("type", type="MAC", token_type="Bearer"),
+        without("type", type="Bearer", token_type=None),
+        without("type", type=None, token_type="Bearer"),
+        without("type", type="Bearer "),
+        without("type", token_type=" bearer\t"),
     ],
 )
-def test_the_type_is_bearer_under_either_name_in_any_case(members: dict[str, Any]) -> None:
+def test_the_type_is_bearer_under_either_name_in_any_case_with_space_around(members: dict[str, Any]) -> None:
     assert parse(members).value == "abc"
 
 
 @pytest.mark.parametrize(
     ("expires_in", "lifetime"),
-    [(1, 1.0), ("3600", 3600.0), (" 60 ", 60.0), (1.5, 1.5), (31_536_000, 31_536_000.0)],
+    [(1, 1.0), ("3600", 3600.0), (" 60 ", 60.0), (1.5, 1.5), (2_592_000, MONTH)],
 )
 def test_sensible_lifetimes(expires_in: object, lifetime: float) -> None:
     assert parse({**GOOD, "expires_in": expires_in}).lifetime == lifetime
+
+
+@pytest.mark.parametrize("expires_in", [MONTH + 1, 31_536_000, "31622401", 1e12, 10**400])
+def test_a_lifetime_beyond_thirty_days_is_cut(expires_in: object) -> None:
+    grant = parse({**GOOD, "expires_in": expires_in})
+    assert (grant.lifetime, grant.lifetime_assumed) == (MONTH, False)
 
 
 @pytest.mark.parametrize("members", [without("expires_in"), {**GOOD, "expires_in": None}])
@@ -106,7 +122,8 @@ def test_a_lifetime_that_is_not_told_is_assumed(members: dict[str, Any]) -> None
         (without("type"), "type"),
         ({**GOOD, "type": "mac"}, "type"),
         ({**GOOD, "type": 1}, "type"),
-        ({**GOOD, "scope": 7}, "scope"),
+        ({**GOOD, "type": " "}, "type"),
+        ({**GOOD, "token_type": "mac"}, "type"),
         (b"", "empty"),
         (b"  \n", "empty"),
         (b"<html>hello</html>", "not a JSON object"),
@@ -128,9 +145,18 @@ def test_malformed_answers_say_what_is_wrong_and_show_nothing(members: object, s
     assert error.__suppress_context__ or error.__context__ is None
 
 
+@pytest.mark.parametrize("status", [200, 201, 202, 203, 206, 226, 299])
+def test_every_success_with_a_token_is_an_answer(status: int) -> None:
+    assert parse(GOOD, status=status).value == "abc"
+
+
 @pytest.mark.parametrize(
     ("status", "members", "kind", "said"),
     [
+        (201, {"error": "invalid_client"}, "refused", "status 201 but contains the error invalid_client"),
+        (202, b"<html>", "status", "the response is 202"),
+        (206, {**GOOD, "access_token": ""}, "malformed", "access_token"),
+        (400, GOOD, "refused", "the response is 400"),
         (400, {"error": "unsupported_grant_type"}, "refused", "the response is 400 unsupported_grant_type"),
         (401, {"error": "invalid_client"}, "refused", "the response is 401 invalid_client"),
         (401, b"", "refused", "the response is 401"),
@@ -157,8 +183,6 @@ def test_malformed_answers_say_what_is_wrong_and_show_nothing(members: object, s
         (403, b"", "status", "the response is 403"),
         (404, b"<html>", "status", "the response is 404"),
         (204, b"", "status", "the response is 204"),
-        (301, b"", "redirect", "redirect (301)"),
-        (307, b"", "redirect", "redirect (307)"),
         (429, b"", "throttled", "429"),
         (500, b"", "server_error", "the response is 500"),
         (503, b"", "server_error", "the response is 503"),
@@ -239,6 +263,94 @@ def test_a_granted_scope_that_lacks_what_was_asked_names_both(
     assert error.denied
     assert repr(asked) in error.detail
     assert repr(granted) in error.detail
+
+
+@pytest.mark.parametrize(
+    "granted", [7, True, {}, {"a": 1}, [], [7], [None], "", " ", "é", "\ud83d", "\x00", ["é"]]
+)
+def test_an_unasked_scope_of_any_form_harms_no_answer(granted: object) -> None:
+    grant = parse({**GOOD, "scope": granted})
+    assert grant.value == "abc"
+    assert grant.scope is None or is_plain(grant.scope)
+
+
+@pytest.mark.parametrize(
+    ("granted", "kept"),
+    [
+        ("application", "application"),
+        (["application", "application.read"], "application application.read"),
+        (["application", 7, None], "application"),
+        ("a\ud83db", "a?b"),
+        ("application ü\n", "application ?"),
+        (7, None),
+        ({"application": True}, None),
+        ([], None),
+    ],
+)
+def test_the_scope_that_is_kept_is_plain_text(granted: object, kept: str | None) -> None:
+    assert parse({**GOOD, "scope": granted}).scope == kept
+
+
+@pytest.mark.parametrize(
+    "granted", ["application \ud83d", ["application", "x"], ["application x"], ["x", "application", 7]]
+)
+def test_an_asked_scope_is_found_in_whatever_lists_it(granted: object) -> None:
+    assert parse({**GOOD, "scope": granted}, scope="application").value == "abc"
+
+
+@pytest.mark.parametrize(
+    "granted", [[], ["other"], "\ud83d", "application\ud83d", [["application"]], {"application": 1}, 7]
+)
+def test_an_asked_scope_that_is_not_there_is_missed(granted: object) -> None:
+    error = failure({**GOOD, "scope": granted}, scope="application")
+    assert error.kind == "scope"
+    assert is_plain(error.detail)
+
+
+SLOPPY: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(exclude_categories=()), max_size=20)
+    | st.sampled_from(
+        ["Bearer", "bearer ", "application", "3600", "abc", "\ud83d", 3600, 10**400, float("inf")]
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    members=st.fixed_dictionaries(
+        {},
+        optional=dict.fromkeys(
+            ("type", "token_type", "access_token", "expires_in", "scope", "error", "other"), SLOPPY
+        ),
+    ),
+    good=st.booleans(),
+    status=st.sampled_from([200, 201, 204, 299, 400, 401, 403, 500]),
+    asked=st.sampled_from([None, "application", "a b"]),
+)
+def test_a_sloppy_answer_is_a_token_or_a_plain_error(
+    members: dict[str, Any], good: bool, status: int, asked: str | None
+) -> None:
+    content = json.dumps({**(GOOD if good else {}), **members}).encode()
+    grant, detail = None, "a token"
+    try:
+        grant = parse_token_answer(EndpointAnswer(status, {}, content), asked_scope=asked, wall=WALL)
+    except TokenRequestError as error:
+        detail = error.detail
+    assert is_plain(detail)
+    if grant is not None:
+        assert 1 <= grant.lifetime <= MONTH
+        assert is_plain(grant.value)
+        assert grant.scope is None or is_plain(grant.scope)
+
+
+@given(SLOPPY)
+def test_nothing_in_an_unasked_scope_costs_the_token(granted: Any) -> None:
+    assert parse({**GOOD, "scope": granted}).value == "abc"
 
 
 def test_a_scope_left_out_is_the_one_that_was_asked_for() -> None:

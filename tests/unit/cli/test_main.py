@@ -14,9 +14,11 @@ from bits_auth_proxy.cli.main import COMMANDS, main
 
 @pytest.fixture(autouse=True)
 def _process_restored() -> Iterator[None]:
-    handler, stdout = signal.getsignal(signal.SIGTERM), sys.stdout
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    handlers, stdout = [signal.getsignal(number) for number in numbers], sys.stdout
     yield
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
     sys.stdout = stdout
 
 
@@ -85,3 +87,19 @@ def test_sigterm_ends_a_command_that_has_no_event_loop(monkeypatch: pytest.Monke
 
     monkeypatch.setitem(COMMANDS, "check", command)
     assert main(["check"]) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_sighup_is_ignored_by_the_commands_that_will_handle_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[object] = []
+
+    def command(parser: argparse.ArgumentParser, options: Sequence[str]) -> bool:
+        found.append(signal.getsignal(signal.SIGHUP))
+        return True
+
+    before = signal.getsignal(signal.SIGHUP)
+    monkeypatch.setitem(COMMANDS, name, command)
+    assert main([name]) == 0
+    assert found == [signal.SIG_IGN if name in ("run", "demo") else before]

@@ -1,26 +1,30 @@
 """The listener's certificate: what a look at its files finds, and what is in use afterwards."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import trustme
 
+from bits_auth_proxy.files import read_file
 from bits_auth_proxy.forward.certificates import CertificateError, CertificateFiles, ServerCertificate
 
 AUTHORITY = trustme.CA()
 ONE, OTHER = AUTHORITY.issue_cert("localhost"), AUTHORITY.issue_cert("localhost")
 
 
-class Watched(type(Path())):  # type: ignore[misc] # the class of paths on this system
-    """A path that does something before each time it is read."""
+class Reader:
+    """Reads files, and does something before each time that it reads `path`."""
 
-    before: Iterator[Callable[[], object]]
+    def __init__(self, path: Path, before: Iterator[Callable[[], object]]) -> None:
+        self.path = path
+        self.before = before
 
-    def read_bytes(self) -> bytes:
-        next(self.before, lambda: None)()
-        content: bytes = super().read_bytes()
-        return content
+    def __call__(self, path: Path) -> bytes:
+        if path == self.path:
+            next(self.before, lambda: None)()
+        return read_file(path)
 
 
 def files(directory: Path) -> CertificateFiles:
@@ -84,15 +88,14 @@ def test_a_file_that_is_gone_is_told_once_and_its_return_is_a_change(directory: 
 
 
 def test_a_swap_in_the_middle_of_reading_is_no_fault(directory: Path) -> None:
-    cert = Watched(directory / "tls.crt")
-    cert.before = iter(
+    steps = iter(
         (
             lambda: None,
             lambda: write_cert(directory, OTHER),
             lambda: write_key(directory, OTHER),
         )
     )
-    certificate = ServerCertificate(CertificateFiles(cert, directory / "tls.key"))
+    certificate = ServerCertificate(files(directory), read=Reader(directory / "tls.crt", steps))
     assert not certificate.poll()
 
 
@@ -101,7 +104,16 @@ def test_files_that_change_all_the_time_are_a_fault(directory: Path) -> None:
         while True:
             yield lambda: write_cert(directory, AUTHORITY.issue_cert("localhost"))
 
-    cert = Watched(directory / "tls.crt")
-    cert.before = mismatch()
     with pytest.raises(CertificateError, match="keep changing"):
-        ServerCertificate(CertificateFiles(cert, directory / "tls.key"))
+        ServerCertificate(files(directory), read=Reader(directory / "tls.crt", mismatch()))
+
+
+@pytest.mark.parametrize("name", ["tls.crt", "tls.key"])
+def test_a_fifo_is_no_file_and_blocks_nothing(directory: Path, name: str) -> None:
+    certificate = ServerCertificate(files(directory))
+    (directory / name).unlink()
+    os.mkfifo(directory / name)
+    with pytest.raises(CertificateError, match="can't be read: it is a FIFO"):
+        certificate.poll()
+    with pytest.raises(CertificateError, match="can't be read: it is a FIFO"):
+        ServerCertificate(files(directory))

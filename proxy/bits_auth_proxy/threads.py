@@ -1,0 +1,49 @@
+"""Calls that may block for ever, such as a read of a hung mount or a DNS lookup, outside of the event loop.
+
+Each call gets a daemon thread, because the exit of the process waits for all others: for the event loop's own
+executor as well.
+"""
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def call_in_thread(call: Callable[[], T], *, name: str) -> asyncio.Future[T]:
+    """Return the future outcome of `call`, in the running loop.
+
+    Cancelling the future does not end the call; its outcome is then dropped.
+    """
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[T] = loop.create_future()
+
+    def deliver(result: T | None, error: BaseException | None) -> None:
+        if outcome.done():
+            return
+        if error is None:
+            outcome.set_result(result)  # type: ignore[arg-type]  # None only where T allows it
+        else:
+            outcome.set_exception(error)
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = call()
+        except BaseException as error:  # noqa: BLE001 - the caller's to handle
+            failure = error
+        # RuntimeError: the loop is closed by now.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(deliver, result, failure)
+
+    # The thread inherits the mask: signals are the main thread's, which blocks them when it must.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        threading.Thread(target=run, name=name, daemon=True).start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return outcome
