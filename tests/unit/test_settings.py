@@ -489,3 +489,26 @@ def test_a_host_of_dots_is_no_host() -> None:
     for url in ("https://.", "https://api..bits.bi", "https://api.bits.bi..", "https://.bits.bi"):
         assert faults({"BITS_API_URL": url}) == ["BITS_API_URL: write a URL like https://api.bits.bi"]
     assert loaded({"BITS_API_URL": "https://api.bits.bi."}).settings.api_url == "https://api.bits.bi."
+
+
+def test_settings_files_of_other_systems_are_read_or_named(tmp_path: Path) -> None:
+    dotenv, toml = tmp_path / ".env", tmp_path / "bits.toml"
+    dotenv.write_text("BITS_CLIENT_ID=acme\r\nBITS_SCOPE=application\r\n", "utf-8-sig")
+    toml.write_text('log_level = "error"\r\n', "utf-8-sig")
+    settings = loaded(env_file=dotenv, config_file=toml).settings
+    assert (settings.client_id, settings.scope, settings.log_level) == ("acme", "application", "error")
+    for path in (dotenv, toml):
+        path.write_text(path.read_text("utf-8-sig"), "utf-16")
+    assert len(faults({}, env_file=dotenv, config_file=toml)) == 2
+    assert all("UTF-16" in fault for fault in faults({}, env_file=dotenv, config_file=toml))
+    assert faults(PAIR | {"BITS_CLIENT_SECRET": "\ufeffx"}) == [
+        "BITS_CLIENT_SECRET: contains a byte order mark"
+    ]
+
+
+def test_slips_are_listed_beside_faults() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(environ={"BITS_CLIENT_SECERT": SECRET}, env_file=None, credentials_required=True)
+    assert len(caught.value.faults) == 2
+    [warning] = caught.value.warnings
+    assert warning.endswith("did you mean BITS_CLIENT_SECRET?")

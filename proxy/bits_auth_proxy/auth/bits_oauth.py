@@ -56,6 +56,10 @@ FailureKind: TypeAlias = Literal[
 ]
 FAILURE_KINDS: Final[tuple[FailureKind, ...]] = get_args(FailureKind)
 _DENIED_KINDS: Final[frozenset[FailureKind]] = frozenset(("refused", "scope"))
+_REQUESTS_CODES: Final = frozenset(
+    ("invalid_request", "invalid_scope", "unauthorized_client", "unsupported_grant_type")
+)
+"""The error codes that blame the request or what the client may do (RFC 6749 section 5.2), not the pair."""
 _PAIRS_KINDS: Final = _DENIED_KINDS | {"status", "malformed"}
 
 _OK: Final = 200
@@ -87,7 +91,8 @@ class ClientCredentials:
 class TokenRequestError(TokenEndpointError):
     """No token was obtained. The text is safe to show.
 
-    `kind` is stable, for metrics. `retry_after` is in seconds.
+    `kind` is stable, for metrics. `code` is the OAuth error code (RFC 6749 section 5.2), if the endpoint sent
+    one. `retry_after` is in seconds.
     """
 
     def __init__(
@@ -95,12 +100,14 @@ class TokenRequestError(TokenEndpointError):
         kind: FailureKind,
         detail: str,
         *,
+        code: str = "",
         retry_after: float | None = None,
         tls_fault: TlsFault | None = None,
     ) -> None:
         super().__init__(detail)
         self.kind: Final = kind
         self.detail: Final = detail
+        self.code: Final = code
         self.retry_after: Final = retry_after
         self.tls_fault: Final = tls_fault
 
@@ -108,6 +115,11 @@ class TokenRequestError(TokenEndpointError):
     def denied(self) -> bool:
         """Whether the endpoint said no to our credentials, scope or request: trying again hardly helps."""
         return self.kind in _DENIED_KINDS
+
+    @property
+    def blames_credentials(self) -> bool:
+        """Whether the endpoint denied the pair itself, and not what was requested with it."""
+        return self.kind == "refused" and self.code not in _REQUESTS_CODES
 
     @property
     def may_concern_the_pair(self) -> bool:
@@ -157,9 +169,8 @@ def parse_token_answer(answer: EndpointAnswer, *, asked_scope: str | None, wall:
     if error is not None:
         code = _error_code(members)
         kind: FailureKind = "server_error" if code in _TRANSIENT_ERRORS else "refused"
-        raise TokenRequestError(
-            kind, f"the response has status {answer.status} but contains the error {code or '(unreadable)'}"
-        )
+        text = f"the response has status {answer.status} but contains the error {code or '(unreadable)'}"
+        raise TokenRequestError(kind, text, code=code)
     token_type = members.get("token_type")
     if token_type is None:
         token_type = members.get("type")
@@ -234,7 +245,7 @@ def _failure(answer: EndpointAnswer, wall: float) -> TokenRequestError:
         code = ""
     text = f"the response is {status}" + (f" {code}" if code else "")
     kind: FailureKind = "refused" if status in _DENIAL_STATUSES else "status"
-    return TokenRequestError(kind, text, retry_after=retry_after)
+    return TokenRequestError(kind, text, code=code, retry_after=retry_after)
 
 
 def _json_object(answer: EndpointAnswer) -> dict[str, Any]:
@@ -481,7 +492,12 @@ class BitsOAuthClient:
             text = f"{way}: no connection to the egress proxy: {reason_for_client(error.os_error)}"
             return TokenRequestError("proxy", text)
         if isinstance(error, aiohttp.ClientConnectorError):
-            return TokenRequestError("connect", f"{way}: no connection: {reason_for_client(error.os_error)}")
+            reason = reason_for_client(error.os_error)
+            if isinstance(error.os_error, ConnectionResetError):  # TCP was set up before that.
+                return TokenRequestError(
+                    "connect", f"{way}: {reason} during the TLS handshake", tls_fault=TlsFault.HANDSHAKE
+                )
+            return TokenRequestError("connect", f"{way}: no connection: {reason}")
         text = f"{way}: the connection was lost before the response was complete"
         return TokenRequestError("disconnected", text)
 

@@ -342,9 +342,10 @@ class Refresher:
         return TokenUnavailable(
             "there is no valid token"
             if error is None
-            else f"there is no valid token: the last token request failed ({error.kind})",
+            else "there is no valid token: the last token request failed "
+            f"({error.kind}{f': {error.detail}' if error.denied else ''})",
             retry_after=max(1.0, self._life.attempt_at - self._clock.now()),
-            permanent=self._life.permanent,
+            permanent=self._life.permanent and (error is None or error.blames_credentials),
         )
 
 

@@ -66,5 +66,7 @@ def load_settings(
         )
     except SettingsError as error:
         count = len(error.faults)
-        lines = [f"{count} setting{'s' * (count != 1)} must be changed:", *error.faults]
-        raise CommandError("\n  ".join(lines), exit_code=USAGE) from None
+        text = "\n  ".join([f"{count} setting{'s' * (count != 1)} must be changed:", *error.faults])
+        if error.warnings:
+            text += "\n  ".join(["\nThis may be a slip:", *error.warnings])
+        raise CommandError(text, exit_code=USAGE) from None

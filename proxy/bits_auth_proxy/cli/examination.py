@@ -17,7 +17,7 @@ from bits_auth_proxy.auth.tokens import AccessToken
 from bits_auth_proxy.cli import remedies
 from bits_auth_proxy.cli.remedies import Remedy
 from bits_auth_proxy.clock import Clock
-from bits_auth_proxy.tls_faults import reason_for_client, tls_fault
+from bits_auth_proxy.tls_faults import TlsFault, reason_for_client, tls_fault
 from bits_auth_proxy.transport import authority, without_root
 
 _TIMEOUT: Final = 5.0
@@ -75,35 +75,41 @@ async def examine(
     try:
         yield _passed("owner", await oauth.fetch_customer_id(token))
     except TokenRequestError as error:
-        tls = error.tls_fault
-        remedy = remedies.OWNER if tls is None else remedies.for_tls(tls, variable=_API)
+        remedy = remedies.for_userinfo_request(error.kind, error.detail, tls_fault=error.tls_fault)
         yield _failed("owner", error.detail, remedy)
 
 
 async def _direct_connection(api: URL, context: ssl.SSLContext | None) -> AsyncIterator[Finding]:
     """Yield the findings on the way to the API's origin."""
     host, port = api.host or "", api.port or 0
-    try:
-        async with asyncio.timeout(_TIMEOUT):
-            infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except TimeoutError:
-        yield _failed("dns", f"{host}: DNS did not answer within {_TIMEOUT:g} s", remedies.DNS.at(_API))
-        return
-    except OSError as error:
-        yield _failed("dns", f"{host}: {reason_for_client(error)}", remedies.DNS.at(_API))
-        return
-    addresses = sorted({str(info[4][0]) for info in infos})
-    yield _passed("dns", f"{host} is {', '.join(addresses)}")
-    yield await _connect(host, port, context if api.scheme == "https" else None)
+    dns = await _resolve(host, port)
+    yield dns
+    if dns.ok:
+        yield await _connect(host, port, context if api.scheme == "https" else None)
 
 
 async def _egress_connection(proxy: str) -> AsyncIterator[Finding]:
     """Yield the finding on the egress proxy. DNS and TLS beyond it are examined with the token."""
     host, _, port = proxy.rpartition(":")
-    finding = await _connect(host.strip("[]"), int(port), None)
+    host = host.strip("[]")
+    finding = await _resolve(host, int(port))
+    if finding.ok:
+        finding = await _connect(host, int(port), None)
     if not finding.ok:
         finding = _failed(finding.step, finding.text, remedies.EGRESS)
     yield finding._replace(step="proxy")
+
+
+async def _resolve(host: str, port: int) -> Finding:
+    """Ask DNS for the addresses of a host."""
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except TimeoutError:
+        return _failed("dns", f"{host}: DNS did not answer within {_TIMEOUT:g} s", remedies.DNS.at(_API))
+    except OSError as error:
+        return _failed("dns", f"{host}: {reason_for_client(error)}", remedies.DNS.at(_API))
+    return _passed("dns", f"{host} is {', '.join(sorted({str(info[4][0]) for info in infos}))}")
 
 
 async def _connect(host: str, port: int, context: ssl.SSLContext | None) -> Finding:
@@ -120,6 +126,9 @@ async def _connect(host: str, port: int, context: ssl.SSLContext | None) -> Find
             _, writer = await asyncio.open_connection(sock=sock, ssl=context, server_hostname=name)
     except TimeoutError:
         return _failed(step, f"{where}: no connection within {_TIMEOUT:g} s", remedies.CONNECTION.at(_API))
+    except ConnectionResetError as error:  # Only TLS waits for the server.
+        reason = f"{where}: {reason_for_client(error)} during the TLS handshake"
+        return _failed(step, reason, remedies.for_tls(TlsFault.HANDSHAKE, variable=_API))
     except OSError as error:
         return _failed(step, f"{where}: {reason_for_client(error)}", _connection_remedy(error))
     tls = writer.get_extra_info("ssl_object")

@@ -42,6 +42,11 @@ EGRESS: Final = Remedy(
     "Correct BITS_HTTPS_PROXY or HTTPS_PROXY, or exempt the API from the proxy with BITS_NO_PROXY.", _EGRESS
 )
 OWNER: Final = Remedy("BITS_API_URL does not answer /oauth2/userinfo as the Bits API does.", ("api_url",))
+UNAUTHORIZED: Final = Remedy(
+    "The API does not accept the token. BITS_API_URL and BITS_TOKEN_URL may belong to different "
+    "environments.",
+    ("api_url", "token_url"),
+)
 _NO_TLS: Final = Remedy("{url} does not offer TLS 1.2 or newer. Check its host and port.", (_SERVER,))
 _BY_TLS: Final = {
     TlsFault.TIME: Remedy(
@@ -71,7 +76,8 @@ _BY_TLS: Final = {
     ),
     TlsFault.HANDSHAKE: Remedy(
         "{url} requires a client certificate (BITS_UPSTREAM__CLIENT_CERT), or offers no cipher suite with "
-        "forward secrecy and authenticated encryption (ECDHE with AES-GCM or ChaCha20-Poly1305).",
+        "forward secrecy and authenticated encryption (ECDHE with AES-GCM or ChaCha20-Poly1305), or "
+        "something in between cuts the connection.",
         (_SERVER, "upstream.client_cert", "upstream.client_key"),
     ),
     TlsFault.OTHER: _NO_TLS,
@@ -80,12 +86,24 @@ _SCOPE: Final = Remedy(
     "Change BITS_SCOPE, leave it out, or ask Bits to grant this client the scope.", ("scope",)
 )
 _NO_ENDPOINT: Final = Remedy(
-    "BITS_TOKEN_URL is not the address of a token endpoint. Leave it out to use that of BITS_API_URL.",
+    "{url} does not lead to a token endpoint. BITS_TOKEN_URL names one; without it, it is /v1/oauth2/token "
+    "at BITS_API_URL.",
     _ENDPOINT,
 )
+_REDIRECT: Final = Remedy(
+    "{url} leads to an address that sends requests elsewhere. BITS_TOKEN_URL must name the token endpoint "
+    "itself.",
+    _ENDPOINT,
+)
+_UNCLEAR: Final = Remedy(
+    "The response does not say why. BITS_CLIENT_ID and BITS_CLIENT_SECRET (or their files) may not be a pair "
+    "that this API knows, {url} may not lead to its token endpoint, or something in front of it requires a "
+    "client certificate (BITS_UPSTREAM__CLIENT_CERT).",
+    (*_CREDENTIALS, *_ENDPOINT),
+)
 _FORBIDDEN: Final = Remedy(
-    "The token endpoint, or something in front of it, forbids the request. Ask Bits whether this client and "
-    "the address of this machine are allowed to request tokens.",
+    "The server, or something in front of it, forbids the request. Ask Bits whether this client and the "
+    "address of this machine are allowed to make it.",
     _ENDPOINT,
 )
 _BY_CODE: Final = {
@@ -110,7 +128,7 @@ _BY_KIND: Final = {
         (*_CREDENTIALS, *_ENDPOINT),
     ),
     "scope": _SCOPE,
-    "redirect": _NO_ENDPOINT,
+    "redirect": _REDIRECT,
     "malformed": _NO_ENDPOINT,
     "status": _NO_ENDPOINT,
     "throttled": Remedy("Wait before you try again.", ()),
@@ -125,6 +143,14 @@ _BY_KIND: Final = {
     ),
     "dns": DNS,
     "connect": CONNECTION,
+    "timeout": Remedy(
+        "{url} does not respond in time. Correct it, or check firewalls and the server itself.", (_SERVER,)
+    ),
+    "disconnected": Remedy(
+        "The server at {url}, or something in between, closes the connection. The server may require a "
+        "client certificate (BITS_UPSTREAM__CLIENT_CERT); firewalls and proxies may cut connections.",
+        (_SERVER, *_EGRESS),
+    ),
 }
 _OTHERWISE: Final = Remedy(
     "Check the connection to {url}: DNS, firewalls and proxies.", (*_ENDPOINT, *_EGRESS)
@@ -142,10 +168,21 @@ def for_token_request(kind: str, detail: str, *, variable: str, tls_fault: TlsFa
 
     `kind`, `detail` and `tls_fault` are those of TokenRequestError; `variable` leads to the token endpoint.
     """
-    if kind == "tls":
+    if kind == "tls" or tls_fault is not None:
         return for_tls(tls_fault or TlsFault.OTHER, variable=variable)
     words = _WORD.findall(detail)
     if kind == "status" and "403" in words:
         return _FORBIDDEN
     remedy = next((_BY_CODE[word] for word in words if word in _BY_CODE), None)
+    if remedy is None and kind == "refused" and "400" in words and "invalid_client" not in words:
+        remedy = _UNCLEAR
     return (remedy or _BY_KIND.get(kind, _OTHERWISE)).at(variable)
+
+
+def for_userinfo_request(kind: str, detail: str, *, tls_fault: TlsFault | None = None) -> Remedy:
+    """Return the remedy for a failed userinfo request, with what TokenRequestError says of it."""
+    if kind == "refused" and "401" in _WORD.findall(detail):
+        return UNAUTHORIZED
+    if kind in ("refused", "redirect", "malformed") or (kind == "status" and "403" not in detail):
+        return OWNER
+    return for_token_request(kind, detail, variable="BITS_API_URL", tls_fault=tls_fault)

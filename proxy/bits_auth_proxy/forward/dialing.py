@@ -147,6 +147,7 @@ class Dialer:
                     read_buffer=self._read_buffer,
                     now=self._clock.now(),
                 )
+                connection.route = self._route
                 made = connection
                 await loop.create_connection(lambda: made, sock=sock)
                 await connection.ready()

@@ -4,6 +4,7 @@ Later sources win: HTTPS_PROXY and NO_PROXY < TOML file < .env < environment < f
 """
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +17,7 @@ from bits_auth_proxy.settings.egress import parse_proxy
 from bits_auth_proxy.settings.fields import flag_of, variable_of
 from bits_auth_proxy.settings.model import Settings
 from bits_auth_proxy.settings.permissions import readable_by_others
+from bits_auth_proxy.settings.provenance import diversions
 from bits_auth_proxy.settings.sources import CONFIG_VARIABLE, Given
 
 _WORDINGS: Final = {
@@ -33,11 +35,15 @@ _WORDINGS: Final = {
 
 
 class SettingsError(SettingError):
-    """The settings can't be used. `faults` lists everything that must change, without any secret."""
+    """The settings can't be used. `faults` lists everything that must change, without any secret.
 
-    def __init__(self, faults: list[str]) -> None:
+    `warnings` are those of `Loaded`.
+    """
+
+    def __init__(self, faults: list[str], warnings: tuple[str, ...] = ()) -> None:
         super().__init__("; ".join(faults))
         self.faults: Final = faults
+        self.warnings: Final = warnings
 
 
 class Loaded(NamedTuple):
@@ -73,12 +79,13 @@ def load(
     environ = sources.environment() if environ is None else environ
     lines = sources.read_env_file(env_file, faults)
     toml_path = config_file or environ.get(CONFIG_VARIABLE)
-    if not toml_path and CONFIG_VARIABLE in lines:
+    by_env_file = not toml_path and CONFIG_VARIABLE in lines
+    if by_env_file:
         toml_path = lines[CONFIG_VARIABLE].value
     customary, unusable = _usable(sources.from_customary(environ))
     given = {
         **customary,
-        **(sources.from_toml(toml_path, faults) if toml_path else {}),
+        **(sources.from_toml(toml_path, faults, by_env_file=by_env_file) if toml_path else {}),
         **sources.from_env_file(lines),
         **sources.from_environment(environ),
         **{name: Given(value, f"flag {flag_of(name)}") for name, value in (flags or {}).items()},
@@ -87,6 +94,8 @@ def load(
     found = disagreements(
         settings, credentials_required=credentials_required, credentials_awaited=credentials_awaited
     )
+    if calls_api and env_file is not None:
+        found = chain(found, diversions(given, settings, env_file.parent))
     for names, fault in found:
         if not faulty.intersection(names):
             faults.append(fault)
@@ -94,8 +103,12 @@ def load(
         names, fault = unusable
         if not faulty.intersection(names) and needs_egress_proxy(settings):
             faults.append(fault)
+    warnings = (
+        *sources.unknown_variables(environ, "the environment"),
+        *sources.unknown_variables(lines, ".env"),
+    )
     if faults:
-        raise SettingsError(faults)
+        raise SettingsError(faults, warnings)
     origins = {name: each.origin for name, each in given.items()}
     secret_from = origins.get("client_secret", "")
     holders = (
@@ -106,10 +119,7 @@ def load(
     return Loaded(
         settings=settings,
         origins=origins,
-        warnings=(
-            *sources.unknown_variables(environ, "the environment"),
-            *sources.unknown_variables(lines, ".env"),
-        ),
+        warnings=warnings,
         exposed=tuple(path for path in holders if path is not None and readable_by_others(path)),
     )
 

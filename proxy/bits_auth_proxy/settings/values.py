@@ -83,10 +83,10 @@ def _egress_proxy(value: Any) -> Any:
 
 def _rules(value: Any) -> Any:
     rules = _split(value)
-    for rule in rules if isinstance(rules, list) else ():
+    for number, rule in enumerate(rules if isinstance(rules, list) else (), 1):
         method, _, path = str(rule).partition(" ")
         if method not in METHODS or not path.startswith(("/", "*")) or " " in path:
-            raise ValueError(f"{rule!r} is not a rule: write METHOD /path, where * matches any text")
+            raise ValueError(f"entry {number} is not a rule: write METHOD /path, where * matches any text")
     return rules
 
 
