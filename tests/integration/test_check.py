@@ -335,6 +335,38 @@ async def test_silent_dns_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (failed.step, failed.text) == ("dns", "api.test: DNS did not answer within 0.2 s")
 
 
+async def test_silent_dns_of_the_egress_proxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = Names({}, monkeypatch)
+    names.silent = True
+    monkeypatch.setattr(examination, "_TIMEOUT", 0.2)
+    (failed,) = await findings("https://api.test", context=trusting(), through="proxy.test:3128")
+    assert (failed.step, failed.text) == ("proxy", "proxy.test: DNS did not answer within 0.2 s")
+    assert "HTTPS_PROXY" in failed.hint
+
+
+async def test_a_server_that_closes_in_the_handshake_may_require_a_client_certificate() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65_536)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    api = f"localhost:{server.sockets[0].getsockname()[1]}"
+    async with server:
+        *_, failed = await findings(f"https://{api}", context=trusting())
+    assert failed.text == f"{api}: the connection was closed during the TLS handshake"
+    assert "BITS_UPSTREAM__CLIENT_CERT" in failed.hint
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(401, "different environments"), (503, "its side"), (403, "forbids")]
+)
+async def test_an_owner_that_is_not_told_has_its_own_reasons(status: int, said: str) -> None:
+    async with emulating() as (_, tokens), answering({}, status=status) as api:
+        *_, failed = await findings(api, token_url=f"{tokens}/v1/oauth2/token")
+    assert (failed.step, failed.text) == ("owner", f"the response is {status}")
+    assert said in failed.hint
+
+
 async def test_the_root_dot_of_the_api_is_for_dns_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     Names({"localhost.": "127.0.0.1"}, monkeypatch)
     authority = trustme.CA()

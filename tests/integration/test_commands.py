@@ -104,7 +104,8 @@ async def test_check_names_slips_and_exposed_secrets(tmp_path: Path) -> None:
     "environ", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}]
 )
 async def test_check_fits_any_terminal(environ: dict[str, str]) -> None:
-    code, stdout, stderr = await run("check", env={**proxy_env("http://127.0.0.1:1"), **environ})
+    env = proxy_env("http://127.0.0.1:1", BITS_CLIENT_SECRET="canary") | environ
+    code, stdout, stderr = await run("check", env=env)
     assert (code, stderr) == (1, "")
     assert stdout.splitlines()[-1].lstrip().startswith("-> ")
 

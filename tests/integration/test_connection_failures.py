@@ -199,6 +199,19 @@ async def test_a_server_that_requires_a_client_certificate_is_named(version: ssl
     assert error.tls_fault is expected
 
 
+async def test_a_server_that_closes_in_the_handshake_is_named() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65_536)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        error = await token_failure(f"https://localhost:{port}")
+    assert (error.kind, error.tls_fault) == ("connect", TlsFault.HANDSHAKE)
+    assert error.detail == f"localhost:{port}: the connection was closed during the TLS handshake"
+
+
 async def test_certificates_are_named_with_host_and_port(tmp_path: Path) -> None:
     async with handshaking(serving("other.test")) as port:
         error = await token_failure(f"https://localhost:{port}")

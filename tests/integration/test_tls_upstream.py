@@ -9,6 +9,7 @@ import ssl
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -18,7 +19,8 @@ from tests.support import pythons
 from tests.support.clock import FakeClock
 from tests.support.rawclient import Answer, RawClient, raw_client
 from tests.support.recorder import OK_ANSWER, Recorder, recording
-from tests.support.stand import sidecar_for
+from tests.support.secure_api import create
+from tests.support.stand import emulating, sidecar_for
 from tests.support.tls_refusals import handshaking
 from tests.support.waiting import HANGS, at_rest, seen
 
@@ -353,3 +355,29 @@ async def test_the_client_certificate_is_presented(tls: Tls, tmp_path: Path) -> 
         assert (await client.answer()).status == 200
     answer, _ = await failed(tls, context)
     assert answer.status == 502
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_client_certificate_that_the_api_requires_is_named_in_the_log(
+    tls: Tls, version: ssl.TLSVersion
+) -> None:
+    # In TLS 1.3, the alert comes after the client's handshake, on a connection that seemed ready.
+    context = tls.context("localhost", least=version, most=version)
+    tls.authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    log = io.StringIO()
+
+    def refusals() -> list[dict[str, Any]]:
+        lines = map(json.loads, log.getvalue().splitlines())
+        return [line for line in lines if line["event"] == "upstream_connect_failed"]
+
+    async with handshaking(context) as port, emulating() as (_, tokens):
+        env = {
+            "BITS_UPSTREAM__CA_FILE": str(tls.ca_file),
+            "BITS_TOKEN_URL": f"{tokens}/v1/oauth2/token",
+        }
+        async with sidecar_for(f"https://localhost:{port}", log, **env) as sidecar:
+            assert (await create(sidecar))[0] == 502
+            first = (await seen(refusals))[0]
+    assert first["outcome"] == "tls_error"
+    assert first["detail"].startswith(f"localhost:{port}: the server requires a client certificate")

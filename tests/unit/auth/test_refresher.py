@@ -177,6 +177,32 @@ async def test_refused_for_good_everybody_is_told_at_once(stage: RefresherStage)
     assert "refused" in late.unavailable.detail
 
 
+@pytest.mark.parametrize(
+    ("code", "blamed"),
+    [
+        ("invalid_client", True),
+        ("", True),
+        ("unauthorized_client", False),
+        ("invalid_request", False),
+        ("invalid_scope", False),
+        ("unsupported_grant_type", False),
+    ],
+)
+async def test_callers_hear_that_the_pair_is_refused_only_where_it_is(
+    stage: RefresherStage, code: str, blamed: bool
+) -> None:
+    stage.it.start()
+    await settle()
+    waiting = stage.waiter()
+    for _ in range(3):
+        stage.endpoint.fail("refused", code=code)
+        await settle()
+        await stage.timers.advance(1.5)
+    assert waiting.unavailable is not None
+    assert waiting.unavailable.permanent is blamed
+    assert code in waiting.unavailable.detail
+
+
 async def test_nobody_is_told_to_come_back_sooner_than_in_a_second(stage: RefresherStage) -> None:
     stage.unauthorized(await stage.begin())
     await settle()

@@ -27,7 +27,9 @@ def test_every_remedy_is_a_sentence_and_names_settings_that_exist() -> None:
         ("refused", "401 invalid_client", "BITS_CLIENT_SECRET"),
         ("refused", "400 invalid_scope", "BITS_SCOPE"),
         ("scope", "", "BITS_SCOPE"),
-        ("redirect", "", "BITS_TOKEN_URL"),
+        ("redirect", "", "sends requests elsewhere"),
+        ("timeout", "", "in time"),
+        ("disconnected", "", "BITS_UPSTREAM__CLIENT_CERT"),
         ("throttled", "", "Wait"),
         ("proxy", "", "BITS_HTTPS_PROXY"),
         ("refused", "the response is 400 unauthorized_client", "grant"),
@@ -62,6 +64,45 @@ def test_what_is_not_at_fault_is_not_blamed(kind: str, detail: str, unsaid: str)
     remedy = remedies.for_token_request(kind, detail, variable="BITS_TOKEN_URL")
     assert unsaid not in remedy.hint
     assert not any(name.startswith("client_") for name in remedy.settings)
+
+
+@pytest.mark.parametrize(
+    ("detail", "said"),
+    [
+        ("the response is 400", "does not say why"),
+        ("the response is 400 something_else", "does not say why"),
+        ("the response is 400 invalid_client", "are not a pair"),
+        ("the response is 401", "are not a pair"),
+        ("the response is 401 something_else", "are not a pair"),
+    ],
+)
+def test_the_pair_is_blamed_alone_only_where_it_must_be_at_fault(detail: str, said: str) -> None:
+    hint = remedies.for_token_request("refused", detail, variable="BITS_API_URL").hint
+    assert said in hint
+    assert ("BITS_UPSTREAM__CLIENT_CERT" in hint) is (said == "does not say why")
+
+
+@pytest.mark.parametrize(
+    ("kind", "detail", "named"),
+    [
+        ("refused", "the response is 401", "different environments"),
+        ("refused", "the response is 400", "/oauth2/userinfo"),
+        ("malformed", "the response contains no customerId", "/oauth2/userinfo"),
+        ("redirect", "the response is a redirect (302)", "/oauth2/userinfo"),
+        ("status", "the response is 404", "/oauth2/userinfo"),
+        ("status", "the response is 403", "forbids"),
+        ("server_error", "the response is 503", "its side"),
+        ("throttled", "", "Wait"),
+        ("timeout", "", "in time"),
+        ("dns", "", "host in BITS_API_URL"),
+        ("connect", "", "firewall"),
+        ("disconnected", "", "closes the connection"),
+    ],
+)
+def test_a_failed_userinfo_request(kind: str, detail: str, named: str) -> None:
+    hint = remedies.for_userinfo_request(kind, detail).hint
+    assert named in hint
+    assert "BITS_CLIENT_" not in hint
 
 
 @pytest.mark.parametrize("variable", ["BITS_API_URL", "BITS_TOKEN_URL"])
