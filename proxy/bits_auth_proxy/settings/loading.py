@@ -73,7 +73,7 @@ def load(
     `environ` is the process's environment by default; `flags` maps dotted names to text. Without
     `config_file`, BITS_CONFIG names the TOML file. Empty variables count as unset.
     With `credentials_awaited`, credential files that are not there yet are no fault. With `calls_api`, the
-    HTTPS_PROXY that leads to the API must be one that we can use.
+    HTTPS_PROXY that leads to the API must be one that we can use, and `.env` must not lead credentials away.
     """
     faults: list[str] = []
     environ = sources.environment() if environ is None else environ
