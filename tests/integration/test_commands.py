@@ -120,6 +120,15 @@ async def test_check_lists_slips_beside_faults() -> None:
     assert CLIENT_SECRET not in stderr
 
 
+async def test_check_lists_slips_beside_credential_files_that_can_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "client_id").write_text("acme", "utf-8")
+    env = {"BITS_CREDENTIALS_DIR": str(tmp_path), "BITS_TOKN_URL": "x"}
+    code, stdout, stderr = await run("check", env=env)
+    assert code == 64
+    assert "did you mean BITS_TOKEN_URL?" in stdout
+    assert f"BITS_CLIENT_SECRET_FILE: {tmp_path}/client_secret can't be read" in stderr
+
+
 async def test_an_env_file_leads_no_secret_of_the_environment_away(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("BITS_TOKEN_URL=https://127.0.0.1:1/token\n", "utf-8")
     for name in ("check", "run"):

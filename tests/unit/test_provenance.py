@@ -84,6 +84,22 @@ def test_neither_does_a_file_of_settings_that_only_the_env_file_names(tmp_path: 
     assert faults(tmp_path, [f"BITS_CONFIG={toml}"], OUTSIDE | {"BITS_CONFIG": str(toml)}) == []
 
 
+def test_a_file_of_settings_elsewhere_that_the_env_file_names_keeps_its_own_destination(
+    tmp_path: Path,
+) -> None:
+    project, toml = tmp_path / "project", tmp_path / "bits.toml"
+    project.mkdir()
+    toml.write_text(
+        f'client_id = "acme"\nclient_secret = "{SECRET}"\napi_url = "https://own.test"\n', "utf-8"
+    )
+    assert faults(project, [f"BITS_CONFIG={toml}"]) == []
+    [fault] = faults(project, [f"BITS_CONFIG={toml}", *URLS[:1]])
+    assert fault.startswith("BITS_API_URL: ")
+    toml.write_text(f'credentials_dir = "{tmp_path}"\napi_url = "https://own.test"\n', "utf-8")
+    [fault] = faults(project, [f"BITS_CONFIG={toml}"])
+    assert f"{toml} line 2" in fault
+
+
 def test_the_environment_and_flags_may_say_where_instead(tmp_path: Path) -> None:
     assert faults(tmp_path, URLS[:1], OUTSIDE | {"BITS_API_URL": "https://other.test"}) == []
     assert faults(tmp_path, URLS[:1], OUTSIDE, flags={"api_url": "https://other.test"}) == []

@@ -79,14 +79,14 @@ def load(
     environ = sources.environment() if environ is None else environ
     lines = sources.read_env_file(env_file, faults)
     toml_path = config_file or environ.get(CONFIG_VARIABLE)
-    by_env_file = not toml_path and CONFIG_VARIABLE in lines
-    if by_env_file:
+    toml_named = bool(toml_path)
+    if not toml_path and CONFIG_VARIABLE in lines:
         toml_path = lines[CONFIG_VARIABLE].value
     customary, unusable = _usable(sources.from_customary(environ))
     given = {
         **customary,
-        **(sources.from_toml(toml_path, faults, by_env_file=by_env_file) if toml_path else {}),
-        **sources.from_env_file(lines),
+        **(sources.from_toml(toml_path, faults, named=toml_named) if toml_path else {}),
+        **sources.from_env_file(env_file, lines),
         **sources.from_environment(environ),
         **{name: Given(value, f"flag {flag_of(name)}") for name, value in (flags or {}).items()},
     }

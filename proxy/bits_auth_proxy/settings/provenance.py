@@ -24,16 +24,16 @@ def diversions(given: Mapping[str, Given], settings: Settings, directory: Path) 
     supplier = next((name for name in _SECRETS if name in given), None)
     if supplier is None:
         return
-    remedy = f"set {variable_of(supplier)} in .env, too"
-    if given[supplier].by_env_file:
-        path = None if supplier == "client_secret" else attrgetter(supplier)(settings)
-        if path is None or path.resolve().is_relative_to(directory.resolve()):
-            return
+    holder, remedy = given[supplier].found_in, f"set {variable_of(supplier)} in .env, too"
+    if holder is not None and supplier != "client_secret":
+        holder = attrgetter(supplier)(settings)
         remedy = f"move the file that {variable_of(supplier)} names into the directory of .env"
+    if holder is not None and holder.resolve().is_relative_to(directory.resolve()):
+        return
     defaults = Settings()
     for name in _DESTINATIONS:
         each, value = given.get(name), attrgetter(name)
-        if each is not None and each.by_env_file and value(settings) != value(defaults):
+        if each is not None and each.found_in not in (None, holder) and value(settings) != value(defaults):
             text = f"{variable_of(name)}: .env must not decide where credentials go that come from elsewhere"
             text += f"; set this in the environment, or {remedy} ({each.origin})"
             yield Disagreement((name, supplier), text)

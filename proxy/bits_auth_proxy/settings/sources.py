@@ -37,8 +37,8 @@ class Given(NamedTuple):
 
     value: Any
     origin: str
-    by_env_file: bool = False
-    """Whether `.env` gives it, or a file that only `.env` names."""
+    found_in: Path | None = None
+    """The file that gives it, if nobody has named that one: `.env`, or a file that only `.env` names."""
 
 
 class Line(NamedTuple):
@@ -86,17 +86,17 @@ def read_env_file(path: Path | None, faults: list[str]) -> dict[str, Line]:
     }
 
 
-def from_env_file(lines: Mapping[str, Line]) -> dict[str, Given]:
+def from_env_file(path: Path | None, lines: Mapping[str, Line]) -> dict[str, Given]:
     """Return the settings that a `.env` file gives. An empty variable counts as unset."""
     values = {variable: line.value for variable, line in lines.items()}
     given = _from_variables(values, lambda variable: f".env line {lines[variable].number}")
-    return {name: each._replace(by_env_file=True) for name, each in given.items()}
+    return {name: each._replace(found_in=path) for name, each in given.items()}
 
 
-def from_toml(path: str, faults: list[str], *, by_env_file: bool) -> dict[str, Given]:
+def from_toml(path: str, faults: list[str], *, named: bool) -> dict[str, Given]:
     """Return the settings that a TOML file gives. An unknown name is a fault.
 
-    `by_env_file` says whether only `.env` names the file.
+    `named` is false if only `.env` names the file.
     """
     try:
         text = _text_of(Path(path))
@@ -116,7 +116,7 @@ def from_toml(path: str, faults: list[str], *, by_env_file: bool) -> dict[str, G
     for name, value in _flattened(document, groups):
         place = f"{path} line {lines[name]}" if name in lines else path
         if name in known:
-            given[name] = Given(value, f"file {place}", by_env_file)
+            given[name] = Given(value, f"file {place}", None if named else Path(path))
         elif name in groups:
             faults.append(f"{place}: {name} is a table: write [{name}] with its settings below it")
         else:
@@ -174,8 +174,7 @@ def _text_of(path: Path) -> str:
     data = path.read_bytes()
     if is_utf16(data):
         raise OSError(errno.EILSEQ, "it is encoded in UTF-16; save it as UTF-8")
-    # As text files are read: any end of a line is one.
-    return data.decode("utf-8-sig").replace("\r\n", "\n")
+    return data.decode("utf-8-sig")
 
 
 def _reason(error: Exception) -> str:
