@@ -21,7 +21,8 @@ def parse_proxy(value: str) -> str:
         usable = parts.scheme == "http" and parts.hostname and parts.port != 0
     except ValueError:
         parts, usable = urlsplit(""), False
-    if not usable or not value.isprintable() or " " in value:
+    # A bare word is rather a secret in the wrong place than a host: errors would show it.
+    if not usable or not value.isprintable() or " " in value or not re.search("[.:]", value):
         raise ValueError(_EXPECTED)
     name, password = (unquote_to_bytes(part or "") for part in (parts.username, parts.password))
     # RFC 7617 section 2

@@ -28,6 +28,7 @@ PATHS = [
 VALUES = [
     "BITS_API_URL",
     "BITS_TOKEN_URL",
+    "BITS_HTTPS_PROXY",
     "BITS_LISTEN",
     "BITS_ADMIN_LISTEN",
     "BITS_ALLOW",
