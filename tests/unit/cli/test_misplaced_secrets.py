@@ -13,7 +13,7 @@ SECRETS = [
     "/x9Canary+fKabc/dEf==",
     "Canary" * 60,
     "-----BEGIN Canary KEY-----\nMIIC\n",
-    "hunTer2",
+    "pasSword2",
 ]
 """Generated ones, base64 with a slash at its start, some too long for a file's name, a key, a short one."""
 PATHS = [
@@ -50,7 +50,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 64) ->
 
 def shows(text: str, secret: str) -> bool:
     """Return whether any telling part of a secret is in a text."""
-    return any(part in text for part in (secret, secret[1:], "anary", "hunTer"))
+    return any(part in text for part in (secret, secret[1:], "anary", "pasSword"))
 
 
 @pytest.mark.parametrize("secret", SECRETS)
@@ -97,7 +97,6 @@ def test_in_a_url(
         ("run", "--config={}"),
         ("--version={}",),
         ("--={}",),
-        ("run", "-h{}"),
         ("config", "--schema={}"),
         ("healthcheck", "{}"),
         ("healthcheck", "--{}"),
