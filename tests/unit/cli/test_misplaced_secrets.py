@@ -180,3 +180,8 @@ def test_what_is_a_path_without_doubt_is_shown(tmp_path: Path, path: str) -> Non
     shown = shown_path(Path(path.format(tmp_path)))
     assert shown.startswith(path.format(tmp_path).removesuffix("/b/c"))
     assert ("not shown" in shown) is path.endswith("/b/c")
+
+
+def test_a_path_that_no_file_can_have_is_shown_as_far_as_it_exists(tmp_path: Path) -> None:
+    path = tmp_path / ("Canary" * 60) / "key.pem"
+    assert shown_path(path) == f"{tmp_path}/[not shown, because it may be a secret]"
