@@ -55,6 +55,7 @@ from bits_auth_proxy.listening import ListeningSockets
 from bits_auth_proxy.process import guard_memory, keep_freed_memory, on_signals, raise_descriptor_limit
 from bits_auth_proxy.settings.addresses import ListenAddress, TcpAddress, is_loopback
 from bits_auth_proxy.settings.credentials import Credentials, CredentialsError, CredentialSource
+from bits_auth_proxy.settings.disclosure import masked_query
 from bits_auth_proxy.settings.model import Settings
 from bits_auth_proxy.settings.watching import FileWatcher, WatchedFiles
 from bits_auth_proxy.tasks import TaskOwner
@@ -300,6 +301,7 @@ class Sidecar:
             tls=self.speaks_tls,
             admin=[str(address) for address in self.admin_addresses],
             api=settings.api_url,
+            token_url=masked_query(settings.effective_token_url),
         )
 
     async def _serve_admin(self) -> None:

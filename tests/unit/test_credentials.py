@@ -212,7 +212,16 @@ def test_a_utf8_byte_order_mark_is_dropped(tmp_path: Path) -> None:
     write(tmp_path, "", "")
     for name, text in (("client_id", "acme"), ("client_secret", "s3cret")):
         (tmp_path / name).write_text(f"{text}\r\n", "utf-8-sig")
-    assert source_of(tmp_path).read() == pair("acme", "s3cret")
+    source = source_of(tmp_path)
+    marked = source.read()
+    assert marked == pair("acme", "s3cret")
+    assert [text.split(":")[0] for text in source.oddities(marked)] == [
+        "BITS_CLIENT_ID_FILE",
+        "BITS_CLIENT_SECRET_FILE",
+    ]
+    assert all("byte order mark" in text for text in source.oddities(marked))
+    write(tmp_path, "acme", "s3cret")
+    assert source.oddities(source.read()) == []
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
@@ -232,6 +241,7 @@ def test_utf16_is_named(tmp_path: Path, encoding: str) -> None:
         ("acme", "\"s3cret'", []),
         ("acme", '"s3cret"', ["BITS_CLIENT_SECRET"]),
         ("acme", "'s3cret'", ["BITS_CLIENT_SECRET"]),
+        ("acme", "\u201cs3cret\u201d", ["BITS_CLIENT_SECRET"]),
         ('"acme"', "s3cret", ["BITS_CLIENT_ID"]),
         ("bits:acme", "s3:cret", ["BITS_CLIENT_ID"]),
         ("'a:b'", "`s3cret`", ["BITS_CLIENT_ID", "BITS_CLIENT_ID", "BITS_CLIENT_SECRET"]),
