@@ -46,6 +46,7 @@ async def findings(
     skew: float = 0.0,
     scope: str | None = None,
     secret: str = CLIENT_SECRET,
+    expected_customer: str | None = None,
 ) -> list[Finding]:
     """Examine the way to `api`, with this machine's clock `skew` seconds ahead."""
     clock = FakeClock(wall=time.time() + skew)
@@ -66,6 +67,7 @@ async def findings(
             token_variable="BITS_API_URL" if token_url is None else "BITS_TOKEN_URL",
             credentials=ClientCredentials(CLIENT_ID, secret),
             clock=clock,
+            expected_customer=expected_customer,
         )
         found = [finding async for finding in steps]
     finally:
@@ -122,6 +124,17 @@ async def test_when_every_step_passes_the_token_is_described_but_not_shown() -> 
     assert "canary-token" not in f"{dns}{tcp}{described}{owner}"
     assert described.text == "Bearer, scope application, valid for 1800 s, fingerprint 4b598de5"
     assert owner.text == "bits:customer::7"
+
+
+@pytest.mark.parametrize("expected", ["bits:customer::7", "bits:customer::8"])
+async def test_the_owner_must_be_the_expected_customer(expected: str) -> None:
+    token = {"type": "Bearer", "access_token": "t", "customerId": "bits:customer::7"}
+    async with answering(token) as api:
+        *_, owner = await findings(api, expected_customer=expected)
+    assert owner.ok is (expected == "bits:customer::7")
+    if not owner.ok:
+        assert owner.text == "bits:customer::7, and bits:customer::8 is expected"
+        assert "expected_customer_id" in owner.settings
 
 
 async def test_a_lifetime_that_the_response_leaves_out_is_reported_as_assumed() -> None:

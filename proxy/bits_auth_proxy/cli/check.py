@@ -54,6 +54,7 @@ async def _examine(loaded: Loaded, *, redactor: Redactor) -> bool:
             token_variable="BITS_API_URL" if settings.token_url is None else "BITS_TOKEN_URL",
             credentials=credentials,
             clock=clock,
+            expected_customer=settings.expected_customer_id,
         ):
             passed = passed and finding.ok
             _print_finding(finding, loaded, redactor)

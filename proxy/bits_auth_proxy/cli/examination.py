@@ -45,11 +45,13 @@ async def examine(
     token_variable: str,
     credentials: ClientCredentials,
     clock: Clock,
+    expected_customer: str | None = None,
 ) -> AsyncIterator[Finding]:
     """Yield a finding per step until one fails: DNS and TLS of the API's origin, the token, its owner.
 
     `egress` is host:port of the egress proxy that requests to the API go through, None without one.
-    `token_variable` is the variable that leads to the token endpoint.
+    `token_variable` is the variable that leads to the token endpoint. The owner must be `expected_customer`,
+    if that is set.
     """
     connection = _direct_connection(URL(api_url), context) if egress is None else _egress_connection(egress)
     async for finding in connection:
@@ -73,7 +75,11 @@ async def examine(
         text = f"this machine is {abs(skew):.0f} s {ahead} the API"
         yield _passed("clock", text, "The difference does not harm the proxy.")
     try:
-        yield _passed("owner", await oauth.fetch_customer_id(token))
+        owner = await oauth.fetch_customer_id(token)
+        if expected_customer in (None, owner):
+            yield _passed("owner", owner)
+        else:
+            yield _failed("owner", f"{owner}, and {expected_customer} is expected", remedies.CUSTOMER)
     except TokenRequestError as error:
         remedy = remedies.for_userinfo_request(error.kind, error.detail, tls_fault=error.tls_fault)
         yield _failed("owner", error.detail, remedy)

@@ -42,6 +42,10 @@ EGRESS: Final = Remedy(
     "Correct BITS_HTTPS_PROXY or HTTPS_PROXY, or exempt the API from the proxy with BITS_NO_PROXY.", _EGRESS
 )
 OWNER: Final = Remedy("BITS_API_URL does not answer /oauth2/userinfo as the Bits API does.", ("api_url",))
+CUSTOMER: Final = Remedy(
+    "The credentials belong to another customer. Correct them or BITS_EXPECTED_CUSTOMER_ID.",
+    ("expected_customer_id", *_CREDENTIALS),
+)
 UNAUTHORIZED: Final = Remedy(
     "The API does not accept the token. BITS_API_URL and BITS_TOKEN_URL may belong to different "
     "environments.",
