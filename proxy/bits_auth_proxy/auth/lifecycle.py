@@ -62,7 +62,7 @@ _FIRST_PAUSE: Final = 0.25
 _MAX_PAUSE: Final = 30.0
 _MAX_PAUSE_ALONE: Final = 1.0
 """Seconds until a refused, unproven token is tried again: the first pause, which doubles, and the longest
-ones: with and without a previous token."""
+ones: with and without a proven token before it."""
 _GIVE_UP_ALONE: Final = 8.0
 _GIVE_UP: Final = 30.0
 """Seconds of refusals after which an unproven token is given up: without and with a proven one before it."""
@@ -406,10 +406,10 @@ class Lifecycle:
             return self._own_unauthorized(operation, now)
         if operations.is_paced(operation, now) and self._refusals < _REFUSALS:
             return Replacement.NONE
-        operations.doubt(operation)
-        if now - newest.issued_at < YOUNG and self._valid_previous(now) is not None:
+        if now - newest.issued_at < YOUNG and self._proven_previous(now) is not None:
             newest.proven = False
             return self._unproven_unauthorized(operation, now)
+        operations.doubt(operation)
         return self._dies(newest, now)
 
     def _previous_unauthorized(
@@ -421,27 +421,27 @@ class Lifecycle:
             self._previous = None
             # If the newest is refused too, all have been revoked.
             return Replacement.AT_HAND if self._refused_since is None else self._force_for_new(now)
-        if token.proven or newest.proven:
+        if newest.proven:
             return Replacement.AT_HAND
-        return self._again(now)
+        return self._own_unauthorized(operation, now) if token.proven else self._again(now)
 
     def _unproven_unauthorized(self, operation: str, now: float) -> Replacement:
-        previous = self._valid_previous(now)
-        if previous is not None and previous.proven and not self._operations.accepts(operation):
+        proven = self._proven_previous(now)
+        if proven is not None and not self._operations.accepts(operation):
             # It says nothing of the new token: the previous one has not served this operation either.
             return Replacement.AT_HAND
         if self._refused_since is None:
             self._refused_since = now
         if now >= self.try_at:
             self.try_at = now + self._pause
-            self._pause = min(_MAX_PAUSE if previous is not None else _MAX_PAUSE_ALONE, 2 * self._pause)
-        if previous is None:
-            return self._again(now)
-        if previous.proven:
+            self._pause = min(_MAX_PAUSE_ALONE if proven is None else _MAX_PAUSE, 2 * self._pause)
+        if proven is not None:
             self._previous_until = self.try_at
-        if now - self._refused_since >= (_GIVE_UP if previous.proven else _GIVE_UP_ALONE):
-            self._force_for_new(now)
-        return Replacement.AT_HAND
+            if now - self._refused_since >= _GIVE_UP:
+                self._force_for_new(now)
+            return Replacement.AT_HAND
+        again = self._again(now)
+        return again if self._valid_previous(now) is None else Replacement.AT_HAND
 
     def _again(self, now: float) -> Replacement:
         if self._refused_since is not None and now - self._refused_since >= _GIVE_UP_ALONE:
@@ -488,6 +488,10 @@ class Lifecycle:
     def _valid_previous(self, now: float) -> AccessToken | None:
         previous = self._previous
         return previous if previous is not None and now < previous.expires_at else None
+
+    def _proven_previous(self, now: float) -> AccessToken | None:
+        previous = self._valid_previous(now)
+        return previous if previous is not None and previous.proven else None
 
     def _wall_due(self, wall: float) -> bool:
         token = self._token
