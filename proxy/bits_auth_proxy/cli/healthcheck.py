@@ -90,7 +90,7 @@ def _configured_address(config: str | None) -> str:
 
 def _from_env_file(path: Path, variable: str) -> str | None:
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         return None
     for line in lines:
@@ -106,7 +106,7 @@ def _from_toml(path: str | None) -> str | None:
     import tomllib  # noqa: PLC0415 - 3 ms of CPU, and only a TOML file needs it
 
     try:
-        value = tomllib.loads(Path(path).read_text("utf-8")).get("admin_listen")
+        value = tomllib.loads(Path(path).read_text("utf-8-sig")).get("admin_listen")
     except (OSError, ValueError):
         return None
     return ",".join(value) if isinstance(value, list) else value

@@ -17,9 +17,12 @@ from bits_auth_proxy.cli.output import PROGRAM, print_error
 _OPTION: Final = re.compile(r"--[a-z]+(-[a-z]+)*(?==|\Z)")
 _COMMAND: Final = re.compile(r"[a-z]{1,12}")
 _QUOTED_INPUT: Final = re.compile(r"(ignored explicit argument|ambiguous option:).*")
-_SECRET_OPTIONS: Final = {
-    "--client-secret": ": others can read a command line; set BITS_CLIENT_SECRET or BITS_CLIENT_SECRET_FILE",
+_NO_OPTIONS: Final = {
+    "--client-secret": "BITS_CLIENT_SECRET or BITS_CLIENT_SECRET_FILE",
+    "--emulator-client-secret": "BITS_EMULATOR__CLIENT_SECRET",
+    "--https-proxy": "BITS_HTTPS_PROXY",
 }
+"""What to set instead of the options that secrets do not have."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -31,8 +34,9 @@ class CommandParser(argparse.ArgumentParser):
         if unknown:
             option = _OPTION.match(unknown[0])
             name = option[0] if option else "(not shown, because it may be a secret)"
-            text = f"unrecognized argument {name}{_SECRET_OPTIONS.get(name, '')}"
-            raise _usage_error(self, text)
+            instead = _NO_OPTIONS.get(name)
+            remedy = f": others can read a command line; set {instead}" if instead else ""
+            raise _usage_error(self, f"unrecognized argument {name}{remedy}")
         return known, unknown
 
     def error(self, message: str) -> NoReturn:
