@@ -85,6 +85,8 @@ def instructions(
         f"  {curl}-X POST {origin}/v1/applications.create -H 'content-type: application/json' -d '{_BODY}'",
         f"  {curl}{origin}/oauth2/userinfo",
         "",
+        "If a request has an Authorization field of its own, the proxy passes it on. Try the sessionToken.",
+        "",
     ]
     if admin:
         lines += ["See how the proxy is doing:", *(line for each in admin for line in _admin_lines(each)), ""]

@@ -51,8 +51,9 @@ class Admission:
             rules = self._request_rules
             if not self._site_rule.accepts(head):
                 return Decision(problems.CROSS_SITE)
-            if rules.rejects(head):
-                return Decision(problems.OWN_CREDENTIALS)
+            objection = rules.objection(head)
+            if objection:
+                return Decision(problems.OWN_CREDENTIALS, detail=objection)
             if rules.is_loop(head):
                 return Decision(problems.LOOP)
         if self.max_body is not None and head.length > self.max_body:

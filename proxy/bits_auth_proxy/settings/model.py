@@ -285,8 +285,10 @@ class Settings(_Frozen):
     token_wait: Timeout = Field(
         5, description="How many seconds a request may wait for a token before it is answered with 503."
     )
-    client_authorization: Literal["replace", "keep", "reject"] = Field(
-        "replace", description="What happens to an Authorization field that the client sends."
+    client_authorization: Literal["keep", "replace", "reject"] = Field(
+        "keep",
+        description="What happens to a request that brings its own Authorization field: the API gets that "
+        "field, the proxy's token replaces it, or the request is answered with 400.",
     )
     forwarded_headers: bool = Field(
         default=False, description="Whether the proxy tells the API about the client (X-Forwarded-For)."

@@ -49,6 +49,28 @@ REQUEST_REJECTED: Final = Event(
     },
 )
 
+AUTHORIZATION_REPLACED: Final = Event(
+    "client_authorization_replaced",
+    ("info",),
+    "The proxy's token took the place of an Authorization field that the client sent, because "
+    "`BITS_CLIENT_AUTHORIZATION` is `replace`.",
+    {
+        "request_id": "the request's X-Request-ID",
+        "operation": "the operation, as in the event `request`",
+    },
+)
+AUTHORIZATION_UNAUTHORIZED: Final = Event(
+    "client_authorization_unauthorized",
+    ("warning",),
+    "The API answered 401 to an Authorization field that the client sent. The proxy's token has no part in "
+    "it.",
+    {
+        "request_id": "the request's X-Request-ID",
+        "operation": "the operation, as in the event `request`",
+        "hint": "what to change if the proxy's token is meant",
+    },
+)
+
 HANDSHAKE_FAILED: Final = Event(
     "tls_handshake_failed",
     ("info",),

@@ -182,6 +182,17 @@ REJECTED: Final = Family(
     "Requests that the proxy rejected because the client was at fault, by reason.",
     {"reason": (*problems.REJECTION_CODES, TLS_HANDSHAKE)},
 )
+CLIENT_AUTHORIZATION: Final = Family(
+    "counter",
+    "client_authorization",
+    "Requests that brought their own Authorization field, by what the proxy did with it.",
+    {"handling": ("kept", "replaced", "rejected")},
+)
+CLIENT_UNAUTHORIZED: Final = Family(
+    "counter",
+    "client_authorization_unauthorized",
+    "Requests whose own Authorization field was kept and that the API answered with 401.",
+)
 RETRIES: Final = Family(
     "counter", "retries", "Requests sent again, by reason.", {"reason": ("token_refused", "connection_lost")}
 )

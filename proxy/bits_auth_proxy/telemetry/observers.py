@@ -3,6 +3,7 @@
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
@@ -16,6 +17,7 @@ from bits_auth_proxy.auth.lifecycle import Reason
 from bits_auth_proxy.auth.refresher import RefresherStatus
 from bits_auth_proxy.auth.tokens import AccessToken, TokenState
 from bits_auth_proxy.clock import Clock
+from bits_auth_proxy.forward.problems import OWN_CREDENTIALS
 from bits_auth_proxy.forward.record import RequestRecord
 from bits_auth_proxy.telemetry import metrics
 from bits_auth_proxy.telemetry.event_log import EventLog
@@ -85,12 +87,16 @@ class Telemetry(Collector):
         """Count a request, note it, and log it if the access log's mode asks for it."""
         self._traffic.exchange_ended(record)
         self._journal.exchange(record)
+        if record.client_authorization:
+            self._own_authorization(record)
         if record.problem or record.status >= self._first_logged:
             self._log.exchange_ended(record)
 
     def request_rejected(self, reason: str, peer: str, request_id: bytes) -> None:
         """Count, note and log a request that was rejected before it was admitted."""
         self._traffic.rejected[reason] += 1
+        if reason == OWN_CREDENTIALS.code:
+            self._traffic.client_authorization["rejected"] += 1
         self._journal.rejection(reason, peer)
         self._log.request_rejected(reason, peer, request_id)
 
@@ -196,6 +202,15 @@ class Telemetry(Collector):
         yield metrics.INTERNAL_ERRORS.of(self._internal_errors)
         yield metrics.LOG_SUPPRESSED.by(self._suppressed)
         yield metrics.BUILD_INFO.by({(__version__, platform.python_version()): 1})
+
+    def _own_authorization(self, record: RequestRecord) -> None:
+        """Count a request that brought its own Authorization, and log what an operator may not expect."""
+        self._traffic.client_authorization[record.client_authorization] += 1
+        if record.client_authorization == "replaced":
+            self._log.client_authorization_replaced(record)
+        elif record.status == HTTPStatus.UNAUTHORIZED:
+            self._traffic.client_unauthorized += 1
+            self._log.client_authorization_unauthorized(record)
 
     def _count_suppressed(self, event: str, count: int) -> None:
         self._suppressed[event] += count

@@ -65,6 +65,8 @@ class TrafficCounters:
         "_response_bytes",
         "_token_waits",
         "certificate_reloads",
+        "client_authorization",
+        "client_unauthorized",
         "connects",
         "in_flight",
         "problems",
@@ -82,6 +84,8 @@ class TrafficCounters:
         self.in_flight = 0
         self.problems = metrics.REQUEST_PROBLEMS.zeros()
         self.rejected = metrics.REJECTED.zeros()
+        self.client_authorization = metrics.CLIENT_AUTHORIZATION.zeros()
+        self.client_unauthorized = 0
         self.retries = metrics.RETRIES.zeros()
         self.connects = metrics.CONNECTS.zeros()
         self.certificate_reloads = metrics.CERTIFICATE_RELOADS.zeros()
@@ -122,6 +126,7 @@ class TrafficCounters:
             ),
             "requests_in_flight": self.in_flight,
             "rejected_requests": self.rejected.total(),
+            "client_authorization_unauthorized": self.client_unauthorized,
             "retries": self.retries.total(),
             "request_bytes": self._request_bytes,
             "response_bytes": self._response_bytes,
@@ -150,6 +155,8 @@ class TrafficCounters:
         yield metrics.IN_FLIGHT.of(self.in_flight)
         yield metrics.REQUEST_PROBLEMS.by(self.problems)
         yield metrics.REJECTED.by(self.rejected)
+        yield metrics.CLIENT_AUTHORIZATION.by(self.client_authorization)
+        yield metrics.CLIENT_UNAUTHORIZED.of(self.client_unauthorized)
         yield metrics.RETRIES.by(self.retries)
         yield metrics.REQUEST_BYTES.of(self._request_bytes)
         yield metrics.RESPONSE_BYTES.of(self._response_bytes)
