@@ -40,10 +40,20 @@ def call_in_thread(call: Callable[[], T], *, name: str) -> asyncio.Future[T]:
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(deliver, result, failure)
 
+    start_daemon(run, name=name)
+    return outcome
+
+
+def start_daemon(run: Callable[[], None], *, name: str) -> threading.Thread:
+    """Start a thread that gets no signals and that the end of the process does not wait for.
+
+    Raises RuntimeError if the system allows no more threads, or if the process is ending.
+    """
+    thread = threading.Thread(target=run, name=name, daemon=True)
     # The thread inherits the mask: signals are the main thread's, which blocks them when it must.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        threading.Thread(target=run, name=name, daemon=True).start()
+        thread.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return outcome
+    return thread

@@ -3,14 +3,29 @@
 import sys
 from typing import Final
 
+from bits_auth_proxy.cli.exit_codes import FAILURE, CommandError
+
 PROGRAM: Final = "bits-auth-proxy"
 
 
 def print_text(text: str) -> None:
-    """Print `text` and the end of its line. It arrives immediately, even in a pipe."""
-    print(text, flush=True)
+    """Print `text` and the end of its line. It arrives immediately, even in a pipe.
+
+    Raises CommandError if it can't be written, and BrokenPipeError if nobody reads it.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # The interpreter would flush once more at its end, fail and change the exit code.
+        sys.stdout = None
+        raise CommandError(f"standard output: {error.strerror}", exit_code=FAILURE) from error
 
 
 def print_error(text: str) -> None:
-    """Print `text` as an error of this program."""
-    print(f"{PROGRAM}: {text}", file=sys.stderr)
+    """Print `text` as an error of this program, if standard error takes it."""
+    try:
+        print(f"{PROGRAM}: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        sys.stderr = None

@@ -235,6 +235,13 @@ REPEATS_SUPPRESSED: Final = Event(
     "written.",
     {"of": "the event", "kind": "what the lines had in common", "count": "the number of lines left out"},
 )
+LOG_LINES_DROPPED: Final = Event(
+    "log_lines_dropped",
+    ("warning",),
+    "Lines were dropped, because the log's reader was too slow or gone, or the disk was full. Now lines can "
+    "be written again.",
+    {"count": "the number of lines dropped since the last such line"},
+)
 CRASHED: Final = Event(
     "internal_error",
     ("error",),

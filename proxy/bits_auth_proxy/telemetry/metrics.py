@@ -271,6 +271,11 @@ LOG_SUPPRESSED: Final = Family(
     "Log lines that were not written because there were too many similar ones, by event.",
     {"event": ()},
 )
+LOG_DROPPED: Final = Family(
+    "counter",
+    "log_lines_dropped",
+    "Log lines that were dropped because the log's reader was too slow or gone, or the disk was full.",
+)
 BUILD_INFO: Final = Family(
     "gauge", "build_info", "Always 1. The labels hold the versions.", {"version": (), "python": ()}
 )

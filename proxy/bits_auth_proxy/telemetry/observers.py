@@ -22,6 +22,7 @@ from bits_auth_proxy.forward.record import RequestRecord
 from bits_auth_proxy.telemetry import metrics
 from bits_auth_proxy.telemetry.event_log import EventLog
 from bits_auth_proxy.telemetry.journal import Journal
+from bits_auth_proxy.telemetry.line_writer import LineWriter
 from bits_auth_proxy.telemetry.metrics import TLS_HANDSHAKE
 from bits_auth_proxy.telemetry.repeat_limit import Timer
 from bits_auth_proxy.telemetry.token_counters import TokenCounters
@@ -201,6 +202,7 @@ class Telemetry(Collector):
         yield from self._traffic.collect_connections(self._load(), self._limits)
         yield metrics.INTERNAL_ERRORS.of(self._internal_errors)
         yield metrics.LOG_SUPPRESSED.by(self._suppressed)
+        yield metrics.LOG_DROPPED.of(LineWriter.dropped)
         yield metrics.BUILD_INFO.by({(__version__, platform.python_version()): 1})
 
     def _own_authorization(self, record: RequestRecord) -> None:
