@@ -89,7 +89,10 @@ def listen_certificate(settings: Settings) -> ServerCertificate | None:
     if files.cert is None or files.key is None:
         return None
     try:
-        return ServerCertificate(CertificateFiles(files.cert, files.key, files.client_ca))
+        return ServerCertificate(
+            CertificateFiles(files.cert, files.key, files.client_ca, files.crl),
+            allowed_names=files.allowed_names,
+        )
     except CertificateError as error:
         raise _certificate_fault(error) from None
 

@@ -114,6 +114,7 @@ class Sidecar:
         self._traffic_tasks = TaskOwner(self._telemetry.crashed)
         self._trust = trust(settings)
         self._certificate = listen_certificate(settings)
+        self._certificate_trust = None if self._certificate is None else self._certificate.trust
         self._oauth = build_oauth(settings, context=self._trust, clock=self._clock)
         self._refresher = self._begin_token()
         self._failure: SettingError | None = None
@@ -236,7 +237,7 @@ class Sidecar:
         if self._certificate is not None:
             files.append(
                 WatchedFiles(
-                    name="BITS_LISTEN_TLS__CERT, __KEY, __CLIENT_CA: the files",
+                    name="BITS_LISTEN_TLS__CERT, __KEY, __CLIENT_CA, __CRL: the files",
                     poll=partial(poll_certificate, self._certificate),
                     on_read=self._certificate_read,
                     on_unusable=lambda error: self._telemetry.certificate_unusable(str(error)),
@@ -390,8 +391,11 @@ class Sidecar:
     # Callbacks of the parts.
 
     def _certificate_read(self, changed: bool) -> None:  # noqa: FBT001 - a watcher's callback
-        if changed:
+        if changed and self._certificate is not None:
             self._telemetry.certificate_changed()
+            if self._certificate.trust != self._certificate_trust:
+                self._certificate_trust = self._certificate.trust
+                self._gateway.retire()
 
     def _trust_read(self, changed: bool) -> None:  # noqa: FBT001 - a watcher's callback
         if changed:

@@ -15,6 +15,7 @@ from bits_auth_proxy.settings.values import (
     Address,
     Addresses,
     Bytes,
+    ClientNames,
     Count,
     EgressProxyUrl,
     LogLevel,
@@ -149,6 +150,16 @@ class ListenTlsSettings(Group):
         None,
         description="The PEM file with the certificate authorities, one of which must have signed a "
         "client's certificate. The proxy watches it for changes. If unset, clients need no certificate.",
+    )
+    allowed_names: ClientNames | None = Field(
+        None,
+        description="The DNS names and SPIFFE IDs, comma-separated, one of which must be in a client's "
+        "certificate. If unset, every certificate of BITS_LISTEN_TLS__CLIENT_CA is accepted.",
+    )
+    crl: Path | None = Field(
+        None,
+        description="The PEM file with the revocation lists of these authorities. Each authority in a "
+        "client's chain needs one. The proxy watches it for changes.",
     )
 
 
