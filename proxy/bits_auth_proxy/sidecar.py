@@ -300,7 +300,7 @@ class Sidecar:
 
     async def _serve_admin(self) -> None:
         views = Views(
-            metrics=self._telemetry.render,
+            metrics=self._telemetry.scrape,
             status=self._status.status,
             activity=self.activity,
             inspected=self._inspection.find if self._inspection else None,

@@ -17,6 +17,8 @@ from bits_auth_proxy.auth.tokens import TokenState
 from bits_auth_proxy.forward import problems
 
 MAX_OPERATIONS: Final = 100
+MAX_OPERATION_NAME: Final = 64
+"""Characters of an operation's name. The name of Bits' longest operation has half as many."""
 OTHER: Final = "other"
 TLS_HANDSHAKE: Final = "tls_handshake"
 """The reason under which a client's failed handshake is counted among the rejected requests."""
@@ -154,7 +156,8 @@ TOKEN_WAIT: Final = Family(
 REQUESTS: Final = Family(
     "counter",
     "requests",
-    "Requests that were accepted for forwarding and have ended, by the status sent to the client.",
+    "Requests that were accepted for forwarding and have ended, by the status sent to the client. Statuses "
+    "that are not registered are counted by class, such as 4xx.",
     {"operation": (), "method": METHODS, "status": ()},
 )
 REQUEST_DURATION: Final = Family(

@@ -28,6 +28,9 @@ from bits_auth_proxy.telemetry.repeat_limit import Timer
 from bits_auth_proxy.telemetry.token_counters import TokenCounters
 from bits_auth_proxy.telemetry.traffic import Limits, Load, TrafficCounters
 
+SCRAPE_LIFE: Final = 1.0
+"""Seconds for which scrapes get the same text. To make it costs as much as hundreds of requests."""
+_MAX_SCRAPES: Final = 8
 FIRST_ERROR: Final = 400
 """The lowest status that the access log counts as an error."""
 
@@ -60,6 +63,9 @@ class Telemetry(Collector):
         self._token = TokenCounters()
         # Most requests are not logged, and should not pay for a call that finds that out.
         self._first_logged = 0 if access_log == "all" else FIRST_ERROR
+        self._clock = clock
+        self._scrapes: dict[str, tuple[float, bytes]] = {}
+        """When each content type was last scraped, and what."""
         self._internal_errors = 0
         self._suppressed: Counter[str] = Counter()
         self._log = EventLog(
@@ -185,6 +191,19 @@ class Telemetry(Collector):
     def totals(self) -> dict[str, int]:
         """Return the totals of the counters, for people."""
         return self._traffic.totals() | self._token.totals()
+
+    def scrape(self, accept: str) -> tuple[bytes, str]:
+        """Return what `render` does, at most SCRAPE_LIFE seconds old: many scrapers cost as much as one."""
+        encode, content_type = choose_encoder(accept)
+        now = self._clock.now()
+        made, content = self._scrapes.get(content_type, (-SCRAPE_LIFE, b""))
+        if now - made >= SCRAPE_LIFE:
+            if len(self._scrapes) >= _MAX_SCRAPES:
+                # The content type repeats a version that the client has chosen.
+                self._scrapes.clear()
+            content = encode(self.registry)
+            self._scrapes[content_type] = (now, content)
+        return content, content_type
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics in the format that `accept` prefers, and its content type."""
