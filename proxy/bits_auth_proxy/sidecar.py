@@ -55,6 +55,7 @@ from bits_auth_proxy.process import guard_memory, keep_freed_memory, on_signals,
 from bits_auth_proxy.settings.addresses import ListenAddress, TcpAddress, is_loopback
 from bits_auth_proxy.settings.credentials import Credentials, CredentialsError, CredentialSource
 from bits_auth_proxy.settings.model import Settings
+from bits_auth_proxy.settings.permissions import mode_of
 from bits_auth_proxy.settings.watching import FileWatcher, WatchedFiles
 from bits_auth_proxy.tasks import TaskOwner
 from bits_auth_proxy.telemetry import events
@@ -425,7 +426,7 @@ class Sidecar:
 
     def _warn_of_exposed_files(self) -> None:
         for path in self._source.exposed_files():
-            self._log.warning(events.CREDENTIALS_EXPOSED.name, file=str(path))
+            self._log.warning(events.CREDENTIALS_EXPOSED.name, file=str(path), mode=mode_of(path))
 
     def _credentials_unreadable(self, error: OperatorError) -> None:
         awaited = self._refresher

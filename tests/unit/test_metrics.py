@@ -2,9 +2,11 @@
 
 import io
 from collections import Counter
+from collections.abc import Iterator
 from random import Random
 
 import pytest
+from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from bits_auth_proxy.auth.refresher import RefresherStatus
@@ -150,9 +152,14 @@ async def test_statuses_that_nobody_knows_share_labels() -> None:
 async def test_scrapes_within_a_second_are_made_once(accept: str, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock()
     its = telemetry(clock)
-    made = []
+    made: list[int] = []
     collect = its.collect
-    monkeypatch.setattr(its, "collect", lambda: made.append(1) or collect())
+
+    def counted() -> Iterator[Metric]:
+        made.append(1)
+        return collect()
+
+    monkeypatch.setattr(its, "collect", counted)
     first = its.scrape(accept)
     its.exchange_started()
     for _ in range(7):

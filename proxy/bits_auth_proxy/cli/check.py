@@ -15,6 +15,7 @@ from bits_auth_proxy.clock import SystemClock
 from bits_auth_proxy.settings import reference
 from bits_auth_proxy.settings.credentials import CredentialSource
 from bits_auth_proxy.settings.loading import Loaded
+from bits_auth_proxy.settings.permissions import mode_of
 from bits_auth_proxy.telemetry.log import Redactor
 
 _INDENT: Final = " " * 16
@@ -37,8 +38,9 @@ async def _examine(loaded: Loaded, *, redactor: Redactor) -> bool:
     context = assembly.trust(settings)
     for warning in loaded.warnings:
         _print_step("warn", "settings", warning)
-    for path in loaded.exposed:
-        _print_step("warn", "settings", f"{path} holds a secret, and any user of this machine may read it")
+    for path in (*loaded.exposed, *source.exposed_files()):
+        text = f"{path} holds a secret, and any user of this machine may read it (mode {mode_of(path)})"
+        _print_step("warn", "settings", text)
     for oddity in source.oddities(pair):
         _print_step("warn", "settings", oddity)
     _print_step("ok", "settings", "complete")

@@ -157,7 +157,7 @@ CREDENTIALS_EXPOSED: Final = Event(
     "credentials_readable_by_others",
     ("warning",),
     "Any user of this machine can read the secret or the private key.",
-    {"file": "the file that contains it"},
+    {"file": "the file that contains it", "mode": "the file's permissions, in octal"},
 )
 
 # The listener's certificate.
