@@ -131,7 +131,9 @@ class Sidecar:
         self._context = self._build_context()
         self._inspection: Inspection | None = None
         if settings.inspect:
-            self._inspection = Inspection(mask=settings.inspect_mask, redact=redactor.redact)
+            self._inspection = Inspection(
+                mask=settings.inspect_mask, redact=redactor.redact, call_soon=self._loop.call_soon
+            )
         self._gateway = Gateway(
             context=self._context,
             clients=self._clients,

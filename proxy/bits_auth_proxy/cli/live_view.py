@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from os import terminal_size
 from typing import Any, Final, TypeAlias
 
+from bits_auth_proxy.printable import printable
 from bits_auth_proxy.telemetry.line_writer import LineWriter
 
 TICK: Final = 0.5
@@ -181,7 +182,7 @@ class LiveView:
         """Return the line cut to `width` columns, and the number of columns it takes."""
         pieces, used = [], 0
         for text, style in spans:
-            visible = text[: width - used]
+            visible = printable(text)[: width - used]
             used += len(visible)
             pieces.append(f"\x1b[{style}m{visible}\x1b[m" if style and self._color and visible else visible)
         return "".join(pieces), used

@@ -4,6 +4,7 @@ import sys
 from typing import Final
 
 from bits_auth_proxy.cli.exit_codes import FAILURE, CommandError
+from bits_auth_proxy.printable import printable
 
 PROGRAM: Final = "bits-auth-proxy"
 
@@ -14,7 +15,7 @@ def print_text(text: str) -> None:
     Raises CommandError if it can't be written, and BrokenPipeError if nobody reads it.
     """
     try:
-        print(text, flush=True)
+        print(printable(text, keep="\n"), flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -26,6 +27,6 @@ def print_text(text: str) -> None:
 def print_error(text: str) -> None:
     """Print `text` as an error of this program, if standard error takes it."""
     try:
-        print(f"{PROGRAM}: {text}", file=sys.stderr, flush=True)
+        print(PROGRAM, printable(text, keep="\n"), sep=": ", file=sys.stderr, flush=True)
     except OSError:
         sys.stderr = None

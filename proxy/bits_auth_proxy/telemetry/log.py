@@ -8,12 +8,12 @@ import logging
 import sys
 from collections import deque
 from collections.abc import Callable
-from json.encoder import encode_basestring_ascii
 from typing import Any, Final, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from bits_auth_proxy.printable import escaped, printable
 from bits_auth_proxy.telemetry import events
 from bits_auth_proxy.telemetry.line_writer import LineWriter
 
@@ -74,11 +74,6 @@ def _forms_of(secret: str) -> set[str]:
                 repr(form.encode(errors="surrogatepass"))[2:-1],
             }
     return forms
-
-
-def escaped(character: str) -> str:
-    """Return a character as JSON writes it in ASCII, as a backslash, `u` and four hex digits."""
-    return encode_basestring_ascii(character)[1:-1]
 
 
 class Lines:
@@ -144,6 +139,8 @@ def configure(*, level: str, fmt: str, redactor: Redactor, stream: TextIO) -> No
     renderers: list[Processor] = [structlog.processors.format_exc_info, _render_json, redactor]
     if fmt == "console":
         renderers = [
+            structlog.processors.format_exc_info,
+            _make_printable,
             structlog.dev.ConsoleRenderer(
                 colors=writer.isatty(), exception_formatter=structlog.dev.plain_traceback
             ),
@@ -201,7 +198,17 @@ def _render_json(logger: WrappedLogger, name: str, event_dict: EventDict) -> str
         "event": event_dict.pop("event"),
         **event_dict,
     }
-    return _encode_json(ordered)
+    return printable(_encode_json(ordered))
+
+
+def _make_printable(logger: WrappedLogger, name: str, event_dict: EventDict) -> EventDict:  # noqa: ARG001
+    """Escape what a terminal would obey; the renderer itself escapes only what it puts in quotes."""
+    return {
+        printable(key): printable(value, keep="\n" if key == "exception" else "")
+        if isinstance(value, str)
+        else value
+        for key, value in event_dict.items()
+    }
 
 
 def _excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
