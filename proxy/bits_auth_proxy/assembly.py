@@ -181,7 +181,11 @@ def build_admission(
     """Return the rules by which a listener admits requests; all listeners share `access` and its cache."""
     return Admission(
         access=access,
-        host_rule=HostRule(allowed=_allowed_hosts(settings, address), upstream=_origin(settings).authority),
+        host_rule=HostRule(
+            allowed=_allowed_hosts(settings, address),
+            upstream=_origin(settings).authority,
+            exposed=isinstance(address, TcpAddress),
+        ),
         site_rule=SiteRule(allowed_origins=settings.allowed_origins),
         request_rules=request_rules,
         max_body=settings.max_body_bytes,

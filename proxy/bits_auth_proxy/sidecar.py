@@ -342,6 +342,8 @@ class Sidecar:
                 head_timeout=limits.head_timeout,
                 keepalive_timeout=limits.keepalive_timeout,
             )
+            if settings.allowed_hosts is None and not is_loopback(address):
+                self._log.warning(events.ALLOWED_HOSTS_UNSET.name, listen=str(address))
             self._gateway.listen(sock, listener_context, certificate)
 
     def reload(self) -> None:

@@ -316,7 +316,9 @@ class Settings(_Frozen):
     allowed_hosts: Texts | None = Field(
         None,
         description="The host names by which clients may call the proxy, comma-separated. If unset, "
-        "loopback addresses accept only loopback names, and all other addresses accept any name.",
+        "loopback addresses accept only loopback names. Other addresses accept any name, but GET, HEAD and "
+        "OPTIONS requests only under names that no web page can have, such as sidecar, 192.0.2.7 or "
+        "proxy.local.",
     )
     allowed_origins: Origins = Field(
         (),

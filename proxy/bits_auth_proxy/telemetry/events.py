@@ -195,6 +195,14 @@ SETTING_UNKNOWN: Final = Event(
     "A variable with the prefix BITS_ is not a setting.",
     {"detail": "the variable and the nearest setting"},
 )
+ALLOWED_HOSTS_UNSET: Final = Event(
+    "allowed_hosts_unset",
+    ("warning",),
+    "Other machines can reach a listener, and `BITS_ALLOWED_HOSTS` is not set. So that web pages that rebind "
+    "DNS read nothing, GET, HEAD and OPTIONS requests are answered with 421 under every host name that "
+    "somebody may have registered.",
+    {"listen": "the listener's address"},
+)
 INSPECTING: Final = Event(
     "inspecting",
     ("warning",),
