@@ -239,6 +239,23 @@ async def test_the_demo_ends_with_a_failure_if_it_cannot_say_what_to_try(output:
     assert "Traceback" not in stderr
 
 
+@pytest.mark.parametrize("output", ["/dev/full", "closed pipe"])
+async def test_the_health_check_tells_the_truth_though_nobody_reads_it(output: str) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    async with started(null) as its:
+        if output == "/dev/full":
+            stdout = os.open(output, os.O_WRONLY)
+        else:
+            reader, stdout = os.pipe()
+            os.close(reader)
+        address = its.admin.removeprefix("http://")
+        assert await ending(stdout, "healthcheck", "--admin-listen", address) == (0, "")
+        code, _ = await ending(stdout, "healthcheck", "--admin-listen", f"127.0.0.1:{free_port()}")
+        assert code == 1
+        os.close(stdout)
+    os.close(null)
+
+
 async def ending(stdout: int, *arguments: str, **env: str) -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,

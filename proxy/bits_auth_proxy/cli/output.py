@@ -16,11 +16,11 @@ def print_text(text: str) -> None:
     """
     try:
         print(printable(text, keep="\n"), flush=True)
-    except BrokenPipeError:
-        raise
     except OSError as error:
         # The interpreter would flush once more at its end, fail and change the exit code.
         sys.stdout = None
+        if isinstance(error, BrokenPipeError):
+            raise
         raise CommandError(f"standard output: {error.strerror}", exit_code=FAILURE) from error
 
 
