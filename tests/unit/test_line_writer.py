@@ -155,6 +155,25 @@ def test_a_disk_that_was_full_continues_with_a_line_of_its_own(
     assert disk.content.decode().splitlines() == ["x" * 99, "x" * 50, "again", "(3 dropped)"]
 
 
+def test_while_lines_are_dropped_all_the_time_the_others_are_still_written(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[bytes] = []
+
+    def slow(_: int, data: bytes) -> int:
+        # Meanwhile, there are more lines than the queue has room for.
+        if len(written) < 100:
+            until_full(pipe.it)
+        written.append(data)
+        return len(data)
+
+    monkeypatch.setattr("bits_auth_proxy.telemetry.line_writer.os.write", slow)
+    pipe.it.write(LINE)
+    pipe.it.close(HANGS)
+    reports = [data for data in written if b"dropped" in data]
+    assert 0 < len(reports) <= len(written) / 2 + 1
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437", "utf-8", "utf-16", "shift_jis"])
 def test_no_text_raises_in_any_encoding(encoding: str) -> None:
     reader, writer = os.pipe()

@@ -167,9 +167,14 @@ class LineWriter:
                     entries.append(self._waiting.get_nowait())
             texts = [entry for entry in entries if entry is not None]
             ended = len(texts) < len(entries)
-            self._write_out(descriptor, texts)
+            if self._write_out(descriptor, texts) and self._unreported:
+                report = self._encoded(self._report_dropped())
+                with self._lock:
+                    self._size += len(report)
+                self._write_out(descriptor, [_Text(report, 1)])
 
-    def _write_out(self, descriptor: int, texts: list[_Text]) -> None:
+    def _write_out(self, descriptor: int, texts: list[_Text]) -> bool:
+        """Write `texts`; return whether all could be written."""
         # The rest of a line is lost if the disk was full: the next one must not continue it.
         gap = b"\n" if self._torn else b""
         content = gap + b"".join([text.content for text in texts])
@@ -182,14 +187,11 @@ class LineWriter:
             self._size -= len(content) - len(gap)
             if error is not None:
                 self._drop(_lines_lost(texts, written - len(gap)))
-        if error is None:
-            if self._unreported:
-                report = self._encoded(self._report_dropped())
-                with self._lock:
-                    self._size += len(report)
-                self._write_out(descriptor, [_Text(report, 1)])
-        elif error.errno in _GONE and LineWriter.on_gone is not None:
-            LineWriter.on_gone()
+        on_gone = LineWriter.on_gone
+        if error is not None and error.errno in _GONE and on_gone is not None:
+            with contextlib.suppress(RuntimeError):  # The event loop is closed by now.
+                on_gone()
+        return error is None
 
     def _drop(self, lines: int) -> None:
         """Count lines that are lost. The caller holds the lock."""
