@@ -104,7 +104,10 @@ def listen_certificate(settings: Settings) -> ServerCertificate | None:
     if files.cert is None or files.key is None:
         return None
     try:
-        return ServerCertificate(CertificateFiles(files.cert, files.key, files.client_ca))
+        return ServerCertificate(
+            CertificateFiles(files.cert, files.key, files.client_ca, files.crl),
+            allowed_names=files.allowed_names,
+        )
     except CertificateError as error:
         raise _certificate_fault(error) from None
 
@@ -194,7 +197,11 @@ def build_admission(
     """Return the rules by which a listener admits requests; all listeners share `access` and its cache."""
     return Admission(
         access=access,
-        host_rule=HostRule(allowed=_allowed_hosts(settings, address), upstream=_origin(settings).authority),
+        host_rule=HostRule(
+            allowed=_allowed_hosts(settings, address),
+            upstream=_origin(settings).authority,
+            exposed=isinstance(address, TcpAddress),
+        ),
         site_rule=SiteRule(allowed_origins=settings.allowed_origins),
         request_rules=request_rules,
         max_body=settings.max_body_bytes,

@@ -215,14 +215,6 @@ FORWARDED: list[tuple[str, str, bytes, list[bytes], list[bytes], bytes]] = [
         b"",
     ),
     (
-        "the client's Authorization is replaced",
-        "access",
-        GET + b"Authorization: Bearer mine\r\nauthorization: Basic eA==\r\n\r\n",
-        [OURS],
-        [],
-        b"",
-    ),
-    (
         "earlier Via kept",
         "RFC 9110 7.6.3",
         GET + b"Via: 1.0 fred\r\n\r\n",

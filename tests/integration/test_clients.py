@@ -7,11 +7,10 @@ from typing import Any
 
 import aiohttp
 import httpx
-import pytest
 import requests
 
 from tests.support.commands import NODE
-from tests.support.stand import APPLICATION, CREATE, Stand, standing, unix_address
+from tests.support.stand import APPLICATION, CREATE, standing, unix_address
 from tests.support.waiting import HANGS
 
 ID_PREFIX = "bits:application::"
@@ -96,44 +95,3 @@ async def test_aiohttp_over_a_unix_socket(tmp_path: Path) -> None:
         client.post(CREATE, json=APPLICATION) as answer,
     ):
         assert answer.status == 200
-
-
-@pytest.fixture
-async def stand() -> Any:
-    async with standing() as running:
-        yield running
-
-
-async def test_a_session_token_that_the_client_brings_is_replaced_by_default(stand: Stand) -> None:
-    async with aiohttp.ClientSession(stand.url) as client:
-        async with client.post(CREATE, json=APPLICATION) as answer:
-            created = await answer.json()
-        session = {"Authorization": f"Bearer {created['sessionToken']}"}
-        # With the session's token this is not allowed, with the proxy's it is.
-        async with client.post(CREATE, json=APPLICATION, headers=session) as answer:
-            assert answer.status == 200
-
-
-async def test_a_session_token_that_the_client_brings_is_kept_when_asked_for() -> None:
-    async with (
-        standing(BITS_CLIENT_AUTHORIZATION="keep") as running,
-        aiohttp.ClientSession(running.url) as client,
-    ):
-        async with client.post(CREATE, json=APPLICATION) as answer:
-            created = await answer.json()
-        session = {"Authorization": f"Bearer {created['sessionToken']}"}
-        async with client.post(CREATE, json=APPLICATION, headers=session) as answer:
-            assert answer.status == 403
-        own = {"applicationId": created["id"]}
-        async with client.post("/v1/applications.get", json=own, headers=session) as answer:
-            assert answer.status == 200
-
-
-async def test_an_authorization_that_the_client_brings_is_rejected_when_asked_for() -> None:
-    async with (
-        standing(BITS_CLIENT_AUTHORIZATION="reject") as running,
-        aiohttp.ClientSession(running.url) as client,
-        client.post(CREATE, json=APPLICATION, headers={"Authorization": "Bearer mine"}) as answer,
-    ):
-        assert answer.status == 400
-        assert "bits-auth-proxy" in answer.headers["Proxy-Status"]

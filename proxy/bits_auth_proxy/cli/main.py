@@ -4,11 +4,13 @@ Exit codes: 0 success, 1 failure, 64 bad usage or settings, 143 if SIGTERM arriv
 """
 
 import argparse
+import os
 import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NoReturn
+from pathlib import Path
+from typing import Any, Final, NoReturn, TextIO
 
 from bits_auth_proxy import __version__
 from bits_auth_proxy.cli.exit_codes import FAILURE, OK, USAGE, CommandError
@@ -51,6 +53,9 @@ def _usage_error(parser: argparse.ArgumentParser, message: str) -> CommandError:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    # Python sets a stream to None if it was closed before the start.
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
     try:
         parser = _parser()
         known = parser.parse_args(arguments)
@@ -77,6 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output has closed its end. The interpreter would flush once more and complain.
         sys.stdout = None
         return FAILURE
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 _RELOADING: Final = ("run", "demo")

@@ -18,6 +18,10 @@ from bits_auth_proxy.http1.messages import RequestHead
 LOOPBACK_HOSTS: Final = frozenset((b"localhost", b"127.0.0.1", b"[::1]"))
 """Names for this proxy that a client on the same machine may use. A page that rebinds DNS can't send them."""
 
+_READING: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+"""Methods that a page may use towards its own origin without an Origin field (Fetch section 3.2)."""
+_PRIVATE_DOMAINS: Final = frozenset((b"internal", b"local", b"localhost", b"svc", b"test"))
+"""Top-level domains in which nobody can register a name (RFC 6761, RFC 6762; `svc` is that of Kubernetes)."""
 _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"))
 _NOT_FORWARDED: Final = frozenset((b"CONNECT", b"TRACE"))
 _ENCODED: Final = re.compile(rb"%(?:[0-9A-Fa-f]{2})?")
@@ -142,10 +146,15 @@ def split_target(head: RequestHead) -> tuple[bytes | None, bytes]:
 class HostRule:
     """Decides which Host a request may have. This keeps out web pages that rebind DNS."""
 
-    __slots__ = ("_accepted", "_allowed", "_upstream")
+    __slots__ = ("_accepted", "_allowed", "_upstream", "guards_reads")
 
-    def __init__(self, *, allowed: Iterable[str] | None, upstream: bytes) -> None:
-        """Take the allowed names, with or without a port (None allows all), and the API's own authority."""
+    def __init__(self, *, allowed: Iterable[str] | None, upstream: bytes, exposed: bool = False) -> None:
+        """Take the allowed names, with or without a port (None allows all), and the API's own authority.
+
+        `exposed` says that other machines reach the listener over TCP.
+        """
+        self.guards_reads: Final = exposed and allowed is None
+        """Whether `is_suspect` counts."""
         self._allowed = None if allowed is None else frozenset(name.lower().encode() for name in allowed)
         self._upstream = upstream.lower()
         self._accepted: bytes | None = None
@@ -160,6 +169,24 @@ class HostRule:
         # Clients send the same Host with every request.
         self._accepted = host
         return True
+
+    def is_suspect(self, method: bytes, host: bytes | None) -> bool:
+        """Return whether a request may come from a page that rebinds DNS, and that could read the response.
+
+        A page has a name that somebody has registered. If it does not merely read, it says where it comes
+        from, and `SiteRule` rejects it.
+        """
+        if method not in _READING or host is None:
+            return False
+        host = host.lower()
+        name, _, domain = _without_port(host).rstrip(b".").rpartition(b".")
+        return not (
+            not name
+            or host.startswith(b"[")
+            or domain.isdigit()
+            or domain in _PRIVATE_DOMAINS
+            or host == self._upstream
+        )
 
     def accepts_authority(self, authority: bytes) -> bool:
         """Return whether the authority of an absolute-form target is allowed."""

@@ -9,6 +9,9 @@ from bits_auth_proxy.http1.messages import RequestHead
 
 _RULED: Final = frozenset((b"authorization", b"origin", b"sec-fetch-site", b"via"))
 """The fields besides Host that have rules. Most requests have none of them."""
+_UNSET_HOSTS: Final = (
+    "the client could be a web page of that host; to serve it, name it in BITS_ALLOWED_HOSTS"
+)
 
 
 @final
@@ -47,14 +50,24 @@ class Admission:
             return Decision(problems.MISDIRECTED)
         if authority is not None and not host_rule.accepts_authority(authority):
             return Decision(problems.MISDIRECTED)
+        if host_rule.guards_reads and authority is None and host_rule.is_suspect(head.method, head.host):
+            return Decision(problems.MISDIRECTED, detail=_UNSET_HOSTS)
         if not _RULED.isdisjoint(head.by_name):
-            rules = self._request_rules
-            if not self._site_rule.accepts(head):
-                return Decision(problems.CROSS_SITE)
-            if rules.rejects(head):
-                return Decision(problems.OWN_CREDENTIALS)
-            if rules.is_loop(head):
-                return Decision(problems.LOOP)
+            rejection = self._reject_for_field(head)
+            if rejection is not None:
+                return rejection
         if self.max_body is not None and head.length > self.max_body:
             return Decision(problems.BODY_TOO_LARGE)
         return decision
+
+    def _reject_for_field(self, head: RequestHead) -> Decision | None:
+        """Return the rejection of a request because of one of the fields that have rules, if any."""
+        rules = self._request_rules
+        if not self._site_rule.accepts(head):
+            return Decision(problems.CROSS_SITE)
+        objection = rules.objection(head)
+        if objection:
+            return Decision(problems.OWN_CREDENTIALS, detail=objection)
+        if rules.is_loop(head):
+            return Decision(problems.LOOP)
+        return None

@@ -19,6 +19,7 @@ place.
 """
 
 import asyncio
+import math
 import socket
 import struct
 from collections.abc import Callable
@@ -77,6 +78,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         "_phase",
         "_receiving",
         "_request_done",
+        "_retired",
+        "_retires_at",
         "_transport",
         "_tunnel",
         "blocked",
@@ -103,6 +106,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._receiving = self._paused = False
         self._tunnel = self._ended = False
         self._lingered = 0
+        self._retires_at = math.inf
+        self._retired = False
         self.blocked = False
         self.peer = "unix"
 
@@ -162,8 +167,8 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     @property
     def draining(self) -> bool:
-        """Whether the proxy is shutting down."""
-        return self._listener.draining
+        """Whether the connection ends with its present request."""
+        return self._listener.draining or self._retired
 
     @property
     def scheme(self) -> bytes:
@@ -210,7 +215,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         """Close the connection, or continue with the next request, which may have arrived already."""
         self._exchange = None
         self._body = None
-        if not keep_alive:
+        if not keep_alive or self._retired:
             # A client that pipelines may still be sending.
             self._close(unread=not self._request_done or bool(self._ahead))
             return
@@ -233,6 +238,8 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def check(self, now: float) -> None:
         """End whatever has taken too long."""
+        if now >= self._retires_at:
+            self.retire()
         if self._exchange is not None:
             self._exchange.check(now)
         elif now >= self._deadline:
@@ -247,6 +254,17 @@ class ClientConnection(asyncio.BufferedProtocol):
         """Close the connection unless a request is under way. For shutdown."""
         if self._phase is _IDLE:
             self._close(unread=False)
+
+    def limit_life(self, until: float) -> None:
+        """Serve no request that begins after this instant, at which the client's certificate ends."""
+        self._retires_at = until
+
+    def retire(self) -> None:
+        """Serve no further request if the client came over TLS. A tunnel lasts until it ends."""
+        if self._listener.scheme == b"https":
+            self._retired = True
+            if self._phase is _IDLE or self._phase is _READING_HEAD:
+                self._close(unread=self._phase is _READING_HEAD)
 
     # Internals.
 

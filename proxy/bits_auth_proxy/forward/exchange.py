@@ -187,9 +187,12 @@ class Exchange:
             record.request_bytes = len(content)
             self._replay.pieces.append(content)
         context = self._context
-        if not context.request_rules.injects(self.head):
-            self._connect(record.started)
-            return
+        if b"authorization" in self.head.by_name:
+            if context.request_rules.keeps(self.head):
+                record.client_authorization = "kept"
+                self._connect(record.started)
+                return
+            record.client_authorization = "replaced"
         # What has not arrived whole may turn out too large to be sent again.
         tokens = context.tokens
         token = self._token = tokens.current(record.started) if done else tokens.steady(record.started)

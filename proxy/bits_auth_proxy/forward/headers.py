@@ -19,10 +19,14 @@ from bits_auth_proxy.http1.messages import CHUNKED, Field, RequestHead, Response
 
 
 class ClientAuthorization(Enum):
-    """What to do with an Authorization field that the client sends."""
+    """What to do with an Authorization field that the client sends.
 
-    REPLACE = "replace"
+    The field counts whatever its value is, even an empty one: a client that fails to fill it in must not get
+    more rights than the credential that it meant to send.
+    """
+
     KEEP = "keep"
+    REPLACE = "replace"
     REJECT = "reject"
 
 
@@ -130,17 +134,20 @@ class RequestRules:
         """Return whether the request has already passed through this instance."""
         return self._loop_mark in head.by_name.get(b"via", b"")
 
-    def rejects(self, head: RequestHead) -> bool:
-        """Return whether the client's own Authorization makes the request unacceptable."""
-        return self._rejects and b"authorization" in head.by_name
+    def objection(self, head: RequestHead) -> str:
+        """Return why the client's own Authorization makes the request unacceptable, or nothing."""
+        if b"authorization" not in head.by_name:
+            return ""
+        if self._rejects:
+            return "the proxy accepts no Authorization field from clients (BITS_CLIENT_AUTHORIZATION=reject)"
+        # To drop the field would let our token take its place (RFC 9110 section 7.6.1: such fields end here).
+        if self._keeps and b"authorization" in head.connection_options:
+            return "the Connection field must not name Authorization"
+        return ""
 
-    def injects(self, head: RequestHead) -> bool:
-        """Return whether the request gets the proxy's token."""
-        return (
-            not self._keeps
-            or b"authorization" not in head.by_name
-            or b"authorization" in head.connection_options
-        )
+    def keeps(self, head: RequestHead) -> bool:
+        """Return whether the client's own Authorization goes to the API, so that the proxy adds no token."""
+        return self._keeps and b"authorization" in head.by_name
 
     def rewrite(
         self,

@@ -79,6 +79,10 @@ class OpenConnection(Protocol):
         """Close the connection unless a request is under way."""
         ...
 
+    def retire(self) -> None:
+        """Serve no further request if the client came in with a certificate, which must be verified anew."""
+        ...
+
     def abort(self) -> None:
         """Cut the connection."""
         ...

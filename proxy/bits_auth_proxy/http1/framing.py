@@ -21,6 +21,7 @@ from bits_auth_proxy.http1.parse_cache import ParseCache
 
 RESPONSE_SINGLES: Final = {b"content-length": "bad_framing", b"transfer-encoding": "bad_framing"}
 REQUEST_SINGLES: Final = RESPONSE_SINGLES | {
+    b"authorization": "bad_field",
     b"expect": "unknown_expectation",
     b"host": "bad_host",
     b"origin": "bad_field",

@@ -34,18 +34,55 @@ _REQUEST: Final = re.compile(
     rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*) HTTP/1\.([01])"
 )
 _STATUS: Final = re.compile(rb"HTTP/1\.([01]) ([2-9][0-9]{2}) ([\t\x20-\x7e\x80-\xff]*)")
-_NOT_CACHED: Final = frozenset(
+_CACHED: Final = frozenset(
     (
-        b"authorization",
-        b"cookie",
-        b"proxy-authorization",
-        b"set-cookie",
-        b"traceparent",
-        b"tracestate",
-        b"x-request-id",
+        b"accept",
+        b"accept-encoding",
+        b"accept-language",
+        b"accept-ranges",
+        b"access-control-allow-origin",
+        b"access-control-expose-headers",
+        b"alt-svc",
+        b"cache-control",
+        b"cf-cache-status",
+        b"connection",
+        b"content-encoding",
+        b"content-length",
+        b"content-security-policy",
+        b"content-type",
+        b"cross-origin-opener-policy",
+        b"cross-origin-resource-policy",
+        b"expect",
+        b"host",
+        b"keep-alive",
+        b"nel",
+        b"permissions-policy",
+        b"pragma",
+        b"priority",
+        b"ratelimit-limit",
+        b"ratelimit-policy",
+        b"referrer-policy",
+        b"report-to",
+        b"sec-fetch-dest",
+        b"sec-fetch-mode",
+        b"sec-fetch-site",
+        b"server",
+        b"strict-transport-security",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+        b"user-agent",
+        b"vary",
+        b"via",
+        b"x-content-type-options",
+        b"x-frame-options",
+        b"x-powered-by",
+        b"x-ratelimit-limit",
+        b"x-robots-tag",
+        b"x-xss-protection",
     )
 )
-"""Fields that hold secrets, or that differ in every message."""
+"""Fields that say nothing about who sent them, and repeat. Any other field may hold a credential."""
 
 
 def make_field(name: bytes, value: bytes, ends: Callable[[bytes], bool] | None = None) -> Field:
@@ -66,30 +103,57 @@ def path_of(target: bytes) -> bytes | None:
     return target.partition(b"?")[0] if target.startswith(b"/") and b"#" not in target else None
 
 
+class _Name(NamedTuple):
+    """What a field's name says about the field."""
+
+    key: bytes
+    ends: bool
+    cached: bool
+
+
 @final
 class FieldCache(BoundedCache[Field | None]):
     """Reads the field lines of one direction, according to the policy of the gateway.
 
-    `cache[line]` is the field of a plain line, and None for all other lines.
+    `cache[line]` is the field of a plain line, and None for all other lines. Fields that may hold a
+    credential are not kept; what their names mean is.
     """
 
     def __init__(self, ends: Callable[[bytes], bool]) -> None:
         """`ends` returns, for a name in lower case, whether fields of that name end at this gateway."""
         super().__init__()
         self._ends: Final = ends
+        self._names: Final = ParseCache(self._read_name)
 
     def make(self, name: bytes, value: bytes) -> Field:
         """Return the field of a name and a value that another parser has read."""
         return make_field(name, value, self._ends)
 
+    def _read_name(self, name: bytes) -> _Name:
+        key = name.lower()
+        return _Name(key, self._ends(key), key in _CACHED)
+
     def __missing__(self, line: bytes) -> Field | None:
         match = _FIELD.fullmatch(line)
         if match is None:
             return None
-        field = make_field(match[1], match[2], self._ends)
-        if field.key not in _NOT_CACHED:
+        name, value = match.groups()
+        key, ends, cached = self._names[name]
+        value = value.rstrip(b" \t")
+        canonical = b"%b: %b\r\n" % (name, value)
+        field = Field(key, name, value, canonical, b"" if ends else canonical)
+        if cached:
             self.keep(line, field)
         return field
+
+
+@final
+class RequestLineCache(ParseCache[RequestLine | None]):
+    """Request lines without a query. A query may hold a credential, and seldom repeats."""
+
+    def keep(self, line: bytes, value: RequestLine | None) -> None:  # noqa: D102 - as in BoundedCache
+        if b"?" not in line:
+            super().keep(line, value)
 
 
 def _read_request_line(line: bytes) -> RequestLine | None:
@@ -105,5 +169,5 @@ def _read_status_line(line: bytes) -> StatusLine | None:
     return None if match is None else StatusLine(int(match[2]), match[3], int(match[1]))
 
 
-REQUEST_LINES: Final = ParseCache(_read_request_line)
+REQUEST_LINES: Final = RequestLineCache(_read_request_line)
 STATUS_LINES: Final = ParseCache(_read_status_line)

@@ -83,6 +83,26 @@ class EventLog:
                 peer=peer,
             )
 
+    def client_authorization_replaced(self, record: RequestRecord) -> None:
+        """Log that the proxy's token took the place of a client's own Authorization."""
+        if self._repeats.admits(events.AUTHORIZATION_REPLACED.name, ""):
+            self._log.info(
+                events.AUTHORIZATION_REPLACED.name,
+                request_id=record.request_id.decode("latin-1"),
+                operation=record.operation,
+            )
+
+    def client_authorization_unauthorized(self, record: RequestRecord) -> None:
+        """Log that the API answered 401 to a client's own Authorization, and what can be done."""
+        if self._repeats.admits(events.AUTHORIZATION_UNAUTHORIZED.name, ""):
+            self._log.warning(
+                events.AUTHORIZATION_UNAUTHORIZED.name,
+                request_id=record.request_id.decode("latin-1"),
+                operation=record.operation,
+                hint="the client sent its own Authorization field, which BITS_CLIENT_AUTHORIZATION=keep "
+                "passes on; if the proxy's token is meant, let the client send no such field",
+            )
+
     def handshake_failed(self, detail: str, peer: str) -> None:
         """Log a client's TLS handshake that failed."""
         if self._admits_client_line(events.HANDSHAKE_FAILED, ""):
