@@ -126,10 +126,10 @@ def test_operations_that_the_api_accepts_are_served_again_within_seconds(
         else:
             world.life.requested(world.clock.now())
             world.tick()
-    # At most a few calls fail, and those in 10 s.
+    # At most a few calls fail, because a new token that is refused may be unknown yet for 8 s.
     began, asked = world.clock.now(), len(world.issued)
     outcomes = []
-    while world.clock.now() - began < 10:
+    while world.clock.now() - began < 15:
         outcomes += [world.call("a"), world.call("b")]
         world.wait(0.2)
     assert all(outcomes[-4:])
