@@ -61,6 +61,7 @@ from bits_auth_proxy.auth.tokens import AccessToken, TokenUnavailable
 from bits_auth_proxy.forward import problems
 from bits_auth_proxy.forward.access import Decision
 from bits_auth_proxy.forward.context import ForwardContext
+from bits_auth_proxy.forward.headers import cross_origin_fields
 from bits_auth_proxy.forward.ports import Client
 from bits_auth_proxy.forward.problems import Problem
 from bits_auth_proxy.forward.record import RequestRecord
@@ -269,6 +270,7 @@ class Exchange:
                 retry_after=retry_after,
                 head_only=record.method == b"HEAD",
                 keep_alive=keep_alive,
+                fields=self._context.date.line + cross_origin_fields(self.head),
             )
         )
         client.exchange_over(keep_alive=keep_alive)
@@ -321,9 +323,14 @@ class Exchange:
     # The API's side.
 
     def response_interim(self, head: ResponseHead) -> None:
-        """Pass on a 1xx response, except a 100, which the proxy itself sends if the client expects one."""
-        if head.status != _CONTINUE_STATUS:
+        """Pass on a 1xx response, except a 100 to a client that has got one from the proxy itself.
+
+        It is a sign of life, so the time for the final head begins again.
+        """
+        if head.status != _CONTINUE_STATUS or not self._continued:
             self._relay.interim(head)
+        if self._request_done:
+            self._deadline = self._context.now + self._context.response_timeout
 
     def response_head(self, head: ResponseHead, length: int) -> None:
         """Take the final head. Relay it, or hold back a 401 to our token, because another token may help."""
@@ -458,7 +465,7 @@ class Exchange:
         self.state = _RELAYING
         self.record.status = head.status
         reusable = self.head.keep_alive and self._request_done and not self._client.draining
-        self._relay.begin(head, length, reusable=reusable)
+        self._relay.begin(head, length, reusable=reusable, date_line=self._context.date.line)
 
     def _switch(self, head: ResponseHead) -> None:
         self._replay.release()

@@ -378,11 +378,11 @@ def test_an_accepted_host_does_not_open_the_door_to_the_next() -> None:
     assert rule.accepts(b"APP:8080")
 
 
-def test_without_a_list_any_host_is_served_but_no_foreign_authority() -> None:
+def test_without_a_list_any_host_is_served_and_any_authority() -> None:
     rule = HostRule(allowed=None, upstream=b"API.bits.bi")
     assert rule.accepts(b"anything:1")
     assert rule.accepts_authority(b"api.BITS.bi")
-    assert not rule.accepts_authority(b"anything:1")
+    assert rule.accepts_authority(b"anything:1")
 
 
 def test_with_a_list_the_authority_meets_it_or_is_the_apis() -> None:
