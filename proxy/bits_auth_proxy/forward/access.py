@@ -336,9 +336,9 @@ def _is_at_or_below(segments: list[bytes], top: list[bytes]) -> bool:
 
 
 def _folded(text: str) -> bytes:
-    """Return visible text in its compatible normal form (NFKC)."""
+    """Return visible text in its compatible normal form (NFKC), without the segments that are empty then."""
     visible = "".join(character for character in text if character.isprintable())
-    return unicodedata.normalize("NFKC", visible).encode()
+    return re.sub(rb"/{2,}", b"/", unicodedata.normalize("NFKC", visible).encode())
 
 
 def _is_plain_text(path: bytes) -> bool:
