@@ -603,6 +603,19 @@ async def test_a_body_above_its_limit_is_refused_by_length_and_by_count() -> Non
             assert (await client.answer()).status == 200
 
 
+async def test_a_body_that_turns_out_too_large_never_reaches_the_api_whole() -> None:
+    head = b"POST /v1/applications.create HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n"
+    async with set_up(BITS_MAX_BODY_BYTES="10") as bench, bench.connect() as client:
+        await client.send(head + b"5\r\n12345\r\n")
+        await bench.upstream.arrived.wait()
+        await client.send(b"6\r\n678901\r\n0\r\n\r\n")
+        answer = await client.answer()
+        assert (answer.status, json.loads(answer.body)["code"]) == (413, "body_too_large")
+        await bench.upstream.gone.wait()
+        # The API got the head and no whole body.
+        assert [body for _, body in bench.upstream.requests] == [b""]
+
+
 async def test_an_allowed_origin_and_an_allowed_host_pass() -> None:
     async with (
         set_up(BITS_ALLOWED_ORIGINS="https://App.example", BITS_ALLOWED_HOSTS="bits.internal") as bench,

@@ -297,13 +297,13 @@ class ResponseRules:
             lines += [field.onward for field in fields]
         if b"x-request-id" in by_name and b"x-request-id" not in dropped:
             request_id = b""
-        if b"date" not in by_name or b"date" in dropped:
-            lines.append(date_line)
-        lines.append(cross_origin)
         if chunked:
             lines.append(b"Transfer-Encoding: chunked\r\n")
         if connection:
             lines.append(b"Connection: %b\r\n" % connection)
+        lines.append(cross_origin)
+        if b"date" not in by_name or b"date" in dropped:
+            lines.append(date_line)
         if request_id:
             lines += (b"X-Request-ID: ", request_id, b"\r\n")
         lines.append(b"\r\n")

@@ -147,7 +147,7 @@ def apply_response_framing(head: ResponseHead) -> None:
 def _merge_lengths(head: ResponseHead) -> bytes:
     """Leave one Content-Length of several equal ones, on lines of their own or in a list, and return it.
 
-    This follows RFC 9110 section 8.6, and so do HAProxy and Go.
+    This follows RFC 9110 section 8.6. nginx 1.22 and Go accept equal fields too.
     """
     key = b"content-length"
     values = {value.strip(b" \t") for value in head.by_name[key].split(b",")}
