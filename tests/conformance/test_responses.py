@@ -105,6 +105,17 @@ ANSWERED: list[Row] = [
         [],
     ),
     (
+        "two CL lines alike",
+        "RFC 9110 8.6",
+        GET,
+        [OK + b"Content-Length: 2\r\n" + L2],
+        200,
+        b"ok",
+        True,
+        [b"Content-Length: 2"],
+        [],
+    ),
+    (
         "CL list alike",
         "RFC 9110 8.6",
         GET,
@@ -595,6 +606,7 @@ async def test_answered(
         assert not [line for line in lines if line not in head]
         names = {line.partition(b":")[0].lower() for line in head[1:]}
         assert not names.intersection(absent)
+        assert sum(line.lower().startswith(b"content-length:") for line in head) <= 1
         if status == 502:
             assert (answer.field(b"Proxy-Status") or b"").startswith(b"bits-auth-proxy; error=")
             assert body in (b"", json.loads(answer.body)["code"].encode())

@@ -154,12 +154,11 @@ def _merge_lengths(head: ResponseHead) -> bytes:
     if len(values) > 1:
         raise MalformedMessage("bad_framing", "there are different Content-Length fields")
     length = values.pop()
-    first = next(field for field in head.fields if field.key == key)
+    place = next(i for i, field in enumerate(head.fields) if field.key == key)
+    first = head.fields[place]
     line = b"%b: %b\r\n" % (first.name, length)
-    merged = Field(key, first.name, length, line, line if first.onward else b"")
-    head.fields = [
-        merged if field is first else field for field in head.fields if field is first or field.key != key
-    ]
+    head.fields = [field for field in head.fields if field.key != key]
+    head.fields.insert(place, Field(key, first.name, length, line, line if first.onward else b""))
     head.by_name[key] = length
     return length
 
