@@ -406,11 +406,6 @@ class Exchange:
         self._context.tokens.acquire(self)
 
     def _connect(self, now: float) -> None:
-        if self.head.expects_continue and not (
-            self._continued or self.record.request_bytes or self._request_done
-        ):
-            self._continued = True
-            self._client.send(CONTINUE)
         connection = self._context.pool.take(now)
         if connection is not None:
             self._send(connection, now)
@@ -432,6 +427,10 @@ class Exchange:
             pieces += replay.pieces
         connection.begin(self, record.method, b"".join(pieces), upgrading=head.websocket)
         record.sent = now
+        if head.expects_continue and not (self._continued or record.request_bytes or self._request_done):
+            # Not before there is a connection: without one, the client need not send its content at all.
+            self._continued = True
+            client.send(CONTINUE)
         if replay.held and record.request_bytes:
             replay.keep(record.request_bytes)
         if client.blocked:
