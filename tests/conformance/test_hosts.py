@@ -84,6 +84,21 @@ async def test_allowed_hosts_hold_on_every_listener(tmp_path: Path, kind: str) -
                 assert (await answer(bench, sent)).status == status, sent
 
 
+@pytest.mark.parametrize("kind", ["all", "unix"])
+async def test_a_client_that_takes_us_for_its_http_proxy_is_served(tmp_path: Path, kind: str) -> None:
+    """Its target and its Host are both the API's own, which is not among the allowed hosts."""
+    async with listening(kind, tmp_path, BITS_ALLOWED_HOSTS="bits.internal") as bench:
+        for target, status in (
+            (b"http://API/v1/x", 200),
+            (b"HTTP://API?y", 200),
+            (b"http://other.example/", 421),
+            (b"http://127.0.0.1:1/", 421),
+            (b"/v1/x", 421),
+        ):
+            got = await answer(bench, b"GET " + target + b" HTTP/1.1\r\nHost: API\r\n\r\n")
+            assert got.status == status, target
+
+
 @pytest.mark.parametrize(("kind", "status"), [("loopback", 400), ("all", 400), ("unix", 200)])
 async def test_an_empty_host_is_for_unix_sockets(tmp_path: Path, kind: str, status: int) -> None:
     async with listening(kind, tmp_path, BITS_ALLOWED_HOSTS="localhost") as bench:

@@ -587,6 +587,27 @@ def test_without_a_list_any_host_is_served_and_any_authority() -> None:
     assert rule.accepts_authority(b"anything:1")
 
 
+@pytest.mark.parametrize(
+    ("upstream", "target", "passes"),
+    [
+        (b"api.bits.bi", b"http://api.bits.bi/x", True),
+        (b"api.bits.bi", b"http://API.bits.bi.:80/x", True),
+        (b"api.bits.bi", b"https://api.bits.bi:443/x", True),
+        (b"api.bits.bi:443", b"http://api.bits.bi/x", True),
+        (b"api.bits.bi:8443", b"http://api.bits.bi:8443/x", True),
+        (b"[2001:db8::1]:8443", b"http://[2001:DB8:0::1]:8443/x", True),
+        (b"api.bits.bi", b"http://api.bits.bi:8080/x", False),
+        (b"api.bits.bi", b"http://api.bits.bi.evil.example/x", False),
+        (b"api.bits.bi", b"http://bits.bi/x", False),
+    ],
+)
+def test_the_apis_own_authority_passes_in_any_spelling(upstream: bytes, target: bytes, passes: bool) -> None:
+    rule = HostRule(allowed=["app"], upstream=upstream)
+    authority, _ = split_target(RequestHead(b"GET", target, 1, [], {}))
+    assert authority is not None
+    assert rule.accepts_authority(authority) is passes
+
+
 def test_with_a_list_the_authority_meets_it_or_is_the_apis() -> None:
     rule = HostRule(allowed=["app"], upstream=b"api.bits.bi")
     assert rule.accepts_authority(b"app:8080")
