@@ -96,7 +96,7 @@ async def test_clients_that_take_the_proxy_for_their_http_proxy() -> None:
         by_requests = requests.post(url, json=APPLICATION, proxies={"http": proxy}, timeout=HANGS)
         return [*statuses, by_requests.status_code]
 
-    async with standing(BITS_ALLOWED_HOSTS="bits.internal") as stand:
+    async with standing(BITS_LISTEN="0.0.0.0:0", BITS_ALLOWED_HOSTS="bits.internal") as stand:
         assert await asyncio.to_thread(call, stand.api, stand.url) == [200, 200, 200]
 
 
