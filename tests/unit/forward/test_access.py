@@ -567,6 +567,9 @@ def test_on_loopback_only_loopback_names_are_served_whatever_the_port() -> None:
         b"localhost::",
         b"api.bits.bi",
         b"localhost:8080:1",
+        b"localhost..",
+        b"[1.2.3.4]",
+        b"[::1.]:80",
         b"",
     ):
         assert not rule.accepts(host)
