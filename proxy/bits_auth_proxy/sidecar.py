@@ -23,6 +23,7 @@ from bits_auth_proxy.admin.health import Health
 from bits_auth_proxy.admin.server import AdminServer
 from bits_auth_proxy.admin.status import Status
 from bits_auth_proxy.assembly import (
+    access_rules,
     build_admission,
     build_dialer,
     build_oauth,
@@ -40,7 +41,6 @@ from bits_auth_proxy.auth.bits_oauth import ClientCredentials
 from bits_auth_proxy.auth.refresher import Refresher
 from bits_auth_proxy.clock import Clock, SystemClock
 from bits_auth_proxy.errors import OperatorError, SettingError
-from bits_auth_proxy.forward.access import AccessRules
 from bits_auth_proxy.forward.context import ForwardContext
 from bits_auth_proxy.forward.downstream import READ_SIZE
 from bits_auth_proxy.forward.exchange import Exchange
@@ -329,7 +329,7 @@ class Sidecar:
     def _serve(self) -> None:
         settings = self._settings
         limits = settings.limits
-        access = AccessRules(allow=settings.allow, safe_operations=settings.safe_operations)
+        access = access_rules(settings)
         ids = request_ids(secrets.token_hex(6))
         read_buffer = memoryview(bytearray(READ_SIZE))
         for address, sock in self._sockets.clients:

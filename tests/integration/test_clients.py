@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,26 @@ async def test_node_fetch() -> None:
         status, answer = json.loads(output)
         assert status == 200
         assert answer["id"].startswith(ID_PREFIX)
+
+
+async def test_clients_that_take_the_proxy_for_their_http_proxy() -> None:
+    """They send the whole URL of the API as their target, and its host as Host."""
+
+    def call(api: str, proxy: str) -> list[int]:
+        url = api + CREATE
+        handler = urllib.request.ProxyHandler({"http": proxy})
+        request = urllib.request.Request(  # noqa: S310 - it is http
+            url, json.dumps(APPLICATION).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.build_opener(handler).open(request, timeout=HANGS) as by_urllib:
+            statuses = [by_urllib.status]
+        with httpx.Client(proxy=proxy) as client:
+            statuses.append(client.post(url, json=APPLICATION).status_code)
+        by_requests = requests.post(url, json=APPLICATION, proxies={"http": proxy}, timeout=HANGS)
+        return [*statuses, by_requests.status_code]
+
+    async with standing(BITS_LISTEN="0.0.0.0:0", BITS_ALLOWED_HOSTS="bits.internal") as stand:
+        assert await asyncio.to_thread(call, stand.api, stand.url) == [200, 200, 200]
 
 
 async def test_httpx_over_a_unix_socket(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ async def set_up(**env: str) -> AsyncIterator[Bench]:
         sidecar_for(f"http://{upstream.authority}", log, clock, **env) as sidecar,
     ):
         address = sidecar.addresses[0]
-        where = (address.host, address.port) if isinstance(address, TcpAddress) else ("", 0)
+        where = (address.host, address.port) if isinstance(address, TcpAddress) else address.path
         bench = Bench(upstream, sidecar, lambda: raw_client(where), log, clock)
         await bench.seen(lambda: sidecar._refresher.current(sidecar._clock.now()) is not None)
         bench.prove()

@@ -144,6 +144,7 @@ class Gateway:
         # This comes first, so that nothing below can prevent the next tick.
         self._timer = self._loop.call_later(TICK, self._tick)
         now = self._context.now = self._context.clock.now()
+        self._context.date.update(self._context.clock.wall())
         for connection in list(self._clients.open):
             try:
                 connection.check(now)

@@ -27,7 +27,7 @@ class BoundedCache(dict[bytes, ValueT], Generic[ValueT]):
 
 
 class ParseCache(BoundedCache[ValueT]):
-    """`cache[line]` is what `read` returns for the line. None stands for a malformed line and is not kept."""
+    """`cache[line]` is what `read` returns for the line. What it raises is not kept."""
 
     def __init__(self, read: Callable[[bytes], ValueT]) -> None:
         super().__init__()
@@ -35,6 +35,5 @@ class ParseCache(BoundedCache[ValueT]):
 
     def __missing__(self, line: bytes) -> ValueT:
         value = self._read(line)
-        if value is not None:
-            self.keep(line, value)
+        self.keep(line, value)
         return value

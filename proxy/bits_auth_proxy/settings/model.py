@@ -319,6 +319,11 @@ class Settings(_Frozen):
         description="The calls that are allowed, as METHOD /path with * for any text, comma-separated. If "
         "unset, all calls are allowed.",
     )
+    allow_encoded_paths: bool = Field(
+        default=False,
+        description="Whether a path may contain any percent-encoded character, such as %2F or %E9. Otherwise "
+        "it may contain only those that must be encoded, as UTF-8.",
+    )
     safe_operations: Texts = Field(
         ("*.get", "*.list"),
         description="The operations that change nothing and may be sent again, comma-separated.",

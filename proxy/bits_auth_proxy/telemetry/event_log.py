@@ -73,15 +73,13 @@ class EventLog:
         level = self._log.warning if status >= _SERVER_ERROR or problem else self._log.info
         level(events.REQUEST.name, **_fields_of(record))
 
-    def request_rejected(self, reason: str, peer: str, request_id: bytes) -> None:
+    def request_rejected(self, reason: str, peer: str, request_id: bytes, detail: str | None) -> None:
         """Log a request that was rejected before it was admitted."""
         if self._admits_client_line(events.REQUEST_REJECTED, reason):
-            self._log.info(
-                events.REQUEST_REJECTED.name,
-                request_id=request_id.decode("latin-1"),
-                reason=reason,
-                peer=peer,
-            )
+            fields = {"request_id": request_id.decode("latin-1"), "reason": reason, "peer": peer}
+            if detail is not None:
+                fields["detail"] = detail
+            self._log.info(events.REQUEST_REJECTED.name, **fields)
 
     def client_authorization_replaced(self, record: RequestRecord) -> None:
         """Log that the proxy's token took the place of a client's own Authorization."""

@@ -47,6 +47,7 @@ REQUEST_REJECTED: Final = Event(
         "request_id": "the X-Request-ID of the response",
         "reason": "the problem's code",
         "peer": "the client's address, or unix for a Unix socket",
+        "detail": "what exactly is wrong, if the response says so",
     },
 )
 

@@ -99,13 +99,13 @@ class Telemetry(Collector):
         if record.problem or record.status >= self._first_logged:
             self._log.exchange_ended(record)
 
-    def request_rejected(self, reason: str, peer: str, request_id: bytes) -> None:
+    def request_rejected(self, reason: str, peer: str, request_id: bytes, detail: str | None = None) -> None:
         """Count, note and log a request that was rejected before it was admitted."""
         self._traffic.rejected[reason] += 1
         if reason == OWN_CREDENTIALS.code:
             self._traffic.client_authorization["rejected"] += 1
         self._journal.rejection(reason, peer)
-        self._log.request_rejected(reason, peer, request_id)
+        self._log.request_rejected(reason, peer, request_id, detail)
 
     def handshake_failed(self, detail: str, peer: str) -> None:
         """Count a failed TLS handshake with a client as a rejected request."""
