@@ -94,7 +94,7 @@ class Pool:
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if connection.is_open and now < connection.idle_until:
+            if connection.is_open and now < connection.idle_until and connection.can_serve():
                 return connection
             connection.close()
         return None
@@ -125,7 +125,9 @@ class Pool:
         if self._closed or now - connection.created > self._max_age:
             connection.close()
         elif self._waiters:
-            self._waiters.popleft().connection_ready(connection)
+            # What arrives on a new connection can't be meant for an earlier request.
+            if not connection.served or connection.can_serve():
+                self._waiters.popleft().connection_ready(connection)
         else:
             span = self._idle_timeout
             if connection.keep_alive_timeout is not None:

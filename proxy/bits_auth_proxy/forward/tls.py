@@ -11,6 +11,8 @@ import ssl
 from typing import Final, NoReturn
 
 ALPN: Final = ["http/1.1"]
+_RECORD_HEADER: Final = 5
+"""Bytes before a record's content: its type, a version, and the content's length (RFC 8446 section 5.1)."""
 _READ_SIZE: Final = 16 * 1024
 """The largest size of a record (RFC 8446 section 5.1). A read never returns more than one record."""
 
@@ -31,7 +33,16 @@ def no_password() -> NoReturn:
 class TlsChannel:
     """One TLS session. It takes and returns bytes; the owner of the transport moves them."""
 
-    __slots__ = ("_incoming", "_outgoing", "_session", "closed_cleanly", "established")
+    __slots__ = (
+        "_header",
+        "_incoming",
+        "_is_client",
+        "_missing",
+        "_outgoing",
+        "_session",
+        "closed_cleanly",
+        "established",
+    )
 
     def __init__(self, context: ssl.SSLContext, server_hostname: str | None = None) -> None:
         """Prepare a session under the rules of `context`.
@@ -47,6 +58,9 @@ class TlsChannel:
             server_side=server_hostname is None,
             server_hostname=server_hostname,
         )
+        self._is_client = server_hostname is not None
+        self._header = b""
+        self._missing = 0
         self.established = False
         self.closed_cleanly = False
         """Whether the peer has sent close_notify; EOF without it is a truncation (RFC 8446 section 6.1)."""
@@ -58,6 +72,8 @@ class TlsChannel:
         """
         if data:
             self._incoming.write(data)
+            if self._is_client:
+                self._follow_records(data)
         try:
             self._session.do_handshake()
         except ssl.SSLWantReadError:
@@ -77,6 +93,8 @@ class TlsChannel:
         incoming, session = self._incoming, self._session
         if data:
             incoming.write(data)
+            if self._is_client:
+                self._follow_records(data)
         pieces: list[bytes] = []
         try:
             while piece := session.read(_READ_SIZE):
@@ -104,6 +122,26 @@ class TlsChannel:
         return self._outgoing.read()
 
     @property
+    def has_partial_record(self) -> bool:
+        """Whether a client's session has received the beginning of a record and not yet its end.
+
+        OpenSSL does not tell this of its own buffer.
+        """
+        return self._missing > 0 or bool(self._header)
+
+    @property
     def version(self) -> str | None:
         """The protocol version agreed on, such as TLSv1.3."""
         return self._session.version()
+
+    def _follow_records(self, data: bytes | memoryview) -> None:
+        """Keep count of how much of the last record in `data` is missing."""
+        if self._header:
+            data = self._header + bytes(data)
+            self._header = b""
+        position, size = self._missing, len(data)
+        while position + _RECORD_HEADER <= size:
+            position += _RECORD_HEADER + (data[position + 3] << 8 | data[position + 4])
+        if position < size:
+            self._header = bytes(data[position:])
+        self._missing = max(0, position - size)

@@ -6,9 +6,15 @@
 
 Bytes that arrive on an idle connection, or after a complete response, belong to no request. They end the
 connection and are dropped.
+
+The event loop reports what has arrived on two sockets in either order, and reports nothing more of a socket
+once a write to it has failed. So the connection looks into its socket itself, before it serves again and
+after a write error.
 """
 
 import asyncio
+import os
+import select
 import ssl
 from typing import Final, cast
 
@@ -27,6 +33,8 @@ MAX_HEAD: Final = 64 * 1024
 MAX_FIELDS: Final = 200
 _MAX_INTERIM: Final = 32
 _WRITE_HIGH_WATER: Final = 64 * 1024
+_MAX_LAST_READS: Final = 16
+"""The maximum number of reads after a write error, so that they can't take more than 1 MiB of memory."""
 _SWITCHING_PROTOCOLS: Final = 101
 _FIRST_FINAL_STATUS: Final = 200
 
@@ -39,11 +47,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "_batcher",
         "_body",
         "_complete",
+        "_fd",
         "_interims",
         "_keep_alive",
         "_keeper",
         "_method",
         "_parser",
+        "_poll",
         "_read_buffer",
         "_ready",
         "_sink",
@@ -79,6 +89,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             fields=RESPONSE_FIELDS, max_line=MAX_STATUS_LINE, max_head=MAX_HEAD, max_fields=MAX_FIELDS
         )
         self._transport: asyncio.Transport | None = None
+        self._fd = -1
+        self._poll: select.poll | None = None
         self._sink: ResponseSink | None = None
         self._method = b""
         self._body: BodyReader | None = None
@@ -112,6 +124,21 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def is_open(self) -> bool:
         """Whether the connection can still be used."""
         return self._transport is not None and not self._transport.is_closing()
+
+    # The pool's side.
+
+    def can_serve(self) -> bool:
+        """Return whether an idle connection can serve a request; close it if it can't.
+
+        It can't if the API has ended it or has sent anything, even if the event loop has not reported that
+        yet (RFC 9112 section 6.3). TLS's own records, such as session tickets, do not count.
+        """
+        poll, tls = self._poll, self._tls
+        if poll is not None and poll.poll(0) and (tls is None or self._read_unread() <= 0 or poll.poll(0)):
+            self.close()
+        if tls is not None and tls.has_partial_record:
+            self.close()
+        return self.is_open
 
     # The exchange's side.
 
@@ -194,6 +221,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
         self._transport = transport = cast("asyncio.Transport", transport)
         transport.set_write_buffer_limits(high=_WRITE_HIGH_WATER)
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            self._fd = sock.fileno()
+            self._poll = select.poll()
+            self._poll.register(self._fd, select.POLLIN)
         if self._tls is None:
             self._ready.set_result(None)
         else:
@@ -230,6 +262,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
+        if exc is not None and self._sink is not None:
+            self._read_rest()
         self._fail(exc or ConnectionResetError("the peer closed the connection"), problems.CONNECTION_LOST)
         self._transport = None
         self._keeper.lost(self)
@@ -243,6 +277,31 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._sink.upstream_writable()
 
     # Internals.
+
+    def _read_unread(self) -> int:
+        """Read from the socket, past the transport, and use what was read.
+
+        Returns the number of bytes, 0 at the end of the stream, or -1 if there is nothing to read.
+        """
+        try:
+            nbytes = os.readv(self._fd, [self._read_buffer])
+        except OSError:
+            return -1
+        if nbytes:
+            self.buffer_updated(nbytes)
+        return nbytes
+
+    def _read_rest(self) -> None:
+        """Take the response that may have arrived before a write failed (RFC 9112 section 9.5).
+
+        The transport reads no more, but its socket is still open.
+        """
+        for _ in range(_MAX_LAST_READS):
+            nbytes = self._read_unread()
+            if nbytes == 0:
+                self.eof_received()
+            if nbytes <= 0 or self._sink is None:
+                break
 
     def _continue_handshake(self, tls: TlsChannel, data: memoryview) -> bytes:
         output = tls.handshake(data)
