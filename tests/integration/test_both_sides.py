@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -12,20 +13,24 @@ import trustme
 import uvloop
 
 from bits_auth_proxy.forward.dialing import Dialer
-from tests.support.held_api import HeldApi, HeldConnection, holding, received
+from bits_auth_proxy.settings.addresses import TcpAddress
+from tests.support.bench import set_up
+from tests.support.held_api import HeldApi, HeldConnection, Tls, holding, received, settings_for
+from tests.support.recorder import recording
+from tests.support.waiting import HANGS
 
 pytestmark = pytest.mark.usefixtures("brisk")
 
 HEAD = b" HTTP/1.1\r\nHost: localhost\r\n"
 GET = b"GET /v1/x" + HEAD + b"\r\n"
 CREATE = b"POST /v1/applications.create" + HEAD + b"Content-Length: 2\r\n\r\n{}"
+UPLOADS = 5
 SMALL_READ = 256
 RECORD_OVERHEAD = 22
 """Bytes that a record of TLS 1.3 adds to its content."""
 LEFTOVER = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"
 TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 4\r\n\r\nlate"
 
-Tls = tuple[str, ssl.SSLContext] | None
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
@@ -166,3 +171,107 @@ async def unread_tickets(authority: tuple[str, ssl.SSLContext]) -> None:
             await spare.until(b"{}")
             spare.send(answer(b"theirs"))
             assert (await received(client, b"theirs")).startswith(b"HTTP/1.1 200 OK")
+
+
+REFUSALS = [b"413 Content Too Large", b"401 Unauthorized", b"403 Forbidden"]
+
+
+@pytest.mark.parametrize("status", REFUSALS, ids=lambda status: status[:3].decode())
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("first", ["client", "API"])
+def test_an_answer_that_came_before_a_write_failed_is_delivered(
+    run: Run, tls: Tls, first: str, framing: str, status: bytes
+) -> None:
+    run(refused_early(tls, first, framing, status))
+
+
+async def refused_early(tls: Tls, first: str, framing: str, status: bytes) -> None:
+    piece = b"x" * 1000
+    if framing == "length":
+        head, pieces = b"Content-Length: 100000\r\n\r\n", [piece] * 100
+    else:
+        head, pieces = b"Transfer-Encoding: chunked\r\n\r\n", [b"3e8\r\n%b\r\n" % piece] * 100
+    async with holding(tls) as api:
+        client = await api.client()
+        with closing(client):
+            client.sendall(b"POST /v1/applications.create" + HEAD + head)
+            connection = await api.accept()
+            await connection.until(b"\r\n\r\n")
+            # What lies unread makes the API's close a reset.
+            client.sendall(b"".join(pieces[:70]))
+            await connection.has_more()
+            if first == "client":
+                client.sendall(pieces[70])
+            connection.send(answer(b"too much", status))
+            connection.close()
+            if first == "API":
+                client.sendall(pieces[70])
+            client.sendall(b"".join(pieces[71:]))
+            got = await received(client, b"too much")
+            assert got.startswith(b"HTTP/1.1 " + status)
+            assert got.endswith(b"too much")
+
+
+def refuse(sock: socket.socket, context: ssl.SSLContext | None) -> None:
+    """Answer each request from its head, and close with the rest unread."""
+    while True:
+        try:
+            connection, _ = sock.accept()
+        except OSError:
+            return
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(HANGS)
+            # The answer must leave before the reset, whatever else is not acknowledged yet.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if context is not None:
+                connection = context.wrap_socket(connection, server_side=True)  # noqa: PLW2901 - the same one
+            head = b""
+            while b"\r\n\r\n" not in head:
+                piece = connection.recv(4096)
+                if not piece:
+                    break
+                head += piece
+            else:
+                connection.sendall(answer(b"too much", b"413 Content Too Large"))
+            connection.close()
+
+
+def upload(address: tuple[str, int], size: int, framing: str) -> bytes:
+    """Send a whole request, then read the answer, like clients that know nothing of early answers."""
+    body = b"x" * size
+    if framing == "length":
+        message = b"Content-Length: %d\r\n\r\n%b" % (size, body)
+    else:
+        message = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (size, body)
+    with socket.create_connection(address, timeout=HANGS) as sock:
+        with contextlib.suppress(OSError):
+            sock.sendall(b"POST /v1/applications.create" + HEAD + message)
+        got = b""
+        with contextlib.suppress(OSError):
+            while not got.endswith(b"too much") and (piece := sock.recv(65_536)):
+                got += piece
+        return got
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("size", [60_000, 200_000])
+def test_an_api_that_refuses_a_body_unread_is_heard(run: Run, tls: Tls, size: int, framing: str) -> None:
+    run(refused_unread(tls, size, framing))
+
+
+async def refused_unread(tls: Tls, size: int, framing: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+        server = threading.Thread(target=refuse, args=(sock, None if tls is None else tls[1]))
+        server.start()
+        try:
+            async with recording() as tokens, set_up(**settings_for(port, tokens, tls)) as bench:
+                address = bench.sidecar.addresses[0]
+                assert isinstance(address, TcpAddress)
+                for _ in range(UPLOADS):
+                    got = await asyncio.to_thread(upload, (address.host, address.port), size, framing)
+                    assert got.startswith(b"HTTP/1.1 413 Content Too Large\r\n")
+                    assert got.endswith(b"too much")
+        finally:
+            sock.shutdown(socket.SHUT_RDWR)
+            server.join()

@@ -6,6 +6,7 @@ order these became readable.
 
 import asyncio
 import contextlib
+import select
 import socket
 import ssl
 import struct
@@ -13,8 +14,8 @@ from collections.abc import AsyncIterator
 from typing import Self
 
 from tests.support.bench import Bench, set_up
-from tests.support.recorder import recording
-from tests.support.waiting import HANGS
+from tests.support.recorder import Recorder, recording
+from tests.support.waiting import HANGS, seen
 
 
 class HeldConnection:
@@ -49,6 +50,10 @@ class HeldConnection:
         while not data.endswith(mark):
             data += await self._some(1)
         return data
+
+    async def has_more(self) -> None:
+        """Wait until more bytes have arrived, and leave them unread."""
+        await seen(lambda: select.select([self._sock], [], [], 0)[0])
 
     def send(self, data: bytes) -> None:
         """Send plaintext at once."""
@@ -134,23 +139,31 @@ class HeldApi:
     def close(self) -> None:
         for connection in self._open:
             connection.close()
+        self._open.clear()
+
+
+Tls = tuple[str, ssl.SSLContext] | None
+"""An authority's file, and the API's context with a certificate of it."""
+
+
+def settings_for(port: int, tokens: Recorder, tls: Tls) -> dict[str, str]:
+    """Return the settings of a sidecar before an API on `port`, without a warm connection."""
+    return {
+        "BITS_API_URL": f"http://127.0.0.1:{port}" if tls is None else f"https://localhost:{port}",
+        "BITS_TOKEN_URL": f"http://{tokens.authority}/v1/oauth2/token",
+        "BITS_UPSTREAM__WARM_CONNECTIONS": "0",
+        **({} if tls is None else {"BITS_UPSTREAM__CA_FILE": tls[0]}),
+    }
 
 
 @contextlib.asynccontextmanager
-async def holding(tls: tuple[str, ssl.SSLContext] | None, **env: str) -> AsyncIterator[HeldApi]:
-    """Serve; `tls` is the authority's file and the API's context. There is no warm connection by default."""
+async def holding(tls: Tls, **env: str) -> AsyncIterator[HeldApi]:
+    """Serve. There is no warm connection by default."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         sock.setblocking(False)
         port = sock.getsockname()[1]
         async with recording() as tokens:
-            settings = {
-                "BITS_API_URL": f"http://127.0.0.1:{port}" if tls is None else f"https://localhost:{port}",
-                "BITS_TOKEN_URL": f"http://{tokens.authority}/v1/oauth2/token",
-                "BITS_UPSTREAM__WARM_CONNECTIONS": "0",
-                **({} if tls is None else {"BITS_UPSTREAM__CA_FILE": tls[0]}),
-                **env,
-            }
-            async with set_up(**settings) as bench:
+            async with set_up(**{**settings_for(port, tokens, tls), **env}) as bench:
                 api = HeldApi(sock, bench, None if tls is None else tls[1])
                 try:
                     yield api

@@ -37,8 +37,9 @@ from bits_auth_proxy.http1.parsing import RequestParser
 READ_SIZE: Final = 16 * 1024
 _READ_AHEAD: Final = 64 * 1024
 _WRITE_HIGH_WATER: Final = 64 * 1024
-_LINGER_BYTES: Final = 64 * 1024
+_LINGER_BYTES: Final = 256 * 1024
 _LINGER_TIME: Final = 2.0
+"""What is discarded of a client that still sends: beyond the bytes, it waits until the time is over."""
 
 
 class Phase(Enum):
@@ -123,8 +124,9 @@ class ClientConnection(asyncio.BufferedProtocol):
         phase = self._phase
         if phase is _LINGERING or phase is _CLOSING:
             self._lingered += nbytes
-            if self._lingered > _LINGER_BYTES:
-                self.abort()
+            if self._lingered > _LINGER_BYTES and self._transport is not None:
+                # A reset now could reach the client before it has read the response.
+                self._transport.pause_reading()
             return
         data = self._listener.read_buffer[:nbytes].tobytes()
         exchange = self._exchange

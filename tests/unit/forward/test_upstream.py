@@ -1,8 +1,11 @@
 """One connection to the API: when it serves again, and when not."""
 
 import asyncio
+import socket
+from collections.abc import Callable
 
 import pytest
+import uvloop
 
 from bits_auth_proxy.forward.problems import Problem
 from bits_auth_proxy.forward.tls import TlsChannel
@@ -10,6 +13,7 @@ from bits_auth_proxy.forward.upstream import UpstreamConnection
 from bits_auth_proxy.forward.write_batcher import WriteBatcher
 from bits_auth_proxy.http1.messages import Field, ResponseHead
 from tests.support.connector import MemoryTransport
+from tests.support.waiting import seen
 from tests.unit.forward.test_tls import CONTEXT, Server
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -111,3 +115,38 @@ async def test_an_answer_with_the_end_of_tls_right_behind_leaves_no_connection_t
     connection.close()
     await asyncio.sleep(0)
     assert keeper.gone == 1
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_an_answer_that_lies_unread_when_a_write_fails_is_taken(
+    factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(unread_at_a_failed_write())
+
+
+async def unread_at_a_failed_write() -> None:
+    loop, keeper = asyncio.get_running_loop(), Keeper()
+    batcher = WriteBatcher(loop.call_soon)
+    connection = UpstreamConnection(
+        loop=loop,
+        keeper=keeper,
+        tls=None,
+        batcher=batcher,
+        read_buffer=memoryview(bytearray(65_536)),
+        now=0.0,
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        await loop.create_connection(lambda: connection, *listener.getsockname())
+        api, _ = listener.accept()
+    sink = Sink(connection)
+    connection.begin(sink, b"POST", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
+    batcher.flush()
+    api.sendall(ANSWER)
+    # With the request unread, this is a reset.
+    api.close()
+    connection.send(b"body")
+    batcher.flush()
+    assert not sink.done
+    await seen(lambda: sink.done)
+    assert keeper.released == 0
