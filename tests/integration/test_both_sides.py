@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ import trustme
 import uvloop
 
 from bits_auth_proxy.forward.dialing import Dialer
+from bits_auth_proxy.forward.downstream import ClientConnection
 from bits_auth_proxy.settings.addresses import TcpAddress
 from tests.support.bench import set_up
 from tests.support.held_api import HeldApi, HeldConnection, Tls, holding, received, settings_for
@@ -212,6 +214,25 @@ async def refused_early(tls: Tls, first: str, framing: str, status: bytes) -> No
             assert got.endswith(b"too much")
 
 
+def test_an_answer_that_lasts_until_the_end_has_none_after_a_reset(run: Run) -> None:
+    run(reset_without_length())
+
+
+async def reset_without_length() -> None:
+    async with holding(None) as api:
+        client = await api.client()
+        with closing(client):
+            client.sendall(b"POST /v1/x" + HEAD + b"Content-Length: 100000\r\n\r\nxx")
+            connection = await api.accept()
+            await connection.until(b"\r\n\r\n")
+            await connection.has_more()
+            connection.send(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+            connection.close()
+            got = await received(client, b"")
+            assert got.startswith(b"HTTP/1.1 200 OK")
+            assert not got.endswith(b"0\r\n\r\n"), "a clean end"
+
+
 def refuse(sock: socket.socket, context: ssl.SSLContext | None) -> None:
     """Answer each request from its head, and close with the rest unread."""
     while True:
@@ -275,3 +296,84 @@ async def refused_unread(tls: Tls, size: int, framing: str) -> None:
         finally:
             sock.shutdown(socket.SHUT_RDWR)
             server.join()
+
+
+POST = b"POST /v1/applications.create" + HEAD + b"Content-Length: 4\r\n\r\nbody"
+CHUNKED = b"POST /v1/x" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "requests", [[GET], [POST], [CHUNKED], [GET, POST, CHUNKED]], ids=["GET", "length", "chunked", "several"]
+)
+@pytest.mark.parametrize("apart", [False, True], ids=["at once", "apart"])
+def test_whole_requests_with_a_fin_behind_them_are_answered(
+    run: Run, tls: Tls, requests: list[bytes], *, apart: bool
+) -> None:
+    run(half_closed(tls, requests, apart=apart))
+
+
+async def half_closed(tls: Tls, requests: list[bytes], *, apart: bool) -> None:
+    async with holding(tls) as api:
+        client = await api.client()
+        with closing(client):
+            client.sendall(b"".join(requests))
+            if not apart:
+                client.shutdown(socket.SHUT_WR)
+            connection = await api.accept()
+            for number, request in enumerate(requests):
+                await connection.until(request[-4:])
+                if apart and not number:
+                    client.shutdown(socket.SHUT_WR)
+                connection.send(answer(b"answer %d" % number))
+            got = await received(client, b"")
+            assert got.count(b"HTTP/1.1 200 OK") == len(requests)
+            assert got.endswith(b"answer %d" % (len(requests) - 1))
+            assert api.bench.in_flight() == 0
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [POST[:-1], CHUNKED[:-2], POST + GET[:-1], POST + POST[:-1]],
+    ids=["length", "chunked", "half a head behind", "half a body behind"],
+)
+def test_what_a_fin_leaves_unfinished_is_not_answered(run: Run, tls: Tls, sent: bytes) -> None:
+    run(cut_by_a_fin(tls, sent))
+
+
+async def cut_by_a_fin(tls: Tls, sent: bytes) -> None:
+    async with holding(tls) as api:
+        client = await api.client()
+        with closing(client):
+            client.sendall(sent)
+            connection = await api.accept()
+            if sent.startswith(POST):
+                await connection.until(b"body")
+                connection.send(answer(b"answer"))
+                await received(client, b"answer")
+            else:
+                await connection.until(b"\r\n\r\n")
+            client.shutdown(socket.SHUT_WR)
+            assert await received(client, b"") == b""
+            if not sent.endswith(GET[:-1]):
+                assert await connection.ended()
+            assert api.bench.in_flight() == 0
+
+
+def test_a_reset_behind_a_fin_is_a_departure(run: Run, tls: Tls) -> None:
+    run(reset_behind_a_fin(tls))
+
+
+async def reset_behind_a_fin(tls: Tls) -> None:
+    async with holding(tls) as api:
+        client = await api.client()
+        client.sendall(POST)
+        connection = await api.accept()
+        await connection.until(b"body")
+        client.shutdown(socket.SHUT_WR)
+        (proxied,) = api.bench.sidecar._clients.open
+        assert isinstance(proxied, ClientConnection)
+        await api.bench.seen(lambda: proxied._ended)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        assert await connection.ended()
+        await api.bench.seen(lambda: api.bench.in_flight() == 0)

@@ -294,13 +294,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def _read_rest(self) -> None:
         """Take the response that may have arrived before a write failed (RFC 9112 section 9.5).
 
-        The transport reads no more, but its socket is still open.
+        The transport reads no more, but its socket is still open. After a reset, the end of the stream proves
+        nothing, so a response that lasts until the end stays without one.
         """
         for _ in range(_MAX_LAST_READS):
-            nbytes = self._read_unread()
-            if nbytes == 0:
-                self.eof_received()
-            if nbytes <= 0 or self._sink is None:
+            if self._sink is None or self._read_unread() <= 0:
                 break
 
     def _continue_handshake(self, tls: TlsChannel, data: memoryview) -> bytes:
