@@ -123,7 +123,7 @@ class Sidecar:
             has_token=lambda: self._refresher.current(self._clock.now()) is not None,
             startup_grace=settings.startup_grace,
         )
-        self._batcher = WriteBatcher(self._loop.call_soon)
+        self._batcher = WriteBatcher(self._loop.call_soon, self._telemetry.crashed)
         self._clients = Clients(ConnectionLimit(settings.limits.max_connections))
         self._pool = self._build_pool()
         self._context = self._build_context()

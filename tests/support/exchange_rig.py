@@ -24,6 +24,7 @@ from bits_auth_proxy.http1.lines import make_field
 from bits_auth_proxy.http1.messages import NO_BODY, UNTIL_CLOSE, RequestHead, ResponseHead
 from bits_auth_proxy.http1.parsing import RequestParser, ResponseParser
 from tests.support.clock import FakeClock
+from tests.support.connector import unexpected
 
 if TYPE_CHECKING:
     from bits_auth_proxy.forward.pool import Pool
@@ -279,7 +280,7 @@ class Rig:
             tokens=self.tokens,
             pool=cast("Pool", self.pool),
             observer=self.observer,
-            batcher=WriteBatcher(lambda _: None),
+            batcher=WriteBatcher(lambda _: None, unexpected),
             request_rules=RequestRules(
                 authority=b"api", pseudonym=b"us", authorization=authorization, forwarded=False
             ),

@@ -12,7 +12,7 @@ from bits_auth_proxy.forward.tls import TlsChannel
 from bits_auth_proxy.forward.upstream import UpstreamConnection
 from bits_auth_proxy.forward.write_batcher import WriteBatcher
 from bits_auth_proxy.http1.messages import Field, ResponseHead
-from tests.support.connector import MemoryTransport
+from tests.support.connector import MemoryTransport, unexpected
 from tests.support.waiting import seen
 from tests.unit.forward.test_tls import CONTEXT, Server
 
@@ -82,7 +82,7 @@ async def test_an_answer_with_the_end_of_tls_right_behind_leaves_no_connection_t
     loop = asyncio.get_running_loop()
     server, keeper = Server(), Keeper()
     buffer = memoryview(bytearray(65_536))
-    batcher = WriteBatcher(loop.call_soon)
+    batcher = WriteBatcher(loop.call_soon, unexpected)
     connection = UpstreamConnection(
         loop=loop,
         keeper=keeper,
@@ -127,7 +127,7 @@ def test_an_answer_that_lies_unread_when_a_write_fails_is_taken(
 
 async def unread_at_a_failed_write() -> None:
     loop, keeper = asyncio.get_running_loop(), Keeper()
-    batcher = WriteBatcher(loop.call_soon)
+    batcher = WriteBatcher(loop.call_soon, unexpected)
     connection = UpstreamConnection(
         loop=loop,
         keeper=keeper,
