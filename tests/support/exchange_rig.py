@@ -174,6 +174,7 @@ class FakePool:
         self.idle: list[FakeConnection] = []
         self.waiters: list[Exchange] = []
         self.full = False
+        self.distrusted: list[float] = []
         self.is_connecting = True
 
     def take(self, now: float) -> UpstreamConnection | None:
@@ -183,6 +184,9 @@ class FakePool:
         if not self.full:
             self.waiters.append(waiter)
         return not self.full
+
+    def distrust(self, since: float) -> None:
+        self.distrusted.append(since)
 
     def cancel(self, waiter: Exchange) -> None:
         if waiter in self.waiters:

@@ -245,6 +245,8 @@ class Exchange:
             self._relay_unauthorized()
         elif state is _AWAITING_RESPONSE:
             api_stalls = self._request_done or self._upstream is None or self._upstream.blocked
+            if api_stalls:
+                self._context.pool.distrust(self.record.sent)
             self.fail(problems.RESPONSE_TIMEOUT if api_stalls else problems.REQUEST_TIMEOUT)
         elif state is _RELAYING or state is _TUNNEL:
             self._check_relay(now)

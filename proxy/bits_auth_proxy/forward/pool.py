@@ -95,6 +95,7 @@ class Pool:
         while idle:
             connection = idle.pop()
             if connection.is_open and now < connection.idle_until and connection.can_serve():
+                connection.used_at = now
                 return connection
             connection.close()
         return None
@@ -122,6 +123,7 @@ class Pool:
     def release(self, connection: UpstreamConnection) -> None:
         """Take back a connection that can serve again."""
         now = self._clock.now()
+        connection.used_at = now
         if self._closed or now - connection.created > self._max_age:
             connection.close()
         elif self._waiters:
@@ -145,6 +147,16 @@ class Pool:
         if connection in self._idle:
             self._idle.remove(connection)
         self._grow()
+
+    def distrust(self, since: float) -> None:
+        """Drop the idle connections that have been silent since `since`, because one has met silence.
+
+        When the network changes, all connections that were made before it lead nowhere.
+        """
+        for connection in self._idle.copy():
+            if connection.used_at <= since:
+                self._idle.remove(connection)
+                connection.abandon()
 
     # The owner's side.
 

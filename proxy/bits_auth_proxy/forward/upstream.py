@@ -15,6 +15,7 @@ after a write error.
 import asyncio
 import os
 import select
+import socket
 import ssl
 from typing import Final, cast
 
@@ -33,6 +34,10 @@ MAX_HEAD: Final = 64 * 1024
 MAX_FIELDS: Final = 200
 _MAX_INTERIM: Final = 32
 _WRITE_HIGH_WATER: Final = 64 * 1024
+_DEAD_AFTER: Final = 15
+"""Seconds after which a peer that acknowledges nothing is taken for dead."""
+_PROBE_INTERVAL: Final = 5
+"""Seconds between probes of a silent peer."""
 _MAX_LAST_READS: Final = 16
 """The maximum number of reads after a write error, so that they can't take more than 1 MiB of memory."""
 _SWITCHING_PROTOCOLS: Final = 101
@@ -57,6 +62,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "_read_buffer",
         "_ready",
         "_sink",
+        "_streaming",
         "_tls",
         "_transport",
         "_tunnel",
@@ -67,6 +73,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "keep_alive_timeout",
         "renew_at",
         "served",
+        "used_at",
     )
 
     def __init__(
@@ -98,7 +105,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._complete = False
         self._keep_alive = True
         self._interims = 0
-        self._upgrading = self._tunnel = False
+        self._upgrading = self._tunnel = self._streaming = False
         self.blocked = False
         self.created = now
         self.served = 0
@@ -107,7 +114,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """The idle timeout in seconds, if the API has announced one (`Keep-Alive: timeout=`)."""
         self.idle_until = 0.0
         self.renew_at = 0.0
-        """Instants that the pool keeps here: when to drop the idle connection, when to make a successor."""
+        self.used_at = now
+        """Instants that the pool keeps here: when to drop the idle connection, when to make a successor, when
+        the connection was last made, taken or given back."""
 
     # The dialer's side.
 
@@ -154,10 +163,17 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._answered = self._complete = False
         self._interims = 0
         self.served += 1
-        self.send(data)
+        if self._streaming:
+            self._stream(streaming=False)
+        self._write(data)
 
     def send(self, data: bytes) -> None:
-        """Write bytes of the request."""
+        """Write more bytes of the request."""
+        if not self._streaming:
+            self._stream(streaming=True)
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
         transport = self._transport
         if transport is not None:
             self._batcher.write(transport, data if self._tls is None else self._tls.send(data))
@@ -226,6 +242,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._fd = sock.fileno()
             self._poll = select.poll()
             self._poll.register(self._fd, select.POLLIN)
+            if sock.family != socket.AF_UNIX:
+                _notice_dead_peer(sock)
         if self._tls is None:
             self._ready.set_result(None)
         else:
@@ -264,6 +282,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
         if exc is not None and self._sink is not None:
             self._read_rest()
+        if isinstance(exc, TimeoutError):
+            self._keeper.distrust(self.used_at)
         self._fail(exc or ConnectionResetError("the peer closed the connection"), problems.CONNECTION_LOST)
         self._transport = None
         self._keeper.lost(self)
@@ -277,6 +297,16 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._sink.upstream_writable()
 
     # Internals.
+
+    def _stream(self, *, streaming: bool) -> None:
+        """Tolerate an API that does not read for a while, as long as a request is sent in parts.
+
+        Linux takes a peer whose window stays closed for dead, even while it acknowledges (TCP_USER_TIMEOUT).
+        """
+        self._streaming = streaming
+        sock = None if self._transport is None else self._transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            _set_user_timeout(sock, 0 if streaming else _DEAD_AFTER)
 
     def _read_unread(self) -> int:
         """Read from the socket, past the transport, and use what was read.
@@ -411,3 +441,27 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._transport.abort()
         if sink is not None:
             sink.upstream_lost(problem, answered=self._answered)
+
+
+def _notice_dead_peer(sock: socket.socket) -> None:
+    """Make the system end a connection whose peer or own address has gone (RFC 9293 section 3.8.3).
+
+    Systems other than Linux have some of the options, under other names, or none.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", _DEAD_AFTER),
+        ("TCP_KEEPALIVE", _DEAD_AFTER),
+        ("TCP_KEEPINTVL", _PROBE_INTERVAL),
+    ):
+        option = getattr(socket, name, None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    _set_user_timeout(sock, _DEAD_AFTER)
+
+
+def _set_user_timeout(sock: socket.socket, seconds: int) -> None:
+    """Set how long sent bytes may stay unacknowledged, on Linux; 0 is the system's own rule."""
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, option, seconds * 1000)

@@ -509,3 +509,14 @@ def test_an_api_is_not_read_from_for_a_client_that_is_blocked_already() -> None:
     assert rig.connection.paused
     rig.unblock()
     assert not rig.connection.paused
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_only_an_api_that_is_silent_brings_its_other_connections_into_doubt(*, silent: bool) -> None:
+    rig = rig_in(State.AWAITING_RESPONSE)
+    sent = rig.clock.now()
+    if silent:
+        rig.body(b"0123456789", done=True)
+    rig.pass_time(FOREVER)
+    assert rig.is_over
+    assert rig.pool.distrusted == ([sent] if silent else [])

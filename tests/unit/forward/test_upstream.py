@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -25,12 +26,16 @@ class Keeper:
     def __init__(self) -> None:
         self.released = 0
         self.gone = 0
+        self.distrusted: list[float] = []
 
     def release(self, connection: UpstreamConnection) -> None:
         self.released += 1
 
     def lost(self, connection: UpstreamConnection) -> None:
         self.gone += 1
+
+    def distrust(self, since: float) -> None:
+        self.distrusted.append(since)
 
 
 class Sink:
@@ -150,3 +155,36 @@ async def unread_at_a_failed_write() -> None:
     assert not sink.done
     await seen(lambda: sink.done)
     assert keeper.released == 0
+    assert keeper.distrusted == []
+
+
+async def test_a_dead_peer_is_noticed_in_seconds_and_its_siblings_are_distrusted() -> None:
+    loop, keeper = asyncio.get_running_loop(), Keeper()
+    connection = UpstreamConnection(
+        loop=loop,
+        keeper=keeper,
+        tls=None,
+        batcher=WriteBatcher(loop.call_soon, unexpected),
+        read_buffer=memoryview(bytearray(1024)),
+        now=7.0,
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        transport, _ = await loop.create_connection(lambda: connection, *listener.getsockname())
+    sock = transport.get_extra_info("socket")
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    if sys.platform == "linux":
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 15_000
+        # An API that does not read a long request for a while is not dead.
+        connection.begin(Sink(connection), b"POST", b"POST / HTTP/1.1\r\n\r\n")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 15_000
+        connection.send(b"more")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
+        connection.begin(Sink(connection), b"POST", b"POST / HTTP/1.1\r\n\r\n")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 15_000
+        connection._sink = None
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 5
+    connection.connection_lost(TimeoutError("Connection timed out"))
+    assert keeper.distrusted == [7.0]
+    transport.abort()
+    await asyncio.sleep(0)
