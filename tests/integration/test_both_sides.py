@@ -1,4 +1,4 @@
-"""Both sides of an event: two sockets become readable in either order, and an end is not always a departure."""
+"""Both sides of an event: sockets become readable in either order, and an end is not always a departure."""
 
 import asyncio
 import contextlib
@@ -245,7 +245,7 @@ def refuse(sock: socket.socket, context: ssl.SSLContext | None) -> None:
             # The answer must leave before the reset, whatever else is not acknowledged yet.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context is not None:
-                connection = context.wrap_socket(connection, server_side=True)  # noqa: PLW2901 - the same one
+                connection = context.wrap_socket(connection, server_side=True)
             head = b""
             while b"\r\n\r\n" not in head:
                 piece = connection.recv(4096)

@@ -31,6 +31,9 @@ class Keeper:
     def lost(self, connection: UpstreamConnection) -> None:
         pass
 
+    def distrust(self, since: float) -> None:
+        raise AssertionError
+
 
 class Names:
     """DNS whose answer changes; `asked` counts the questions."""

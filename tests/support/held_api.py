@@ -25,7 +25,9 @@ class HeldConnection:
         self._sock = sock
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._session = context and context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._session: ssl.SSLObject | None = None
+        if context is not None:
+            self._session = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self.held = b""
         """What TLS has to send behind the handshake (session tickets), if it is held back."""
 
@@ -162,13 +164,15 @@ async def holding(tls: Tls, **env: str) -> AsyncIterator[HeldApi]:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         sock.setblocking(False)
         port = sock.getsockname()[1]
-        async with recording() as tokens:
-            async with set_up(**{**settings_for(port, tokens, tls), **env}) as bench:
-                api = HeldApi(sock, bench, None if tls is None else tls[1])
-                try:
-                    yield api
-                finally:
-                    api.close()
+        async with (
+            recording() as tokens,
+            set_up(**{**settings_for(port, tokens, tls), **env}) as bench,
+        ):
+            api = HeldApi(sock, bench, None if tls is None else tls[1])
+            try:
+                yield api
+            finally:
+                api.close()
 
 
 async def received(sock: socket.socket, mark: bytes) -> bytes:

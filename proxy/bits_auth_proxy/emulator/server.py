@@ -21,6 +21,7 @@ from bits_auth_proxy.emulator.tokens import Tokens
 from bits_auth_proxy.guarding import ConnectionGuard
 
 CONTROLS: Final = "/_emulator/"
+_MAX_CONNECTIONS: Final = 512
 _FIRST_BYTE_TIMEOUT: Final = 60.0
 """Longer than the proxy keeps a connection ready without a request."""
 
@@ -38,14 +39,13 @@ class Emulator:
         token_lifetime: float = 3600.0,
         token_delay: float = 0.0,
         latency: float = 0.0,
-        max_connections: int = 512,
         clock: Clock,
     ) -> None:
         """Accept one client. Durations are in seconds."""
         self._closing = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
-        self._guard = ConnectionGuard(limit=max_connections, first_byte_timeout=_FIRST_BYTE_TIMEOUT)
+        self._guard = ConnectionGuard(limit=_MAX_CONNECTIONS, first_byte_timeout=_FIRST_BYTE_TIMEOUT)
         self._loopback_only = True
         faults = Faults(token_lifetime=token_lifetime, token_delay=token_delay, latency=latency)
         counters: Counter[str] = Counter()

@@ -36,7 +36,6 @@ class TlsChannel:
     __slots__ = (
         "_header",
         "_incoming",
-        "_is_client",
         "_missing",
         "_outgoing",
         "_session",
@@ -58,7 +57,6 @@ class TlsChannel:
             server_side=server_hostname is None,
             server_hostname=server_hostname,
         )
-        self._is_client = server_hostname is not None
         self._header = b""
         self._missing = 0
         self.established = False
@@ -72,8 +70,7 @@ class TlsChannel:
         """
         if data:
             self._incoming.write(data)
-            if self._is_client:
-                self._follow_records(data)
+            self._follow_records(data)
         try:
             self._session.do_handshake()
         except ssl.SSLWantReadError:
@@ -93,19 +90,20 @@ class TlsChannel:
         incoming, session = self._incoming, self._session
         if data:
             incoming.write(data)
-            if self._is_client:
-                self._follow_records(data)
         pieces: list[bytes] = []
         try:
             while piece := session.read(_READ_SIZE):
                 # A read takes a whole record. One more read, which finds nothing, would be a third of a
                 # small message's cost.
                 if not incoming.pending:
+                    if self._missing or self._header:
+                        self._missing, self._header = 0, b""
                     return b"".join((*pieces, piece)) if pieces else piece
                 pieces.append(piece)
             self.closed_cleanly = True
         except ssl.SSLWantReadError:
-            pass
+            # Only now can OpenSSL hold a part of a record, of which it does not tell.
+            self._follow_records(data)
         except ssl.SSLZeroReturnError:  # The peer's close_notify, after our own.
             self.closed_cleanly = True
         return b"".join(pieces)
@@ -123,10 +121,7 @@ class TlsChannel:
 
     @property
     def has_partial_record(self) -> bool:
-        """Whether a client's session has received the beginning of a record and not yet its end.
-
-        OpenSSL does not tell this of its own buffer.
-        """
+        """Whether the beginning of a record has been received, and not yet its end."""
         return self._missing > 0 or bool(self._header)
 
     @property

@@ -148,7 +148,7 @@ def _text(value: Any, name: str) -> str:
         return MASK
     if isinstance(value, bool):
         return str(value).lower()
-    if name == "socket_mode":
+    if name.endswith("socket_mode"):
         return f"{value:o}"
     if isinstance(value, float):
         return f"{value:g}"
