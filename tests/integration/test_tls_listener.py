@@ -248,7 +248,8 @@ async def test_a_client_that_leaves_within_the_handshake_is_counted_once(secure:
     async with secure.connect() as client:
         await client.send(b"\x16\x03\x01\x02\x00")
         await secure.seen(lambda: not secure.sidecar._clients.gone.is_set())
-    await secure.seen(secure.sidecar._clients.gone.is_set)
+        client.end()
+        await secure.seen(secure.sidecar._clients.gone.is_set)
     assert rejected(secure) == 1
 
 
