@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -32,17 +33,16 @@ class ListeningSockets:
 
     def bind(self, settings: Settings) -> None:
         """Bind every address in the settings. Raises OperatorError; call `close` even then."""
-        for address in settings.listen or _DEFAULT:
-            try:
-                self.clients.append(_bind("BITS_LISTEN", address, settings.socket_mode))
-            except OperatorError as error:
-                # A machine without IPv6 has only the first of the default addresses.
-                cause = error.__cause__
-                if settings.listen is None and isinstance(cause, OSError) and cause.errno in _NO_IPV6:
-                    continue
-                raise
-        for address in settings.admin_listen:
-            self.admin.append(_bind("BITS_ADMIN_LISTEN", address, settings.socket_mode))
+        for variable, addresses, mode, bound in (
+            ("BITS_LISTEN", settings.listen or _DEFAULT, settings.socket_mode, self.clients),
+            ("BITS_ADMIN_LISTEN", settings.admin_listen, settings.admin_socket_mode, self.admin),
+        ):
+            for address in addresses:
+                try:
+                    bound.append(_bind(variable, address, mode))
+                except OperatorError as error:
+                    if not _is_dispensable(address, addresses, error):
+                        raise
 
     @property
     def addresses(self) -> list[ListenAddress]:
@@ -66,3 +66,12 @@ class ListeningSockets:
 def _bind(variable: str, address: ListenAddress, socket_mode: int) -> BoundSocket:
     sock = bind_for(variable, address, socket_mode)
     return BoundSocket(bound_address(address, sock), sock)
+
+
+def _is_dispensable(address: ListenAddress, addresses: Sequence[ListenAddress], error: OperatorError) -> bool:
+    """Whether an address could not be bound because the machine has no IPv6, and another stands for it."""
+    cause = error.__cause__
+    lacks_ipv6 = isinstance(cause, OSError) and cause.errno in _NO_IPV6
+    if not lacks_ipv6 or not isinstance(address, TcpAddress) or address.host != "::1":
+        return False
+    return TcpAddress("127.0.0.1", address.port) in addresses

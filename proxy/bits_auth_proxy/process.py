@@ -9,12 +9,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+from bits_auth_proxy.errors import OperatorError
+
 _PR_SET_DUMPABLE: Final = 4
 """An option of prctl(2)."""
 _M_TRIM_THRESHOLD: Final = -1
 """A parameter of mallopt(3)."""
-_SPARE_DESCRIPTORS: Final = 200
-"""For everything but connections: listeners, files, the event loop, clients of the admin listeners."""
+_SPARE_DESCRIPTORS: Final = 100
+"""For everything but connections: listeners, files, the event loop."""
+_MAX_DESCRIPTORS: Final = 2**20
 
 
 @contextlib.contextmanager
@@ -37,14 +40,29 @@ def on_signals(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterato
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def raise_descriptor_limit(connections: int) -> None:
-    """Raise the soft limit of open files to what that many connections need, if the hard limit allows it."""
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of open files to the hard limit; return how many files that allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _SPARE_DESCRIPTORS
+    wanted = _MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MAX_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        if hard != resource.RLIM_INFINITY:
-            wanted = min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return wanted if soft == resource.RLIM_INFINITY else soft
+
+
+def client_limit(*, wanted: int, descriptors: int, others: int) -> int:
+    """Return how many client connections fit below the limit of open files, at most `wanted`.
+
+    `others` is the number of connections besides those of clients. Raises OperatorError if none fit.
+    """
+    room = descriptors - others - _SPARE_DESCRIPTORS
+    if room < 1:
+        needed = descriptors - room + 1
+        raise OperatorError(
+            f"the process may open only {descriptors} files; raise the limit (RLIMIT_NOFILE) to {needed} at "
+            "least, or lower BITS_UPSTREAM__MAX_CONNECTIONS"
+        )
+    return min(wanted, room)
 
 
 def keep_freed_memory() -> None:

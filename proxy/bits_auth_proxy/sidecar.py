@@ -20,7 +20,7 @@ from bits_auth_proxy import __version__
 from bits_auth_proxy.admin.actions import Actions
 from bits_auth_proxy.admin.app import Views, build_app
 from bits_auth_proxy.admin.health import Health
-from bits_auth_proxy.admin.server import AdminServer
+from bits_auth_proxy.admin.server import MAX_CONNECTIONS, AdminServer
 from bits_auth_proxy.admin.status import Status
 from bits_auth_proxy.assembly import (
     access_rules,
@@ -52,7 +52,13 @@ from bits_auth_proxy.forward.pool import Pool
 from bits_auth_proxy.forward.replay import ReplayBudget
 from bits_auth_proxy.forward.write_batcher import WriteBatcher
 from bits_auth_proxy.listening import ListeningSockets
-from bits_auth_proxy.process import guard_memory, keep_freed_memory, on_signals, raise_descriptor_limit
+from bits_auth_proxy.process import (
+    client_limit,
+    guard_memory,
+    keep_freed_memory,
+    on_signals,
+    raise_descriptor_limit,
+)
 from bits_auth_proxy.settings.addresses import ListenAddress, TcpAddress, is_loopback
 from bits_auth_proxy.settings.credentials import Credentials, CredentialsError, CredentialSource
 from bits_auth_proxy.settings.disclosure import masked_query
@@ -95,6 +101,11 @@ class Sidecar:
         self._stopping = asyncio.Event()
         self._hurried = False
         self._admin = AdminServer()
+        max_clients = client_limit(
+            wanted=settings.limits.max_connections,
+            descriptors=raise_descriptor_limit(),
+            others=settings.upstream.max_connections + MAX_CONNECTIONS,
+        )
         self._sockets = ListeningSockets()
         self._journal = Journal(self._clock)
         self._lines = json_lines(self._loop.call_soon)
@@ -104,7 +115,7 @@ class Sidecar:
             token_status=lambda: self._refresher.status(),  # noqa: PLW0108 - built further down
             load=self._load,
             limits=Limits(
-                settings.limits.max_connections,
+                max_clients,
                 settings.upstream.max_connections,
                 settings.upstream.queue_limit,
             ),
@@ -127,8 +138,8 @@ class Sidecar:
             has_token=lambda: self._refresher.current(self._clock.now()) is not None,
             startup_grace=settings.startup_grace,
         )
-        self._batcher = WriteBatcher(self._loop.call_soon)
-        self._clients = Clients(ConnectionLimit(settings.limits.max_connections))
+        self._batcher = WriteBatcher(self._loop.call_soon, self._telemetry.crashed)
+        self._clients = Clients(ConnectionLimit(max_clients))
         self._pool = self._build_pool()
         self._context = self._build_context()
         self._inspection: Inspection | None = None
@@ -282,7 +293,6 @@ class Sidecar:
     async def start(self) -> None:
         """Bind, request the first token, serve. Raises OperatorError when an address can't be bound."""
         settings = self._settings
-        raise_descriptor_limit(settings.limits.max_connections + settings.upstream.max_connections)
         self._loop.set_exception_handler(self._loop_exception)
         self._sockets.bind(settings)
         self._refresher.start()

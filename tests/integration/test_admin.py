@@ -1,13 +1,15 @@
 """The admin listener: probes, metrics and status, and who gets them."""
 
 import asyncio
+import contextlib
 import json
 import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -39,7 +41,7 @@ class Admin(NamedTuple):
     done: list[str]
 
 
-async def serve(*, loopback: bool) -> tuple[AdminServer, Admin]:
+async def serve(*, loopback: bool, **limits: Any) -> tuple[AdminServer, Admin]:
     clock, token, done = FakeClock(), [False], ["info"]
 
     def refresh() -> float:
@@ -63,7 +65,7 @@ async def serve(*, loopback: bool) -> tuple[AdminServer, Admin]:
         ),
         loopback=loopback,
     )
-    server = AdminServer()
+    server = AdminServer(**limits)
     sock = bind(("127.0.0.1", 0))
     await server.serve(sock, app)
     return server, Admin(f"http://127.0.0.1:{sock.getsockname()[1]}", clock, health, token, done)
@@ -370,3 +372,30 @@ def test_the_health_check_loads_the_standard_library_alone() -> None:
         env={"PYTHONPATH": str(Path(bits_auth_proxy.__file__).parents[1])},
     )
     assert found.stdout.strip() == "[]"
+
+
+async def test_connections_that_are_held_open_keep_no_probe_out() -> None:
+    server, made = await serve(loopback=True, max_connections=3)
+    where = urlsplit(made.origin)
+    held = [await asyncio.open_connection(where.hostname, where.port) for _ in range(8)]
+    try:
+        assert (await get(made.origin, "/livez"))[0] == 200
+        # The oldest of them have gone, and the youngest are still there.
+        for reader, _ in held[:5]:
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+        assert not held[-1][0].at_eof()
+    finally:
+        for _, writer in held:
+            writer.transport.abort()
+        await server.close()
+
+
+async def test_a_connection_that_never_sends_a_byte_is_closed() -> None:
+    server, made = await serve(loopback=True, first_byte_timeout=0.01)
+    where = urlsplit(made.origin)
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    with contextlib.suppress(ConnectionError):
+        assert await reader.read() == b""
+    writer.transport.abort()
+    await server.close()

@@ -17,7 +17,7 @@ from bits_auth_proxy.forward.write_batcher import WriteBatcher
 from bits_auth_proxy.tls_faults import TlsFault
 from bits_auth_proxy.transport import EgressProxy
 from tests.support.connect_proxy import connect_proxy
-from tests.support.connector import Keeper
+from tests.support.connector import Keeper, unexpected
 from tests.support.names import Names
 from tests.support.tls_refusals import handshaking
 
@@ -67,7 +67,7 @@ async def dial_failure(
         context=trusting if tls else None,
         timeout=timeout,
         clock=SystemClock(),
-        batcher=WriteBatcher(asyncio.get_running_loop().call_soon),
+        batcher=WriteBatcher(asyncio.get_running_loop().call_soon, unexpected),
         proxy=egress,
     )
     with pytest.raises(DialError) as caught:

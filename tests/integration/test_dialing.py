@@ -14,21 +14,11 @@ import trustme
 from bits_auth_proxy.clock import SystemClock
 from bits_auth_proxy.forward import problems
 from bits_auth_proxy.forward.dialing import Dialer, DialError, client_context
-from bits_auth_proxy.forward.upstream import UpstreamConnection
 from bits_auth_proxy.forward.write_batcher import WriteBatcher
+from tests.support.connector import Keeper, unexpected
 from tests.support.waiting import seen
 
 Address = tuple[str, int]
-
-
-class Keeper:
-    """The pool, of which nothing is needed here."""
-
-    def release(self, connection: UpstreamConnection) -> None:
-        raise AssertionError
-
-    def lost(self, connection: UpstreamConnection) -> None:
-        pass
 
 
 class Names:
@@ -54,7 +44,7 @@ def dialer(names: Names, *, context: ssl.SSLContext | None = None, timeout: floa
         context=None if context is None else lambda: context,
         timeout=timeout,
         clock=SystemClock(),
-        batcher=WriteBatcher(asyncio.get_running_loop().call_soon),
+        batcher=WriteBatcher(asyncio.get_running_loop().call_soon, unexpected),
         resolve=names.resolve,
     )
 

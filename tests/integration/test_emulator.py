@@ -9,11 +9,13 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 from aiohttp import web
 
+from bits_auth_proxy.emulator import server
 from bits_auth_proxy.emulator.server import Emulator
 from tests.support.clock import FakeClock
 
@@ -538,3 +540,13 @@ async def test_on_all_addresses_any_host_reaches_the_api_and_still_none_the_cont
         headers = {"Host": "emulator.example"}
         assert (await caller.send("POST", TOKEN, headers=headers)).status == 401
         assert (await caller.send("GET", "/_emulator/state", headers=headers)).status == 421
+
+
+async def test_connections_that_are_held_open_keep_no_call_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_MAX_CONNECTIONS", 3)
+    async with serving() as caller:
+        where = urlsplit(str(caller.session._base_url))
+        held = [await asyncio.open_connection(where.hostname, where.port) for _ in range(8)]
+        assert await caller.token()
+        for _, writer in held:
+            writer.transport.abort()

@@ -362,8 +362,9 @@ async def the_client_fails(phase: Sent, fault: Fault, tls: Tls | None) -> None:
         elif phase.sends.startswith(HEAD):
             await bench.seen(api.begun.is_set)
         end(writer, fault)
-        # Who ends its half of a tunnel may go on reading: like one that stalls, it ends by a deadline.
-        waits = fault is Fault.STALL or (fault is Fault.FIN and phase.sends == WEBSOCKET)
+        # Behind a whole request a FIN is no departure: like a client that stalls, it ends by a deadline.
+        whole = phase.sends.startswith((WEBSOCKET, HEAD + BODY))
+        waits = fault is Fault.STALL or (fault is Fault.FIN and whole)
         async with asyncio.timeout(HANGS):
             while bench.in_flight() or any(bench.sidecar._pool.counts().values()):
                 if waits:

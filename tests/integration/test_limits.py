@@ -5,9 +5,10 @@ import json
 
 import pytest
 
+from bits_auth_proxy.forward.downstream import READ_SIZE, ClientConnection
 from tests.support.bench import Bench, set_up
 from tests.support.recorder import CUT, OK_ANSWER
-from tests.support.waiting import HANGS
+from tests.support.waiting import HANGS, at_rest
 
 HEAD = b" HTTP/1.1\r\nHost: localhost\r\n"
 GET = b"GET /v1/x" + HEAD + b"\r\n"
@@ -138,13 +139,18 @@ async def test_past_the_connection_limit_clients_wait_to_be_accepted() -> None:
         assert (await waiting.pop()).status == 200
 
 
-async def test_a_refused_client_that_goes_on_sending_is_cut_after_64_kib(bench: Bench) -> None:
+async def test_of_a_refused_client_that_goes_on_sending_256_kib_are_discarded(bench: Bench) -> None:
     async with bench.connect() as client:
-        await client.send(b"POST /" + b"a" * 9000 + HEAD)
+        sending = asyncio.ensure_future(client.send(b"POST /" + b"a" * 9000 + HEAD + bytes(2**24)))
         assert (await client.answer()).status == 414
-        for _ in range(3):
-            await client.send(b"x" * 60_000)
-        assert await client.is_closed()
+        (connection,) = bench.sidecar._clients.open
+        assert isinstance(connection, ClientConnection)
+        await at_rest(lambda: connection._lingered)
+        assert 0 < connection._lingered - 2**18 <= READ_SIZE
+        assert not sending.done()
+        bench.clock.advance(2.5)
+        await bench.seen(bench.sidecar._clients.gone.is_set)
+        await sending
 
 
 async def test_a_refused_client_that_stays_is_cut_after_two_seconds(bench: Bench) -> None:

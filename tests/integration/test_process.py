@@ -57,11 +57,12 @@ async def test_core_dumps_are_written_only_if_allowed(allowed: bool, size: str |
     assert soft == (size or before.split()[4])
 
 
-async def test_the_soft_limit_of_open_files_is_raised_to_what_the_connections_need() -> None:
-    async with emulating() as (_, api):
-        env = proxy_env(api, BITS_LIMITS__MAX_CONNECTIONS="300")
-        async with command("run", env=env, prefix=("prlimit", "--nofile=64:4096")) as running:
-            await running.event("started")
-            limits = Path(f"/proc/{running.process.pid}/limits").read_text("utf-8")
+async def test_the_soft_limit_of_open_files_is_raised_to_the_hard_limit() -> None:
+    async with (
+        emulating() as (_, api),
+        command("run", env=proxy_env(api), prefix=("prlimit", "--nofile=64:4096")) as running,
+    ):
+        await running.event("started")
+        limits = Path(f"/proc/{running.process.pid}/limits").read_text("utf-8")
     (line,) = (each for each in limits.splitlines() if each.startswith("Max open files"))
-    assert line.split()[3:5] == ["600", "4096"]
+    assert line.split()[3:5] == ["4096", "4096"]

@@ -128,6 +128,8 @@ async def test_a_socket_left_behind_is_replaced_and_one_in_use_is_not(tmp_path: 
         assert await bench.sidecar.wait()
         assert not Path(path).exists()
         assert admin.is_socket()
+        # What clients may do is no reason for them to reach the admin socket.
+        assert admin.stat().st_mode & 0o777 == 0o600
     assert not admin.exists()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bits_auth_proxy.forward.downstream import ClientConnection
+from bits_auth_proxy.forward.exchange import MIN_RATE
 from bits_auth_proxy.settings.addresses import TcpAddress
 from tests.support.bench import Bench, set_up
 from tests.support.leftovers import leftovers, open_descriptors
@@ -56,15 +57,31 @@ async def test_a_head_that_trickles_in_has_its_ten_seconds_all_the_same(bench: B
         assert await client.is_closed()
 
 
-async def test_a_body_that_trickles_in_is_taken(bench: Bench) -> None:
+async def test_a_body_that_trickles_in_has_the_idle_time_in_all(bench: Bench) -> None:
     async with bench.connect() as client:
-        await client.send(b"POST /v1/x" + HEAD + b"Content-Length: 5\r\n\r\n")
-        for byte in b"01234":
+        await client.send(b"POST /v1/x" + HEAD + b"Content-Length: 90\r\n\r\n")
+        await bench.upstream.arrived.wait()
+        for _ in range(3):
+            await bench.pass_time(19)
+            await client.send(b"x")
+            await bench.seen(lambda: bench.in_flight() == 1)
+        await bench.pass_time(5)
+        assert (await client.answer()).status == 408
+    await bench.seen(lambda: bench.sidecar._pool.counts()["active"] == 0)
+
+
+async def test_a_body_that_keeps_to_the_least_rate_is_taken(bench: Bench) -> None:
+    piece = bytes(MIN_RATE * 50)
+    async with bench.connect() as client:
+        await client.send(b"POST /v1/x" + HEAD + b"Content-Length: %d\r\n\r\n" % (5 * len(piece)))
+        await bench.upstream.arrived.wait()
+        (exchange,) = (each._exchange for each in bench.sidecar._clients.open)  # type: ignore[attr-defined] # plain
+        assert exchange is not None
+        for number in range(5):
             await bench.pass_time(50)
-            await client.send(bytes([byte]))
-            await bench.seen(lambda: bench.in_flight() <= 1)
+            await client.send(piece)
+            await bench.seen(lambda: exchange.record.request_bytes == (number + 1) * len(piece))  # noqa: B023 - waits
         assert (await client.answer()).status == 200
-    assert bench.upstream.requests[0][1] == b"01234"
 
 
 async def test_an_answer_that_trickles_in_is_passed_on(bench: Bench) -> None:

@@ -248,7 +248,8 @@ async def test_a_client_that_leaves_within_the_handshake_is_counted_once(secure:
     async with secure.connect() as client:
         await client.send(b"\x16\x03\x01\x02\x00")
         await secure.seen(lambda: not secure.sidecar._clients.gone.is_set())
-    await secure.seen(secure.sidecar._clients.gone.is_set)
+        client.end()
+        await secure.seen(secure.sidecar._clients.gone.is_set)
     assert rejected(secure) == 1
 
 
@@ -337,22 +338,29 @@ async def test_an_api_that_does_not_read_stops_the_client(pki: Pki, secure: Benc
 # How it ends.
 
 
-@pytest.mark.parametrize("politely", [True, False])
-async def test_a_client_that_leaves_takes_its_exchange_along(
-    pki: Pki, secure: Bench, *, politely: bool
-) -> None:
+async def test_a_client_that_leaves_takes_its_exchange_along(pki: Pki, secure: Bench) -> None:
     secure.upstream.script = [()]
     async with tls_peer(place(secure.sidecar), pki.client()) as peer:
         peer.send(GET)
         await secure.upstream.arrived.wait()
-        if politely:
-            peer.say_goodbye()
-        else:
-            peer.writer.write_eof()
+        peer.writer.write_eof()
         async with asyncio.timeout(HANGS):
             await secure.upstream.gone.wait()
         await secure.seen(secure.sidecar._clients.gone.is_set)
     assert "client_gone" in secure.log.getvalue()
+
+
+@pytest.mark.parametrize("fin", [False, True])
+async def test_a_request_with_close_notify_behind_it_is_answered(
+    pki: Pki, secure: Bench, *, fin: bool
+) -> None:
+    async with tls_peer(place(secure.sidecar), pki.client()) as peer:
+        peer.send(GET)
+        peer.say_goodbye()
+        if fin:
+            peer.writer.write_eof()
+        assert (await peer.rest()).endswith(b"\r\n\r\nok")
+    await secure.seen(secure.sidecar._clients.gone.is_set)
 
 
 async def test_what_follows_close_notify_is_nobodys(pki: Pki, secure: Bench) -> None:

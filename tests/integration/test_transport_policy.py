@@ -21,7 +21,7 @@ from bits_auth_proxy.transport import EgressProxy
 from tests.support import pythons
 from tests.support.commands import proxy_env
 from tests.support.connect_proxy import connect_proxy
-from tests.support.connector import Keeper
+from tests.support.connector import Keeper, unexpected
 from tests.support.names import Names
 from tests.support.pki import authority_files
 from tests.support.secure_api import create, secure_api
@@ -85,7 +85,7 @@ async def test_renewed_files_bring_no_other_policy(tmp_path: Path, monkeypatch: 
         with pytest.raises(TokenRequestError, match="HANDSHAKE_FAILURE"):
             await oauth.fetch_token(ClientCredentials("id", "canary-secret"))
         await oauth.close()
-        batcher = WriteBatcher(asyncio.get_running_loop().call_soon)
+        batcher = WriteBatcher(asyncio.get_running_loop().call_soon, unexpected)
         dialer = build_dialer(settings, context=context, clock=clock, batcher=batcher, redactor=Redactor())
         with pytest.raises(DialError, match="HANDSHAKE_FAILURE"):
             await dialer.connect(Keeper())

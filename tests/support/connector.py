@@ -11,6 +11,11 @@ from tests.support.clock import FakeClock
 from tests.support.timers import settle
 
 
+def unexpected(error: BaseException) -> None:
+    """Take a crash that no test expects."""
+    raise error
+
+
 class MemoryTransport(asyncio.Transport):
     """A transport without a socket; like a real one it tells of its end in the loop's next turn."""
 
@@ -49,6 +54,9 @@ class Keeper:
     def lost(self, connection: UpstreamConnection) -> None:
         pass
 
+    def distrust(self, since: float) -> None:
+        raise AssertionError
+
 
 class FakeConnector:
     """Implements `pool.Connector`. Attempts end in the order in which they were begun."""
@@ -77,7 +85,7 @@ class FakeConnector:
             loop=loop,
             keeper=keeper,
             tls=None,
-            batcher=WriteBatcher(loop.call_soon),
+            batcher=WriteBatcher(loop.call_soon, unexpected),
             read_buffer=memoryview(bytearray(1024)),
             now=self._clock.now(),
         )

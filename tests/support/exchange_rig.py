@@ -24,6 +24,7 @@ from bits_auth_proxy.http1.lines import make_field
 from bits_auth_proxy.http1.messages import NO_BODY, UNTIL_CLOSE, RequestHead, ResponseHead
 from bits_auth_proxy.http1.parsing import RequestParser, ResponseParser
 from tests.support.clock import FakeClock
+from tests.support.connector import unexpected
 
 if TYPE_CHECKING:
     from bits_auth_proxy.forward.pool import Pool
@@ -173,6 +174,7 @@ class FakePool:
         self.idle: list[FakeConnection] = []
         self.waiters: list[Exchange] = []
         self.full = False
+        self.distrusted: list[float] = []
         self.is_connecting = True
 
     def take(self, now: float) -> UpstreamConnection | None:
@@ -182,6 +184,9 @@ class FakePool:
         if not self.full:
             self.waiters.append(waiter)
         return not self.full
+
+    def distrust(self, since: float) -> None:
+        self.distrusted.append(since)
 
     def cancel(self, waiter: Exchange) -> None:
         if waiter in self.waiters:
@@ -295,7 +300,7 @@ class Rig:
             tokens=self.tokens,
             pool=cast("Pool", self.pool),
             observer=self.observer,
-            batcher=WriteBatcher(lambda _: None),
+            batcher=WriteBatcher(lambda _: None, unexpected),
             request_rules=RequestRules(
                 authority=b"api", pseudonym=b"us", authorization=authorization, forwarded=False
             ),

@@ -47,7 +47,10 @@ class RawClient:
             await self._writer.drain()
 
     def leave(self) -> None:
-        self._writer.transport.abort()
+        """Leave with a reset: behind a whole request, a FIN is no departure."""
+        if not self._writer.transport.is_closing():
+            reset_on_close(self._writer)
+            self._writer.transport.abort()
 
     def end(self) -> None:
         self._writer.write_eof()
@@ -107,9 +110,10 @@ async def raw_client(
         reader, writer = await asyncio.open_unix_connection(address)
     else:
         reader, writer = await asyncio.open_connection(*address, ssl=context, server_hostname=name)
+    client = RawClient(reader, writer)
     try:
-        yield RawClient(reader, writer)
+        yield client
     finally:
-        writer.transport.abort()
+        client.leave()
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             await writer.wait_closed()

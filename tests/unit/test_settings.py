@@ -129,6 +129,12 @@ def test_lists_are_comma_separated_in_variables_and_lists_in_toml(tmp_path: Path
     assert settings.allow == ("POST /v1/*", "GET /x")
 
 
+def test_localhost_stands_for_both_families() -> None:
+    both = (TcpAddress("127.0.0.1", 81), TcpAddress("::1", 81))
+    assert loaded({"BITS_LISTEN": "localhost:81"}).settings.listen == both
+    assert loaded({"BITS_ADMIN_LISTEN": "localhost:81,[::1]:81,127.0.0.1:81"}).settings.admin_listen == both
+
+
 def test_values_are_normalised() -> None:
     settings = loaded(
         {"BITS_SOCKET_MODE": "660", "BITS_LOG_LEVEL": "DEBUG", "BITS_API_URL": "https://API.bits.bi:444/"}

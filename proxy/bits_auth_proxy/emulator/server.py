@@ -18,8 +18,12 @@ from bits_auth_proxy.emulator.faults import Faults
 from bits_auth_proxy.emulator.oauth import OAuth
 from bits_auth_proxy.emulator.responses import json_response
 from bits_auth_proxy.emulator.tokens import Tokens
+from bits_auth_proxy.guarding import ConnectionGuard
 
 CONTROLS: Final = "/_emulator/"
+_MAX_CONNECTIONS: Final = 512
+_FIRST_BYTE_TIMEOUT: Final = 60.0
+"""Longer than the proxy keeps a connection ready without a request."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -40,6 +44,8 @@ class Emulator:
         """Accept one client. Durations are in seconds."""
         self._closing = asyncio.Event()
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+        self._guard = ConnectionGuard(limit=_MAX_CONNECTIONS, first_byte_timeout=_FIRST_BYTE_TIMEOUT)
         self._loopback_only = True
         faults = Faults(token_lifetime=token_lifetime, token_delay=token_delay, latency=latency)
         counters: Counter[str] = Counter()
@@ -62,7 +68,7 @@ class Emulator:
             pause=self._pause,
         )
         controls = Controls(oauth=oauth, tokens=tokens, faults=faults, counters=counters)
-        self.app = web.Application(middlewares=[self._guard], client_max_size=64 * 2**20)
+        self.app = web.Application(middlewares=[self._guard_controls], client_max_size=64 * 2**20)
         self.app.router.add_post("/v1/oauth2/token", oauth.token)
         self.app.router.add_get("/oauth2/userinfo", api.userinfo)
         self.app.router.add_post("/v1/applications.create", api.create)
@@ -79,11 +85,15 @@ class Emulator:
         self._loopback_only = ipaddress.ip_address(sock.getsockname()[0]).is_loopback
         self._runner = web.AppRunner(self.app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
         await self._runner.setup()
-        await web.SockSite(self._runner, sock).start()
+        assert self._runner.server is not None  # noqa: S101 - set up
+        factory = self._guard.factory(self._runner.server)
+        self._server = await asyncio.get_running_loop().create_server(factory, sock=sock)
 
     async def close(self) -> None:
         """Stop serving, and end the requests that hang."""
         self._closing.set()
+        if self._server is not None:
+            self._server.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -98,7 +108,7 @@ class Emulator:
             pass
 
     @web.middleware
-    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _guard_controls(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Reject web pages of other sites, and let only this machine use the controls."""
         control = request.path.startswith("/_emulator")
         if control and (not _is_loopback(request.remote or "") or "Via" in request.headers):

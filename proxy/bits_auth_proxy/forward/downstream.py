@@ -11,8 +11,9 @@ the client's half.
 
 Requests that arrive while an exchange runs are held, unparsed, up to a bound; beyond it, we stop reading.
 Until then we keep reading, because a paused transport reports neither FIN nor RST, and the API should not go
-on working for a client that has left. A FIN outside a tunnel means that the client has left. While a client
-does not read its responses, its next request is not served.
+on working for a client that has left. A FIN before a request is whole means that the client has left. A FIN
+behind whole requests means that no more will follow; they get their responses (RFC 9112 section 9.6). While a
+client does not read its responses, its next request is not served.
 
 The module is longer than others because a connection's phases and all transitions between them belong in one
 place.
@@ -20,6 +21,7 @@ place.
 
 import asyncio
 import math
+import select
 import socket
 import struct
 from collections.abc import Callable
@@ -42,8 +44,9 @@ from bits_auth_proxy.http1.parsing import RequestParser
 READ_SIZE: Final = 16 * 1024
 _READ_AHEAD: Final = 64 * 1024
 _WRITE_HIGH_WATER: Final = 64 * 1024
-_LINGER_BYTES: Final = 64 * 1024
+_LINGER_BYTES: Final = 256 * 1024
 _LINGER_TIME: Final = 2.0
+"""What is discarded of a client that still sends: beyond the bytes, it waits until the time is over."""
 
 
 class Phase(Enum):
@@ -132,8 +135,9 @@ class ClientConnection(asyncio.BufferedProtocol):
         phase = self._phase
         if phase is _LINGERING or phase is _CLOSING:
             self._lingered += nbytes
-            if self._lingered > _LINGER_BYTES:
-                self.abort()
+            if self._lingered > _LINGER_BYTES and self._transport is not None:
+                # A reset now could reach the client before it has read the response.
+                self._transport.pause_reading()
             return
         data = self._listener.read_buffer[:nbytes].tobytes()
         exchange = self._exchange
@@ -143,12 +147,17 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._receive(data)
 
     def eof_received(self) -> bool:  # noqa: D102
-        if self._tunnel and self._exchange is not None:
-            self._ended = True
-            self._pass_end(self._exchange)
-            return True
-        self._leave()
-        return False
+        exchange = self._exchange
+        if exchange is None and not self._ahead:
+            self._leave()
+            return False
+        self._ended = True
+        if self._tunnel and exchange is not None:
+            self._pass_end(exchange)
+        else:
+            self._heed_end()
+        transport = self._transport
+        return transport is not None and not transport.is_closing()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002, D102
         self._leave()
@@ -194,8 +203,10 @@ class ClientConnection(asyncio.BufferedProtocol):
             data, self._ahead = self._ahead, b""
             self._receive(data)
         self._resume_reading()
-        if self._ended and self._exchange is not None:
+        if self._tunnel and self._ended and self._exchange is not None:
             self._pass_end(self._exchange)
+        else:
+            self._heed_end()
 
     def open_tunnel(self) -> None:
         """Treat all further bytes as the tunnel's, including those that have already arrived."""
@@ -228,6 +239,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._deadline = listener.context.now + listener.keepalive_timeout
         if (self._ahead or self._paused) and not self._receiving and not self.blocked:
             self._go_on()
+        elif self._ended:
+            self._heed_end()
 
     def abort(self) -> None:
         """Cut the connection with a reset, which no client takes for the end of a response."""
@@ -244,7 +257,9 @@ class ClientConnection(asyncio.BufferedProtocol):
         """End whatever has taken too long."""
         if now >= self._retires_at:
             self.retire()
-        if self._exchange is not None:
+        if self._ended and self._has_reset():
+            self.abort()
+        elif self._exchange is not None:
             self._exchange.check(now)
         elif now >= self._deadline:
             if self._phase is _READING_HEAD:
@@ -279,6 +294,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._receive(data)
         if self._paused:
             self._resume_reading()
+        self._heed_end()
 
     def _receive(self, data: bytes) -> None:
         """Read requests and their bodies until the bytes are used up or an exchange must run first."""
@@ -300,6 +316,8 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._receiving = False
         if data and (self._exchange is not None or self.blocked):
             self._keep(data)
+        elif self._ended:
+            self._heed_end()
 
     def _receive_head(self, data: bytes) -> bytes:
         listener = self._listener
@@ -415,6 +433,17 @@ class ClientConnection(asyncio.BufferedProtocol):
         )
         self._close(unread=True)
 
+    def _heed_end(self) -> None:
+        """After a FIN, close the connection once the last whole request has had its response."""
+        if not self._ended or self._ahead or self._receiving or self._tunnel:
+            return
+        if self._exchange is None:
+            self._close(unread=False)
+        elif not self._request_done:
+            self._leave()
+            if self._transport is not None:
+                self._transport.close()
+
     def _pass_end(self, exchange: Exchange) -> None:
         """End the client's half of the tunnel once everything before its end has been passed on."""
         if not self._ahead and not self._request_done:
@@ -441,6 +470,15 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._paused = False
             transport.resume_reading()
 
+    def _has_reset(self) -> bool:
+        """Whether the client has reset the connection after its FIN, which the transport does not report."""
+        sock = None if self._transport is None else self._transport.get_extra_info("socket")
+        if sock is None:
+            return False
+        poll = select.poll()
+        poll.register(sock.fileno(), 0)
+        return bool(poll.poll(0))
+
     def _close(self, *, unread: bool) -> None:
         """Close the connection once everything is written.
 
@@ -453,7 +491,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             return
         self._batcher.flush()
         listener = self._listener
-        if unread and transport.can_write_eof():
+        if unread and not self._ended and transport.can_write_eof():
             self._phase = _LINGERING
             self._deadline = listener.context.now + _LINGER_TIME
             self._ahead = b""

@@ -41,7 +41,8 @@ says whether it has ended.
 
 Each state has one deadline, with two exceptions. In AWAITING_CONNECTION, it is extended once if a connection
 is being made when it passes. In RELAYING and TUNNEL, it is extended for as long as a slow client goes on
-taking bytes. Rules:
+taking bytes. Each byte of a body that arrives extends it by what `MIN_RATE` allows, up to the idle timeout.
+Rules:
 
 - With a token in hand and an idle connection in the pool, everything up to AWAITING_RESPONSE happens in one
   call, without a task, a future or a timer.
@@ -77,6 +78,11 @@ from bits_auth_proxy.forward.upstream import UpstreamConnection
 from bits_auth_proxy.http1.messages import CHUNKED, Field, RequestHead, ResponseHead
 from bits_auth_proxy.http1.serializing import LAST_CHUNK, encode_chunk
 
+MIN_RATE: Final = 256
+"""The bytes per second that a client must send of a body, or take of a response that waits for it.
+
+An idle timeout alone lets a client hold a connection to the API forever, with a byte now and then.
+"""
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLIENT_CLOSED_REQUEST: Final = 499
 """The status in logs and metrics for a request whose client left before there was a status."""
@@ -233,7 +239,9 @@ class Exchange:
             if done:
                 self._end_our_half(upstream)
         elif self.state is not _UNAUTHORIZED:
-            self._deadline = context.now + (context.response_timeout if done else context.idle_stream_timeout)
+            self._deadline = context.now + (
+                context.response_timeout if done else self._time_for_more(len(content))
+            )
 
     def client_blocked(self) -> None:
         """The client reads too slowly: let the API wait."""
@@ -277,6 +285,8 @@ class Exchange:
                 self.token_ready(token)
         elif state is _AWAITING_RESPONSE:
             api_stalls = self._request_done or self._upstream is None or self._upstream.blocked
+            if api_stalls:
+                self._context.pool.distrust(self.record.sent)
             self.fail(problems.RESPONSE_TIMEOUT if api_stalls else problems.REQUEST_TIMEOUT)
         elif state is _RELAYING or state is _TUNNEL:
             self._check_relay(now)
@@ -432,9 +442,16 @@ class Exchange:
 
     def upstream_writable(self) -> None:
         """Continue with the request's content, because the API takes more of it again."""
+        if not self._request_done and self.state is _AWAITING_RESPONSE:
+            self._deadline = self._context.now + self._context.idle_stream_timeout
         self._client.resume_request()
 
     # Internals: the request.
+
+    def _time_for_more(self, received: int) -> float:
+        """Return for how many seconds to wait for more content after `received` bytes of it."""
+        context = self._context
+        return min(context.idle_stream_timeout, self._deadline - context.now + received / MIN_RATE)
 
     def _await_token(self, now: float) -> None:
         self.state = _AWAITING_TOKEN
@@ -600,8 +617,9 @@ class Exchange:
 
     def _check_relay(self, now: float) -> None:
         client = self._client
-        if client.blocked and client.unsent() < self._unsent:
-            self._unsent = client.unsent()
+        unsent = client.unsent()
+        if client.blocked and self._unsent - unsent >= MIN_RATE * self._context.idle_stream_timeout:
+            self._unsent = unsent
             self._deadline = now + self._context.idle_stream_timeout
         else:
             self.fail(problems.REQUEST_TIMEOUT if client.blocked else problems.RESPONSE_TIMEOUT)

@@ -5,6 +5,7 @@ connections, we stop accepting. Further connections wait in the kernel's backlog
 """
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -117,19 +118,20 @@ def bind(address: str | tuple[str, int], *, backlog: int = 1024, socket_mode: in
 
 def _bind_unix(path: str, backlog: int, mode: int) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # The mode must apply from the first moment, and not only after a chmod.
-    previous = os.umask(0o777 & ~mode)
     try:
         if _is_stale(path):
             Path(path).unlink()
+        # On Linux, the file gets the socket's mode, less the umask, so it is never open to more users. Nobody
+        # can connect before `listen`. The umask itself belongs to the whole process, and stays as it is.
+        with contextlib.suppress(OSError):
+            os.fchmod(sock.fileno(), mode)
         sock.bind(path)
+        Path(path).chmod(mode)
         sock.listen(backlog)
         sock.settimeout(0)
     except BaseException:
         sock.close()
         raise
-    finally:
-        os.umask(previous)
     return sock
 
 

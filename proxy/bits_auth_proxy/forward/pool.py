@@ -96,7 +96,8 @@ class Pool:
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if connection.is_open and now < connection.idle_until:
+            if connection.is_open and now < connection.idle_until and connection.can_serve():
+                connection.used_at = now
                 return connection
             connection.close()
         return None
@@ -124,10 +125,13 @@ class Pool:
     def release(self, connection: UpstreamConnection) -> None:
         """Take back a connection that can serve again."""
         now = self._clock.now()
+        connection.used_at = now
         if self._closed or now - connection.created > self._max_age:
             connection.close()
         elif self._waiters:
-            self._waiters.popleft().connection_ready(connection)
+            # What arrives on a new connection can't be meant for an earlier request.
+            if not connection.served or connection.can_serve():
+                self._waiters.popleft().connection_ready(connection)
         else:
             span = self._idle_timeout
             if connection.keep_alive_timeout is not None:
@@ -150,6 +154,16 @@ class Pool:
             self._observer.upstream_connected(problems.TLS_ERROR.code, detail, duration)
             self._pause_warming()
         self._grow()
+
+    def distrust(self, since: float) -> None:
+        """Drop the idle connections that have been silent since `since`, because one has met silence.
+
+        When the network changes, all connections that were made before it lead nowhere.
+        """
+        for connection in self._idle.copy():
+            if connection.used_at <= since:
+                self._idle.remove(connection)
+                connection.abandon()
 
     # The owner's side.
 

@@ -137,6 +137,10 @@ class ConnectionKeeper(Protocol):
         """Remove a connection that has closed."""
         ...
 
+    def distrust(self, since: float) -> None:
+        """Drop the idle connections that have been silent since `since`, because one has met silence."""
+        ...
+
 
 class Connector(Protocol):
     """Makes connections to the API; see `dialing.Dialer`."""

@@ -17,6 +17,8 @@ _SUITES: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 Python's default depends on its build: Debian's takes that of OpenSSL, which allows AES128-SHA. The security
 level stays that of the system.
 """
+_RECORD_HEADER: Final = 5
+"""Bytes before a record's content: its type, a version, and the content's length (RFC 8446 section 5.1)."""
 _READ_SIZE: Final = 16 * 1024
 """The largest size of a record (RFC 8446 section 5.1). A read never returns more than one record."""
 
@@ -49,7 +51,15 @@ def no_password() -> NoReturn:
 class TlsChannel:
     """One TLS session. It takes and returns bytes; the owner of the transport moves them."""
 
-    __slots__ = ("_incoming", "_outgoing", "_session", "closed_cleanly", "established")
+    __slots__ = (
+        "_header",
+        "_incoming",
+        "_missing",
+        "_outgoing",
+        "_session",
+        "closed_cleanly",
+        "established",
+    )
 
     def __init__(self, context: ssl.SSLContext, server_hostname: str | None = None) -> None:
         """Prepare a session under the rules of `context`.
@@ -65,6 +75,8 @@ class TlsChannel:
             server_side=server_hostname is None,
             server_hostname=server_hostname,
         )
+        self._header = b""
+        self._missing = 0
         self.established = False
         self.closed_cleanly = False
         """Whether the peer has sent close_notify; EOF without it is a truncation (RFC 8446 section 6.1)."""
@@ -76,6 +88,7 @@ class TlsChannel:
         """
         if data:
             self._incoming.write(data)
+            self._follow_records(data)
         try:
             self._session.do_handshake()
         except ssl.SSLWantReadError:
@@ -101,11 +114,14 @@ class TlsChannel:
                 # A read takes a whole record. One more read, which finds nothing, would be a third of a
                 # small message's cost.
                 if not incoming.pending:
+                    if self._missing or self._header:
+                        self._missing, self._header = 0, b""
                     return b"".join((*pieces, piece)) if pieces else piece
                 pieces.append(piece)
             self.closed_cleanly = True
         except ssl.SSLWantReadError:
-            pass
+            # Only now can OpenSSL hold a part of a record, of which it does not tell.
+            self._follow_records(data)
         except ssl.SSLZeroReturnError:  # The peer's close_notify, after our own.
             self.closed_cleanly = True
         return b"".join(pieces)
@@ -126,6 +142,23 @@ class TlsChannel:
         return self._session.getpeercert() or {}
 
     @property
+    def has_partial_record(self) -> bool:
+        """Whether the beginning of a record has been received, and not yet its end."""
+        return self._missing > 0 or bool(self._header)
+
+    @property
     def version(self) -> str | None:
         """The protocol version agreed on, such as TLSv1.3."""
         return self._session.version()
+
+    def _follow_records(self, data: bytes | memoryview) -> None:
+        """Keep count of how much of the last record in `data` is missing."""
+        if self._header:
+            data = self._header + bytes(data)
+            self._header = b""
+        position, size = self._missing, len(data)
+        while position + _RECORD_HEADER <= size:
+            position += _RECORD_HEADER + (data[position + 3] << 8 | data[position + 4])
+        if position < size:
+            self._header = bytes(data[position:])
+        self._missing = max(0, position - size)

@@ -6,9 +6,16 @@
 
 Bytes that arrive on an idle connection, or after a complete response, belong to no request. They end the
 connection and are dropped.
+
+The event loop reports what has arrived on two sockets in either order, and reports nothing more of a socket
+once a write to it has failed. So the connection looks into its socket itself, before it serves again and
+after a write error.
 """
 
 import asyncio
+import os
+import select
+import socket
 import ssl
 from typing import Final, cast
 
@@ -28,6 +35,12 @@ MAX_FIELDS: Final = 200
 _STATUS_LINE_SIZE: Final = 32
 """Bytes that an interim response counts besides its fields. All together may be as large as a head."""
 _WRITE_HIGH_WATER: Final = 64 * 1024
+_DEAD_AFTER: Final = 15
+"""Seconds after which a peer that acknowledges nothing is taken for dead."""
+_PROBE_INTERVAL: Final = 5
+"""Seconds between probes of a silent peer."""
+_MAX_LAST_READS: Final = 16
+"""The maximum number of reads after a write error, so that they can't take more than 1 MiB of memory."""
 _SWITCHING_PROTOCOLS: Final = 101
 _FIRST_FINAL_STATUS: Final = 200
 
@@ -40,14 +53,17 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "_batcher",
         "_body",
         "_complete",
+        "_fd",
         "_interims",
         "_keep_alive",
         "_keeper",
         "_method",
         "_parser",
+        "_poll",
         "_read_buffer",
         "_ready",
         "_sink",
+        "_streaming",
         "_tls",
         "_transport",
         "_tunnel",
@@ -60,6 +76,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "renew_at",
         "route",
         "served",
+        "used_at",
     )
 
     def __init__(
@@ -82,6 +99,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             fields=RESPONSE_FIELDS, max_line=MAX_STATUS_LINE, max_head=MAX_HEAD, max_fields=MAX_FIELDS
         )
         self._transport: asyncio.Transport | None = None
+        self._fd = -1
+        self._poll: select.poll | None = None
         self._sink: ResponseSink | None = None
         self._method = b""
         self._body: BodyReader | None = None
@@ -89,7 +108,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._complete = False
         self._keep_alive = True
         self._interims = 0
-        self._upgrading = self._tunnel = False
+        self._upgrading = self._tunnel = self._streaming = False
         self.blocked = False
         self.created = now
         self.served = 0
@@ -102,7 +121,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """The idle timeout in seconds, if the API has announced one (`Keep-Alive: timeout=`)."""
         self.idle_until = 0.0
         self.renew_at = 0.0
-        """Instants that the pool keeps here: when to drop the idle connection, when to make a successor."""
+        self.used_at = now
+        """Instants that the pool keeps here: when to drop the idle connection, when to make a successor, when
+        the connection was last made, taken or given back."""
 
     # The dialer's side.
 
@@ -120,6 +141,21 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """Whether the connection can still be used."""
         return self._transport is not None and not self._transport.is_closing()
 
+    # The pool's side.
+
+    def can_serve(self) -> bool:
+        """Return whether an idle connection can serve a request; close it if it can't.
+
+        It can't if the API has ended it or has sent anything, even if the event loop has not reported that
+        yet (RFC 9112 section 6.3). TLS's own records, such as session tickets, do not count.
+        """
+        poll, tls = self._poll, self._tls
+        if poll is not None and poll.poll(0) and (tls is None or self._read_unread() <= 0 or poll.poll(0)):
+            self.close()
+        if tls is not None and tls.has_partial_record:
+            self.close()
+        return self.is_open
+
     # The exchange's side.
 
     def begin(self, sink: ResponseSink, method: bytes, data: bytes, *, upgrading: bool = False) -> None:
@@ -134,10 +170,17 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._answered = self._complete = False
         self._interims = 0
         self.served += 1
-        self.send(data)
+        if self._streaming:
+            self._stream(streaming=False)
+        self._write(data)
 
     def send(self, data: bytes) -> None:
-        """Write bytes of the request."""
+        """Write more bytes of the request."""
+        if not self._streaming:
+            self._stream(streaming=True)
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
         transport = self._transport
         if transport is not None:
             self._batcher.write(transport, data if self._tls is None else self._tls.send(data))
@@ -201,6 +244,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
         self._transport = transport = cast("asyncio.Transport", transport)
         transport.set_write_buffer_limits(high=_WRITE_HIGH_WATER)
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            self._fd = sock.fileno()
+            self._poll = select.poll()
+            self._poll.register(self._fd, select.POLLIN)
+            if sock.family != socket.AF_UNIX:
+                _notice_dead_peer(sock)
         if self._tls is None:
             self._ready.set_result(None)
         else:
@@ -237,6 +287,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
+        if exc is not None and self._sink is not None:
+            self._read_rest()
+        if isinstance(exc, TimeoutError):
+            self._keeper.distrust(self.used_at)
         self._fail(exc or ConnectionResetError("the peer closed the connection"), problems.CONNECTION_LOST)
         self._transport = None
         self._keeper.lost(self)
@@ -250,6 +304,39 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._sink.upstream_writable()
 
     # Internals.
+
+    def _stream(self, *, streaming: bool) -> None:
+        """Tolerate an API that does not read for a while, as long as a request is sent in parts.
+
+        Linux takes a peer whose window stays closed for dead, even while it acknowledges (TCP_USER_TIMEOUT).
+        """
+        self._streaming = streaming
+        sock = None if self._transport is None else self._transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            _set_user_timeout(sock, 0 if streaming else _DEAD_AFTER)
+
+    def _read_unread(self) -> int:
+        """Read from the socket, past the transport, and use what was read.
+
+        Returns the number of bytes, 0 at the end of the stream, or -1 if there is nothing to read.
+        """
+        try:
+            nbytes = os.readv(self._fd, [self._read_buffer])
+        except OSError:
+            return -1
+        if nbytes:
+            self.buffer_updated(nbytes)
+        return nbytes
+
+    def _read_rest(self) -> None:
+        """Take the response that may have arrived before a write failed (RFC 9112 section 9.5).
+
+        The transport reads no more, but its socket is still open. After a reset, the end of the stream proves
+        nothing, so a response that lasts until the end stays without one.
+        """
+        for _ in range(_MAX_LAST_READS):
+            if self._sink is None or self._read_unread() <= 0:
+                break
 
     def _continue_handshake(self, tls: TlsChannel, data: memoryview) -> bytes:
         output = tls.handshake(data)
@@ -363,3 +450,27 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._transport.abort()
         if sink is not None:
             sink.upstream_lost(problem, answered=self._answered)
+
+
+def _notice_dead_peer(sock: socket.socket) -> None:
+    """Make the system end a connection whose peer or own address has gone (RFC 9293 section 3.8.3).
+
+    Systems other than Linux have some of the options, under other names, or none.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", _DEAD_AFTER),
+        ("TCP_KEEPALIVE", _DEAD_AFTER),
+        ("TCP_KEEPINTVL", _PROBE_INTERVAL),
+    ):
+        option = getattr(socket, name, None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    _set_user_timeout(sock, _DEAD_AFTER)
+
+
+def _set_user_timeout(sock: socket.socket, seconds: int) -> None:
+    """Set how long sent bytes may stay unacknowledged, on Linux; 0 is the system's own rule."""
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, option, seconds * 1000)

@@ -14,11 +14,17 @@ from typing import Any, final
 class WriteBatcher:
     """Gathers writes. Call `flush` before you close a transport, so that nothing is lost."""
 
-    __slots__ = ("_call_soon", "_pending")
+    __slots__ = ("_call_soon", "_crashed", "_pending")
 
-    def __init__(self, call_soon: Callable[[Callable[[], None]], Any]) -> None:
-        """Take the event loop's function that schedules a call for the end of this turn."""
+    def __init__(
+        self, call_soon: Callable[[Callable[[], None]], Any], crashed: Callable[[BaseException], None]
+    ) -> None:
+        """Take the event loop's function that schedules a call for the end of this turn.
+
+        `crashed` takes an exception that a transport has raised.
+        """
         self._call_soon = call_soon
+        self._crashed = crashed
         self._pending: list[tuple[asyncio.WriteTransport, bytes]] = []
 
     def write(self, transport: asyncio.WriteTransport, data: bytes) -> None:
@@ -31,5 +37,9 @@ class WriteBatcher:
         """Write everything now, except what is for transports that have been closed meanwhile."""
         pending, self._pending = self._pending, []
         for transport, data in pending:
-            if not transport.is_closing():
-                transport.write(data)
+            try:
+                if not transport.is_closing():
+                    transport.write(data)
+            except Exception as error:  # noqa: BLE001 - must not cost other connections their bytes
+                transport.abort()
+                self._crashed(error)

@@ -281,10 +281,15 @@ class Settings(_Frozen):
         description="The addresses that clients call, as host:port or unix:/path, comma-separated. If "
         "unset, they are 127.0.0.1:8080 and, where IPv6 is available, [::1]:8080.",
     )
-    socket_mode: Mode = Field(0o600, description="The permissions of Unix sockets, in octal.")
+    socket_mode: Mode = Field(
+        0o600, description="The permissions of the Unix sockets in BITS_LISTEN, in octal."
+    )
     admin_listen: Addresses = Field(
         (TcpAddress("127.0.0.1", 9090),),
         description="The addresses of the probes, the metrics and the status, written as in BITS_LISTEN.",
+    )
+    admin_socket_mode: Mode = Field(
+        0o600, description="The permissions of the Unix sockets in BITS_ADMIN_LISTEN, in octal."
     )
     log_level: LogLevel = Field("info", description="The lowest level that is logged.")
     log_format: Literal["json", "console"] | None = Field(

@@ -159,7 +159,7 @@ def _text(value: Any, name: str) -> str:
         return MASK if unlikely_words(value) else str(value)
     if name == "token_url":
         return masked_query(value)
-    if name == "socket_mode":
+    if name.endswith("socket_mode"):
         return f"{value:o}"
     if isinstance(value, float):
         return f"{value:g}"

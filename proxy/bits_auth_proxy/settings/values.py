@@ -34,8 +34,16 @@ def _addresses(value: Any) -> Any:
     if isinstance(parts, list):
         if not parts:
             raise ValueError("name at least one address")
-        return tuple(_address(part) for part in parts)
+        return tuple(dict.fromkeys(address for part in parts for address in _families(part)))
     return parts
+
+
+def _families(part: Any) -> list[Any]:
+    """Return the address that `part` means; localhost stands for both families, as it does for clients."""
+    address = _address(part)
+    if isinstance(part, str) and part.startswith("localhost:"):
+        return [address, address._replace(host="::1")]
+    return [address]
 
 
 def _mode(value: Any) -> Any:

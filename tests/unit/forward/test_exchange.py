@@ -11,7 +11,7 @@ import pytest
 from bits_auth_proxy.auth.tokens import TokenUnavailable
 from bits_auth_proxy.forward import exchange as module
 from bits_auth_proxy.forward import problems
-from bits_auth_proxy.forward.exchange import CONTINUE, State
+from bits_auth_proxy.forward.exchange import CONTINUE, MIN_RATE, State
 from bits_auth_proxy.forward.headers import ClientAuthorization
 from tests.support.exchange_rig import (
     LIFETIME,
@@ -576,14 +576,16 @@ def test_the_api_is_late_when_it_takes_no_more_of_the_body() -> None:
 
 
 @pytest.mark.parametrize("state", [_RELAYING, _TUNNEL])
-def test_a_slow_client_is_not_cut_while_it_takes_bytes(state: State) -> None:
+def test_a_slow_client_is_not_cut_while_it_takes_bytes_at_the_least_rate(state: State) -> None:
     rig = rig_in(state)
     rig.block()
     assert rig.connection.paused
+    least = round(MIN_RATE * STREAM_TIMEOUT)
     for _ in range(3):
-        rig.client.waiting -= 1
+        rig.client.waiting -= least
         rig.pass_time(STREAM_TIMEOUT + 0.1)
         assert rig.exchange.state is state
+    rig.client.waiting -= least - 1
     rig.pass_time(STREAM_TIMEOUT + 0.1)
     assert rig.exchange.record.problem == "request_timeout"
     rig.check()
@@ -648,3 +650,24 @@ def test_an_api_is_not_read_from_for_a_client_that_is_blocked_already() -> None:
     assert rig.connection.paused
     rig.unblock()
     assert not rig.connection.paused
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_only_an_api_that_is_silent_brings_its_other_connections_into_doubt(*, silent: bool) -> None:
+    rig = rig_in(State.AWAITING_RESPONSE)
+    sent = rig.clock.now()
+    if silent:
+        rig.body(b"0123456789", done=True)
+    rig.pass_time(FOREVER)
+    assert rig.is_over
+    assert rig.pool.distrusted == ([sent] if silent else [])
+
+
+def test_while_the_api_takes_none_of_a_body_the_clients_time_stands_still() -> None:
+    rig = rig_in(State.AWAITING_RESPONSE)
+    for _ in range(3):
+        rig.pass_time(STREAM_TIMEOUT - 1)
+        rig.exchange.upstream_writable()
+    assert rig.exchange.state is State.AWAITING_RESPONSE
+    rig.pass_time(STREAM_TIMEOUT + 1)
+    assert rig.exchange.record.problem == "request_timeout"

@@ -589,3 +589,19 @@ async def test_abort_drops_everything_at_once_and_nothing_is_made_after_it(make:
     assert its.take() is None
     await its.tick(60.0)
     assert its.connector.pending == 0
+
+
+async def test_after_a_silence_the_siblings_that_are_silent_too_are_dropped(make: Make) -> None:
+    made = make()
+    old, silent, lively = [await made.connected() for _ in range(3)]
+    made.pool.release(old)
+    made.clock.advance(1)
+    since = made.clock.now()
+    made.clock.advance(1)
+    made.pool.release(lively)
+    made.pool.distrust(since)
+    await settle()
+    assert not old.is_open
+    assert lively.is_open
+    assert made.counts() == (1, 1, 0)
+    silent.close()

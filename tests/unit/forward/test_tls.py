@@ -2,6 +2,7 @@
 
 import contextlib
 import ssl
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,21 @@ def test_large_messages_are_sent_and_read_whole(version: ssl.TLSVersion) -> None
     data = bytes(range(256)) * 4096
     assert server.receive(channel.send(data)) == data
     assert channel.receive(server.send(data)) == data
+
+
+@given(st.data(), st.lists(st.binary(min_size=1, max_size=40_000), min_size=1, max_size=4))
+def test_a_record_without_its_end_is_noticed_wherever_it_is_cut(
+    data: st.DataObject, messages: list[bytes]
+) -> None:
+    channel, server = connected()
+    assert not channel.has_partial_record
+    records = [server.send(message[:16_384]) for message in messages]
+    ends = set(accumulate(map(len, records)))
+    position = 0
+    for piece in data.draw(make.splits(b"".join(records))):
+        channel.receive(piece)
+        position += len(piece)
+        assert channel.has_partial_record == (position > 0 and position not in ends)
 
 
 @given(st.data(), st.lists(st.binary(min_size=1, max_size=40_000), max_size=4))

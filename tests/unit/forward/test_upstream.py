@@ -1,15 +1,20 @@
 """One connection to the API: when it serves again, and when not."""
 
 import asyncio
+import socket
+import sys
+from collections.abc import Callable
 
 import pytest
+import uvloop
 
 from bits_auth_proxy.forward.problems import Problem
 from bits_auth_proxy.forward.tls import TlsChannel
 from bits_auth_proxy.forward.upstream import UpstreamConnection
 from bits_auth_proxy.forward.write_batcher import WriteBatcher
 from bits_auth_proxy.http1.messages import Field, ResponseHead
-from tests.support.connector import MemoryTransport
+from tests.support.connector import MemoryTransport, unexpected
+from tests.support.waiting import seen
 from tests.unit.forward.test_tls import CONTEXT, Server
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -21,12 +26,16 @@ class Keeper:
     def __init__(self) -> None:
         self.released = 0
         self.gone = 0
+        self.distrusted: list[float] = []
 
     def release(self, connection: UpstreamConnection) -> None:
         self.released += 1
 
     def lost(self, connection: UpstreamConnection) -> None:
         self.gone += 1
+
+    def distrust(self, since: float) -> None:
+        self.distrusted.append(since)
 
 
 class Sink:
@@ -78,7 +87,7 @@ async def test_an_answer_with_the_end_of_tls_right_behind_leaves_no_connection_t
     loop = asyncio.get_running_loop()
     server, keeper = Server(), Keeper()
     buffer = memoryview(bytearray(65_536))
-    batcher = WriteBatcher(loop.call_soon)
+    batcher = WriteBatcher(loop.call_soon, unexpected)
     connection = UpstreamConnection(
         loop=loop,
         keeper=keeper,
@@ -111,3 +120,71 @@ async def test_an_answer_with_the_end_of_tls_right_behind_leaves_no_connection_t
     connection.close()
     await asyncio.sleep(0)
     assert keeper.gone == 1
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_an_answer_that_lies_unread_when_a_write_fails_is_taken(
+    factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(unread_at_a_failed_write())
+
+
+async def unread_at_a_failed_write() -> None:
+    loop, keeper = asyncio.get_running_loop(), Keeper()
+    batcher = WriteBatcher(loop.call_soon, unexpected)
+    connection = UpstreamConnection(
+        loop=loop,
+        keeper=keeper,
+        tls=None,
+        batcher=batcher,
+        read_buffer=memoryview(bytearray(65_536)),
+        now=0.0,
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        await loop.create_connection(lambda: connection, *listener.getsockname())
+        api, _ = listener.accept()
+    sink = Sink(connection)
+    connection.begin(sink, b"POST", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
+    batcher.flush()
+    api.sendall(ANSWER)
+    # With the request unread, this is a reset.
+    api.close()
+    connection.send(b"body")
+    batcher.flush()
+    assert not sink.done
+    await seen(lambda: sink.done)
+    assert keeper.released == 0
+    assert keeper.distrusted == []
+
+
+async def test_a_dead_peer_is_noticed_in_seconds_and_its_siblings_are_distrusted() -> None:
+    loop, keeper = asyncio.get_running_loop(), Keeper()
+    connection = UpstreamConnection(
+        loop=loop,
+        keeper=keeper,
+        tls=None,
+        batcher=WriteBatcher(loop.call_soon, unexpected),
+        read_buffer=memoryview(bytearray(1024)),
+        now=7.0,
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        transport, _ = await loop.create_connection(lambda: connection, *listener.getsockname())
+    sock = transport.get_extra_info("socket")
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    if sys.platform == "linux":
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 15_000
+        # An API that does not read a long request for a while is not dead.
+        connection.begin(Sink(connection), b"POST", b"POST / HTTP/1.1\r\n\r\n")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 15_000
+        connection.send(b"more")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
+        connection.begin(Sink(connection), b"POST", b"POST / HTTP/1.1\r\n\r\n")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 15_000
+        connection._sink = None
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 5
+    connection.connection_lost(TimeoutError("Connection timed out"))
+    assert keeper.distrusted == [7.0]
+    transport.abort()
+    await asyncio.sleep(0)
