@@ -186,7 +186,6 @@ async def test_one_connections_fault_does_not_stop_the_others_deadlines(
 async def test_a_body_above_the_replay_bound_is_not_sent_again_after_a_401(bench: Bench) -> None:
     refusal = b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno"
     for size, answered in ((60_000, 200), (70_000, 401)):
-        bench.prove()
         before = len(bench.upstream.requests)
         bench.upstream.script = [*([(OK_ANSWER,)] * before), (refusal,), (OK_ANSWER,)]
         async with bench.connect() as client:
@@ -200,10 +199,12 @@ async def test_a_body_above_the_replay_bound_is_not_sent_again_after_a_401(bench
 async def test_bodies_held_for_replay_are_bounded_over_all_requests() -> None:
     refusal = b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno"
     async with set_up(BITS_LIMITS__REPLAY_TOTAL="100") as bench, bench.connect() as client:
-        bench.prove()
+        first = bench.sidecar._refresher.status().token
         bench.upstream.script = [(refusal,), (OK_ANSWER,), (refusal,), (OK_ANSWER,)]
         await client.send(b"POST /v1/x" + HEAD + b"Content-Length: 101\r\n\r\n" + b"x" * 101)
         assert (await client.answer()).status == 401
+        # The next token comes at once.
+        await bench.seen(lambda: bench.sidecar._refresher.status().token is not first)
         bench.clock.advance(100)
         bench.prove()
         bench.upstream.script = [(OK_ANSWER,), (refusal,), (OK_ANSWER,)]

@@ -56,7 +56,19 @@ async def test_with_no_previous_token_the_call_waits_until_the_api_knows_the_fir
     stage.api.lag = 5
     await stage.begin()
     assert set(await stage.traffic(6)) == {200}
-    assert stage.door.asked == 1
+    assert stage.door.asked == 2
+
+
+@stepped
+async def test_a_first_token_that_was_revoked_before_it_served_is_replaced_at_once(stage: Stage) -> None:
+    await stage.begin()
+    stage.api.revoked.add("token-1")
+    began = stage.clock.now()
+    call = stage.calling()
+    while not call.done():
+        await stage.pass_time(0.05, step=0.05)
+    assert await call == 200
+    assert stage.clock.now() - began <= 1
 
 
 @stepped

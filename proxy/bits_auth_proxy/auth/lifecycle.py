@@ -10,8 +10,9 @@ Its rules:
    on while a VM was paused). The wall clock alone never expires a token.
 4. A new token is unproven until the API has accepted it: answered a request with anything but 401. The
    token before it is kept to its own end. While the API refuses the unproven token, the previous one serves,
-   and the new one is tried again after a pause that doubles. Without a previous one, the same request is
-   tried again. A token that is refused long after its issue is given up: a flight asks for another.
+   and the new one is tried again after a pause that doubles. Without a proven one, the same request is tried
+   again. An unproven token that goes on being refused forces a flight: after 30 s if there is a proven one,
+   else when it is refused again. If that brings another one, both are tried.
 5. A failed flight sets the next attempt by backoff and Retry-After, and never so late that a valid token
    would expire without one more try.
 6. Three denials (400, 401, a scope not granted) in a row are permanent until something else happens:
@@ -63,10 +64,12 @@ _MAX_PAUSE: Final = 30.0
 _MAX_PAUSE_ALONE: Final = 1.0
 """Seconds until a refused, unproven token is tried again: the first pause, which doubles, and the longest
 ones: with and without a proven token before it."""
-_GIVE_UP_ALONE: Final = 8.0
-_GIVE_UP: Final = 30.0
-"""Seconds after its issue when a refused, unproven token is given up: without and with a proven one before
-it. Until then, some of the API's servers may not know it yet."""
+_PATIENCE_ALONE: Final = 0.25
+_PATIENCE: Final = 30.0
+"""Seconds after its issue until which the 401s to an unproven token force no flight, because the API may not
+know it yet: without and with a proven one before it."""
+_LAG: Final = 8.0
+"""Seconds after its issue until which a token may be unknown to the API."""
 _REFUSALS: Final = 3
 """So many 401s in a row, without any acceptance, are more than an operation's own trouble."""
 _NEVER: Final = float("-inf")
@@ -437,15 +440,19 @@ class Lifecycle:
             self._pause = min(_MAX_PAUSE_ALONE if proven is None else _MAX_PAUSE, 2 * self._pause)
         if proven is not None:
             self._previous_until = self.try_at
-            if now - newest.issued_at >= _GIVE_UP:
+            if now - newest.issued_at >= _PATIENCE:
                 self._force_for_new(now)
             return Replacement.AT_HAND
         again = self._again(newest, now)
         return again if self._valid_previous(now) is None else Replacement.AT_HAND
 
     def _again(self, newest: AccessToken, now: float) -> Replacement:
-        lags = now - newest.issued_at < _GIVE_UP_ALONE
-        return Replacement.AGAIN if lags else self._force_for_new(now)
+        age = now - newest.issued_at
+        if age < _PATIENCE_ALONE:
+            return Replacement.AGAIN
+        replacement = self._force_for_new(now)
+        # Another one would not be known any sooner.
+        return Replacement.AGAIN if replacement is Replacement.NONE and age < _LAG else replacement
 
     def _dies(self, token: AccessToken, now: float) -> Replacement:
         self._died = True

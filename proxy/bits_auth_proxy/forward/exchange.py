@@ -277,11 +277,12 @@ class Exchange:
             self._check_queue(now)
         elif state is _UNAUTHORIZED:
             self._context.tokens.forget(self)
-            token = self._context.tokens.current(now)
+            # The older one of two unproven tokens, which the API knows first.
+            token = self._context.tokens.steady(now)
             if token is None or token.proven or self._undecided:
                 self._relay_unauthorized()
             else:
-                # By now, the API may know it. If not, this 401 is the last.
+                # If the API does not know it by now, this 401 is the last.
                 self.token_ready(token)
         elif state is _AWAITING_RESPONSE:
             api_stalls = self._request_done or self._upstream is None or self._upstream.blocked
