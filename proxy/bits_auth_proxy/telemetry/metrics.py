@@ -141,8 +141,15 @@ CREDENTIALS_READ_FAILURES: Final = Family(
     "credentials_read_failures",
     "Checks of the credential files, one every 5 s, that found a file missing, empty or unreadable.",
 )
+CREDENTIALS_CANDIDATE: Final = Family(
+    "gauge",
+    "credentials_candidate_timestamp_seconds",
+    "When the credential files brought a pair that is not in use yet. Absent if there is none.",
+)
 TOKEN_UNAUTHORIZED: Final = Family(
-    "counter", "token_refused", "Current tokens that the API answered with 401 before they expired."
+    "counter",
+    "token_refused",
+    "Current tokens that the API answered with 401 before they expired, once each.",
 )
 TOKENS_DIE_EARLY: Final = Family(
     "counter",
@@ -153,11 +160,6 @@ TOKEN_FORBIDDEN: Final = Family(
     "counter",
     "token_forbidden",
     "Responses with status 403 to calls with a token that the API had not accepted before.",
-)
-CREDENTIALS_CANDIDATE: Final = Family(
-    "gauge",
-    "credentials_candidate_timestamp_seconds",
-    "When the credential files brought a pair that is not in use yet. Absent if there is none.",
 )
 TOKEN_WAIT: Final = Family(
     "histogram",
