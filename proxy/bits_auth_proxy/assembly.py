@@ -4,8 +4,8 @@ import secrets
 import socket
 import ssl
 from collections.abc import Callable
-from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from functools import partial
+from typing import Final, NamedTuple
 
 from yarl import URL
 
@@ -22,14 +22,29 @@ from bits_auth_proxy.forward.certificates import (
     WatchedContext,
 )
 from bits_auth_proxy.forward.dialing import Dialer, client_context
-from bits_auth_proxy.forward.egress import EgressProxy
 from bits_auth_proxy.forward.headers import ClientAuthorization, RequestRules, ResponseRules, canonical_origin
 from bits_auth_proxy.forward.listener import bind
 from bits_auth_proxy.forward.write_batcher import WriteBatcher
 from bits_auth_proxy.settings.addresses import ListenAddress, TcpAddress, UnixAddress, is_loopback
-from bits_auth_proxy.settings.credentials import Credentials
+from bits_auth_proxy.settings.credentials import Credentials, CredentialsError, CredentialSource
 from bits_auth_proxy.settings.model import Settings
 from bits_auth_proxy.telemetry.log import Redactor
+from bits_auth_proxy.threads import call_within
+from bits_auth_proxy.transport import EgressProxy, egress_secrets, without_root
+
+READ_LIMIT: Final = 5.0
+"""Seconds that the first read of the credential files may take."""
+
+
+def read_in_time(source: CredentialSource, *, limit: float = READ_LIMIT) -> Credentials:
+    """Return the credentials. Raises CredentialsError, also if a mount does not answer within the limit."""
+    if not source.watched:
+        return source.read()
+    try:
+        return call_within(limit, source.read, name="files")
+    except TimeoutError:
+        text = f"{source.name} can't be read: no answer within {limit:g} s"
+        raise CredentialsError(text) from None
 
 
 def concealed(credentials: Credentials, redactor: Redactor) -> ClientCredentials:
@@ -108,18 +123,19 @@ def _certificate_fault(error: CertificateError) -> SettingError:
 
 
 def egress_proxy(settings: Settings, redactor: Redactor) -> EgressProxy | None:
-    """Return the egress proxy for the API, or None, and keep its password out of the log."""
-    url = settings.proxy_for(settings.api_url)
-    if url is None:
-        return None
-    proxy = EgressProxy.parse(url)
-    if proxy.credentials is not None:
-        # The log may contain the password as it is in the URL, or decoded.
-        password = urlsplit(url).password or ""
-        redactor.add(password, pinned=True)
-        redactor.add(unquote(password), pinned=True)
-        redactor.add(proxy.credentials.removeprefix("Basic "), pinned=True)
-    return proxy
+    """Return the egress proxy that leads to the API, if one does.
+
+    Keep the password of the egress proxy out of the log, whatever the proxy leads to.
+    """
+    if settings.https_proxy is not None:
+        for secret in egress_secrets(settings.https_proxy.get_secret_value()):
+            redactor.add(secret, pinned=True)
+    return _egress_for(settings, settings.api_url)
+
+
+def _egress_for(settings: Settings, url: str) -> EgressProxy | None:
+    proxy = settings.proxy_for(url)
+    return None if proxy is None else EgressProxy.parse(proxy)
 
 
 def build_oauth(settings: Settings, *, context: WatchedContext | None, clock: Clock) -> BitsOAuthClient:
@@ -129,7 +145,7 @@ def build_oauth(settings: Settings, *, context: WatchedContext | None, clock: Cl
         userinfo_url=settings.userinfo_url,
         scope=settings.scope,
         context=current_context(context),
-        proxy_for=settings.proxy_for,
+        egress_for=partial(_egress_for, settings),
         clock=clock,
     )
 
@@ -209,9 +225,11 @@ class _Origin(NamedTuple):
 
 
 def _origin(settings: Settings) -> _Origin:
-    """Return the API's origin."""
+    """Return the API's origin, as Host and Location name it."""
     api = URL(settings.api_url)
-    return _Origin(api.scheme.encode(), api.authority.encode())
+    host = without_root(api.host_subcomponent or "")
+    port = api.explicit_port
+    return _Origin(api.scheme.encode(), (host if port is None else f"{host}:{port}").encode())
 
 
 def _allowed_hosts(settings: Settings, address: ListenAddress) -> list[str] | None:

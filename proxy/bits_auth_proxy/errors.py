@@ -13,6 +13,7 @@ hold a secret, a token or a body.
 """
 
 import os
+import re
 
 
 class ProxyError(Exception):
@@ -40,7 +41,7 @@ class TokenEndpointError(ProxyError):
 
 
 def reason_of(error: OSError) -> str:
-    """Return the system's own words about `error`, without addresses."""
+    """Return what `error` means, in the system's own words where they are clear, without addresses."""
     # The health check and the parsers load this module, and should load neither of these.
     import socket  # noqa: PLC0415
     import ssl  # noqa: PLC0415
@@ -49,6 +50,14 @@ def reason_of(error: OSError) -> str:
         return error.verify_message
     if isinstance(error, ssl.SSLError):
         return error.reason or "handshake failed"
-    if isinstance(error, socket.gaierror) or not error.errno:
+    if isinstance(error, socket.gaierror):
         return error.strerror or "failed"
-    return os.strerror(error.errno)
+    if error.errno:
+        return os.strerror(error.errno)
+    # Where addresses failed for different reasons, aiohappyeyeballs joins their messages.
+    causes = dict.fromkeys(re.findall(r"\[Errno ([0-9]+)\]", str(error)))
+    if causes:
+        return ", ".join(os.strerror(int(number)) for number in causes)
+    if isinstance(error, ConnectionError):
+        return "the connection was closed"
+    return error.strerror or "failed"

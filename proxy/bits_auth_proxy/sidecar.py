@@ -30,6 +30,7 @@ from bits_auth_proxy.assembly import (
     listen_certificate,
     poll_certificate,
     poll_trust,
+    read_in_time,
     request_rules,
     response_rules,
     trust,
@@ -54,6 +55,7 @@ from bits_auth_proxy.listening import ListeningSockets
 from bits_auth_proxy.process import guard_memory, keep_freed_memory, on_signals, raise_descriptor_limit
 from bits_auth_proxy.settings.addresses import ListenAddress, TcpAddress, is_loopback
 from bits_auth_proxy.settings.credentials import Credentials, CredentialsError, CredentialSource
+from bits_auth_proxy.settings.disclosure import masked_query
 from bits_auth_proxy.settings.model import Settings
 from bits_auth_proxy.settings.watching import FileWatcher, WatchedFiles
 from bits_auth_proxy.tasks import TaskOwner
@@ -169,7 +171,7 @@ class Sidecar:
     def _begin_token(self) -> Refresher | AwaitedCredentials:
         """Return what keeps the token, or what stands in while its credentials are not there."""
         try:
-            credentials = self._source.read()
+            credentials = read_in_time(self._source)
         except CredentialsError as error:
             if not self._settings.credentials_wait or not self._source.watched:
                 raise
@@ -259,7 +261,7 @@ class Sidecar:
             files.append(
                 WatchedFiles(
                     name=self._source.name,
-                    poll=self._source.poll,
+                    poll=self._poll_credentials,
                     on_read=self._credentials_read,
                     on_unusable=self._credentials_unreadable,
                 )
@@ -299,6 +301,7 @@ class Sidecar:
             tls=self.speaks_tls,
             admin=[str(address) for address in self.admin_addresses],
             api=settings.api_url,
+            token_url=masked_query(settings.effective_token_url),
         )
 
     async def _serve_admin(self) -> None:
@@ -426,6 +429,11 @@ class Sidecar:
     def _warn_of_exposed_files(self) -> None:
         for path in self._source.exposed_files():
             self._log.warning(events.CREDENTIALS_EXPOSED.name, file=str(path))
+
+    def _poll_credentials(self) -> Credentials | None:
+        # The read at the start may have gone on after it was given up, so that the pair seems known.
+        awaited = isinstance(self._refresher, AwaitedCredentials)
+        return self._source.read() if awaited else self._source.poll()
 
     def _credentials_unreadable(self, error: OperatorError) -> None:
         awaited = self._refresher

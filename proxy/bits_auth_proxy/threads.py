@@ -9,6 +9,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -40,10 +41,28 @@ def call_in_thread(call: Callable[[], T], *, name: str) -> asyncio.Future[T]:
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(deliver, result, failure)
 
+    _start(run, name)
+    return outcome
+
+
+def call_within(seconds: float, call: Callable[[], T], *, name: str) -> T:
+    """Return what `call` returns. Blocks for so many seconds at most, and raises TimeoutError then."""
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - the caller's to handle
+            outcome.set_exception(error)
+
+    _start(run, name)
+    return outcome.result(seconds)
+
+
+def _start(run: Callable[[], None], name: str) -> None:
     # The thread inherits the mask: signals are the main thread's, which blocks them when it must.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         threading.Thread(target=run, name=name, daemon=True).start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return outcome

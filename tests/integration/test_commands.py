@@ -40,6 +40,24 @@ async def test_the_emulator_serves_alone_and_prints_its_address() -> None:
         assert await running.ended() == 0
 
 
+@pytest.mark.parametrize("value", ["socks5://u:hidden@proxy", "https://u:hidden@proxy:1", "proxy.corp:3128"])
+async def test_an_egress_proxy_of_the_machine_does_not_keep_the_emulator_and_the_demo_from_running(
+    value: str,
+) -> None:
+    env = {**FREE_PORTS, "HTTPS_PROXY": value}
+    for name, printed in (("emulator", "/_emulator/state\n"), ("demo", "applications.create")):
+        async with command(name, env=env) as running:
+            await running.text(printed)
+            running.send_signal(signal.SIGTERM)
+            assert await running.ended() == 0
+    code, stdout, _ = await run("config", env={**env, "NO_PROXY": "*.bits.bi"})
+    assert code == 0
+    assert "hidden" not in stdout
+    code, _, stderr = await run("config", env=env)
+    assert code == (0 if value == "proxy.corp:3128" else 64)
+    assert code == 0 or "  HTTPS_PROXY: write http://host:port" in stderr
+
+
 async def test_check_examines_everything_from_the_settings_to_the_owner() -> None:
     async with emulating() as (_, api):
         code, stdout, stderr = await run("check", env=proxy_env(api))
@@ -80,6 +98,63 @@ async def test_check_names_slips_and_exposed_secrets(tmp_path: Path) -> None:
         "warn  settings  .env holds a secret, and any user of this machine may read it",
         "ok    settings  complete",
     ]
+
+
+@pytest.mark.parametrize(
+    "environ", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}]
+)
+async def test_check_fits_any_terminal(environ: dict[str, str]) -> None:
+    env = proxy_env("http://127.0.0.1:1", BITS_CLIENT_SECRET="canary") | environ
+    code, stdout, stderr = await run("check", env=env)
+    assert (code, stderr) == (1, "")
+    assert stdout.splitlines()[-1].lstrip().startswith("-> ")
+
+
+async def test_check_lists_slips_beside_faults() -> None:
+    code, _, stderr = await run("check", env={"BITS_CLIENT_ID": "acme", "BITS_CLIENT_SECERT": CLIENT_SECRET})
+    assert code == 64
+    assert "BITS_CLIENT_SECRET: is missing" in stderr
+    assert (
+        "BITS_CLIENT_SECERT in the environment is not a setting; did you mean BITS_CLIENT_SECRET?" in stderr
+    )
+    assert CLIENT_SECRET not in stderr
+
+
+async def test_check_lists_slips_beside_credential_files_that_can_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "client_id").write_text("acme", "utf-8")
+    env = {"BITS_CREDENTIALS_DIR": str(tmp_path), "BITS_TOKN_URL": "x"}
+    code, stdout, stderr = await run("check", env=env)
+    assert code == 64
+    assert "did you mean BITS_TOKEN_URL?" in stdout
+    assert f"BITS_CLIENT_SECRET_FILE: {tmp_path}/client_secret can't be read" in stderr
+
+
+async def test_an_env_file_leads_no_secret_of_the_environment_away(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("BITS_TOKEN_URL=https://127.0.0.1:1/token\n", "utf-8")
+    for name in ("check", "run"):
+        code, stdout, stderr = await run(name, env=proxy_env("http://127.0.0.1:1"), cwd=tmp_path)
+        assert (code, stdout) == (64, "")
+        assert "BITS_TOKEN_URL: .env must not decide" in stderr
+
+
+async def test_the_token_url_in_use_is_logged() -> None:
+    env = proxy_env("http://127.0.0.1:1")
+    for given, logged in (
+        ({}, "http://127.0.0.1:1/v1/oauth2/token"),
+        ({"BITS_TOKEN_URL": "http://localhost:1/t?key=canary"}, "http://localhost:1/t?********"),
+    ):
+        async with command("run", env=env | given) as running:
+            assert (await running.event("started"))["token_url"] == logged
+            assert "canary" not in running.output.replace(CLIENT_SECRET, "")
+
+
+async def test_a_secret_in_place_of_its_files_path_is_not_shown_while_the_file_is_awaited() -> None:
+    env = proxy_env("http://127.0.0.1:1", BITS_CREDENTIALS_WAIT="0.1", BITS_CLIENT_SECRET="")
+    code, stdout, stderr = await run("run", env=env | {"BITS_CLIENT_SECRET_FILE": CLIENT_SECRET})
+    assert code == 64
+    assert "BITS_CLIENT_SECRET_FILE" in stdout
+    assert "BITS_CLIENT_SECRET_FILE" in stderr
+    assert "canary" not in stdout + stderr
 
 
 async def test_check_names_the_setting_of_an_api_that_does_not_listen() -> None:

@@ -24,9 +24,9 @@ def granted(**changed: object) -> Reply:
 
 TROUBLES: dict[str, tuple[Reply | None, str, str]] = {
     "refused": (None, "connect", "refused"),
-    "hang": ((b"", "hang"), "timeout", "within 2.5 s"),
-    "hang mid-head": ((b"HTTP/1.1 200 OK\r\nContent-Le", "hang"), "timeout", "within 2.5 s"),
-    "hang mid-body": ((reply("200 OK", json.dumps(GOOD))[0][:-9], "hang"), "timeout", "within 2.5 s"),
+    "hang": ((b"", "hang"), "timeout", "within 10 s"),
+    "hang mid-head": ((b"HTTP/1.1 200 OK\r\nContent-Le", "hang"), "timeout", "within 10 s"),
+    "hang mid-body": ((reply("200 OK", json.dumps(GOOD))[0][:-9], "hang"), "timeout", "within 10 s"),
     "closed": ((b"", "close"), "disconnected", "lost"),
     "reset": ((b"", "reset"), "disconnected", "lost"),
     "cut mid-body": ((reply("200 OK", json.dumps(GOOD))[0][:-9], "close"), "disconnected", "lost"),

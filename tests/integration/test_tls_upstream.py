@@ -5,20 +5,23 @@ import contextlib
 import hashlib
 import io
 import json
-import socket
 import ssl
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
 from bits_auth_proxy.settings.addresses import TcpAddress
+from tests.support import pythons
 from tests.support.clock import FakeClock
 from tests.support.rawclient import Answer, RawClient, raw_client
 from tests.support.recorder import OK_ANSWER, Recorder, recording
-from tests.support.stand import sidecar_for
+from tests.support.secure_api import create
+from tests.support.stand import emulating, sidecar_for
+from tests.support.tls_refusals import handshaking
 from tests.support.waiting import HANGS, at_rest, seen
 
 PIECE = bytes(range(256)) * 256
@@ -35,10 +38,19 @@ class Tls:
         self.authority.cert_pem.write_to_path(self.ca_file)
 
     def context(
-        self, *names: str, least: ssl.TLSVersion | None = None, most: ssl.TLSVersion | None = None
+        self,
+        *names: str,
+        least: ssl.TLSVersion | None = None,
+        most: ssl.TLSVersion | None = None,
+        suites: str = "",
     ) -> ssl.SSLContext:
+        """Return a server's settings; with `suites`, which are those of TLS 1.2, it speaks nothing newer."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.authority.issue_cert(*names).configure_cert(context)
+        if suites:
+            most = ssl.TLSVersion.TLSv1_2
+            context.set_ciphers(suites)
+        key_type = trustme.KeyType.RSA if suites else trustme.KeyType.ECDSA
+        self.authority.issue_cert(*names, key_type=key_type).configure_cert(context)
         if least is not None:
             context.minimum_version = least
         if most is not None:
@@ -99,13 +111,20 @@ async def test_a_request_over_tls(tls: Tls) -> None:
     assert recorder.connections == 1
 
 
-def refuse_all(sock: socket.socket, context: ssl.SSLContext) -> None:
-    """Fail at the handshakes of all who connect, until the socket is shut down; alerts are sent."""
-    with contextlib.suppress(OSError):
-        while True:
-            plain, _ = sock.accept()
-            with plain, contextlib.suppress(ssl.SSLError):
-                context.wrap_socket(plain, server_side=True).close()
+async def refused(tls: Tls, context: ssl.SSLContext) -> tuple[Answer, str]:
+    """Call an API that does the handshake and then closes; the token comes over plain http."""
+    log = io.StringIO()
+    async with handshaking(context) as port, recording() as tokens:
+        env = {
+            "BITS_TOKEN_URL": f"http://{tokens.authority}/v1/oauth2/token",
+            "BITS_UPSTREAM__CA_FILE": str(tls.ca_file),
+        }
+        async with sidecar_for(f"https://localhost:{port}", log, **env) as sidecar:
+            address = sidecar.addresses[0]
+            assert isinstance(address, TcpAddress)
+            async with raw_client((address.host, address.port)) as client:
+                await client.send(GET)
+                return await client.answer(), log.getvalue()
 
 
 async def test_tls_1_1_is_refused(tls: Tls) -> None:
@@ -113,29 +132,28 @@ async def test_tls_1_1_is_refused(tls: Tls) -> None:
     context.set_ciphers("DEFAULT@SECLEVEL=0")
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        serving = asyncio.ensure_future(asyncio.to_thread(refuse_all, sock, context))
-        async with recording() as tokens:
-            env = {
-                "BITS_TOKEN_URL": f"http://{tokens.authority}/v1/oauth2/token",
-                "BITS_UPSTREAM__CA_FILE": str(tls.ca_file),
-            }
-            log = io.StringIO()
-            async with sidecar_for(f"https://localhost:{sock.getsockname()[1]}", log, **env) as sidecar:
-                address = sidecar.addresses[0]
-                assert isinstance(address, TcpAddress)
-                async with raw_client((address.host, address.port)) as client:
-                    await client.send(GET)
-                    answer = await client.answer()
-        sock.shutdown(socket.SHUT_RDWR)
-        await serving
+    answer, log = await refused(tls, context)
     assert (answer.status, json.loads(answer.body)["code"]) == (502, "tls_error")
-    assert "PROTOCOL_VERSION" in log.getvalue()
+    assert "PROTOCOL_VERSION" in log
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_tls_1_2_and_1_3(tls: Tls, version: ssl.TLSVersion) -> None:
     context = tls.context("localhost", least=version, most=version)
+    async with proxied(tls, context, Recorder().serve) as (client, _):
+        await client.send(GET)
+        assert (await client.answer()).status == 200
+
+
+async def test_a_suite_without_forward_secrecy_is_refused(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
+    pythons.suites_of_openssl(monkeypatch)
+    answer, log = await refused(tls, tls.context("localhost", suites="AES128-SHA"))
+    assert (answer.status, json.loads(answer.body)["code"]) == (502, "tls_error")
+    assert "HANDSHAKE_FAILURE" in log
+
+
+async def test_a_suite_with_forward_secrecy_and_aead_is_used(tls: Tls) -> None:
+    context = tls.context("localhost", suites="ECDHE-RSA-AES128-GCM-SHA256")
     async with proxied(tls, context, Recorder().serve) as (client, _):
         await client.send(GET)
         assert (await client.answer()).status == 200
@@ -337,3 +355,29 @@ async def test_the_client_certificate_is_presented(tls: Tls, tmp_path: Path) -> 
         assert (await client.answer()).status == 200
     answer, _ = await failed(tls, context)
     assert answer.status == 502
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_client_certificate_that_the_api_requires_is_named_in_the_log(
+    tls: Tls, version: ssl.TLSVersion
+) -> None:
+    # In TLS 1.3, the alert comes after the client's handshake, on a connection that seemed ready.
+    context = tls.context("localhost", least=version, most=version)
+    tls.authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    log = io.StringIO()
+
+    def refusals() -> list[dict[str, Any]]:
+        lines = map(json.loads, log.getvalue().splitlines())
+        return [line for line in lines if line["event"] == "upstream_connect_failed"]
+
+    async with handshaking(context) as port, emulating() as (_, tokens):
+        env = {
+            "BITS_UPSTREAM__CA_FILE": str(tls.ca_file),
+            "BITS_TOKEN_URL": f"{tokens}/v1/oauth2/token",
+        }
+        async with sidecar_for(f"https://localhost:{port}", log, **env) as sidecar:
+            assert (await create(sidecar))[0] == 502
+            first = (await seen(refusals))[0]
+    assert first["outcome"] == "tls_error"
+    assert first["detail"].startswith(f"localhost:{port}: the server requires a client certificate")

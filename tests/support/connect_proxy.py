@@ -14,6 +14,8 @@ class ConnectProxy:
         self.requests: list[str] = []
         self.reply = b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n"
         self.port = 0
+        self.names: dict[str, str] = {}
+        """Addresses by name, instead of DNS."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -34,7 +36,7 @@ class ConnectProxy:
             await _close(writer)
             return
         host, _, port = head.split()[1].rpartition(":")
-        far_reader, far_writer = await asyncio.open_connection(host, int(port))
+        far_reader, far_writer = await asyncio.open_connection(self.names.get(host, host), int(port))
         await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
 
 

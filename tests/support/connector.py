@@ -1,4 +1,4 @@
-"""Connections to an API that exists in memory only, made when the test says so."""
+"""What stands for the pool's neighbours: connections to an API that exists in memory only, and a keeper."""
 
 import asyncio
 
@@ -38,6 +38,16 @@ class MemoryTransport(asyncio.Transport):
 
     def abort(self) -> None:
         self.close()
+
+
+class Keeper:
+    """Implements `ports.ConnectionKeeper` for connections that are not made."""
+
+    def release(self, connection: UpstreamConnection) -> None:
+        raise AssertionError
+
+    def lost(self, connection: UpstreamConnection) -> None:
+        pass
 
 
 class FakeConnector:

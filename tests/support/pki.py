@@ -1,9 +1,14 @@
 """An authority, and certificate files as operators mount them."""
 
+import datetime as dt
 import ssl
 from pathlib import Path
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from tests.support.mounts import mount
 
@@ -46,3 +51,43 @@ class Pki:
         if identity is not None:
             identity.issue_cert("a-client").configure_cert(context)
         return context
+
+
+def authority_files(
+    directory: Path, *, critical: bool = True, is_authority: bool = True
+) -> tuple[Path, Path]:
+    """Make an authority, and a server's certificate of it; return the file of each.
+
+    `critical` and `is_authority` are what the authority's basicConstraints say.
+    """
+    now = dt.datetime.now(dt.UTC)
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("authority", "server")]
+
+    def certificate(index: int) -> x509.CertificateBuilder:
+        return (
+            x509.CertificateBuilder()
+            .subject_name(names[index])
+            .issuer_name(names[0])
+            .public_key(keys[index].public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(days=1))
+            .not_valid_after(now + dt.timedelta(days=1))
+        )
+
+    root = certificate(0).add_extension(
+        x509.BasicConstraints(ca=is_authority, path_length=None), critical=critical
+    )
+    leaf = certificate(1).add_extension(
+        x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False
+    )
+    pem = [
+        each.sign(keys[0], hashes.SHA256()).public_bytes(serialization.Encoding.PEM) for each in (root, leaf)
+    ]
+    key = keys[1].private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    ca_file, server = directory / "old-ca.pem", directory / "server.pem"
+    ca_file.write_bytes(pem[0])
+    server.write_bytes(pem[1] + key)
+    return ca_file, server

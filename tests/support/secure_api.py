@@ -25,16 +25,35 @@ class SecureApi(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def secure_api(directory: Path, *, demanding: bool = False) -> AsyncIterator[SecureApi]:
-    """Serve it; the authority's file goes to `directory`.
+async def secure_api(
+    directory: Path,
+    *,
+    demanding: bool = False,
+    suites: str = "",
+    most: ssl.TLSVersion | None = None,
+    certificate: Path | None = None,
+    name: str = "localhost",
+) -> AsyncIterator[SecureApi]:
+    """Serve it as `name`, and its address; the authority's file goes to `directory`.
 
     `demanding`: clients must have a certificate of the authority, too; one is in `client.pem` there.
+    `suites` are those of TLS 1.2, the only version then; `most` is the newest version.
+    `certificate` is a PEM file with another certificate and its key to serve with.
     """
     authority = trustme.CA()
     ca_file = directory / "ca.pem"
     authority.cert_pem.write_to_path(ca_file)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+    if certificate is None:
+        key_type = trustme.KeyType.RSA if suites else trustme.KeyType.ECDSA
+        authority.issue_cert(name, "127.0.0.1", key_type=key_type).configure_cert(context)
+    else:
+        context.load_cert_chain(certificate)
+    if suites:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(suites)
+    if most is not None:
+        context.maximum_version = most
     if demanding:
         authority.configure_trust(context)
         context.verify_mode = ssl.CERT_REQUIRED
@@ -46,9 +65,7 @@ async def secure_api(directory: Path, *, demanding: bool = False) -> AsyncIterat
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
     try:
-        yield SecureApi(
-            f"https://localhost:{runner.addresses[0][1]}", {"BITS_UPSTREAM__CA_FILE": str(ca_file)}
-        )
+        yield SecureApi(f"https://{name}:{runner.addresses[0][1]}", {"BITS_UPSTREAM__CA_FILE": str(ca_file)})
     finally:
         await runner.cleanup()
 

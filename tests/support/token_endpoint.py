@@ -45,11 +45,14 @@ class FakeEndpoint:
         """Answer the oldest request with a token."""
         self.pending.pop(0).set_result(self._grant(lifetime))
 
-    def fail(self, kind: FailureKind = "server_error", *, retry_after: float | None = None) -> None:
+    def fail(
+        self, kind: FailureKind = "server_error", *, code: str = "", retry_after: float | None = None
+    ) -> None:
         """Answer the oldest request with a failure."""
-        self.pending.pop(0).set_exception(
-            TokenRequestError(kind, f"emulated: {kind}", retry_after=retry_after)
+        error = TokenRequestError(
+            kind, f"emulated: {kind} {code}".rstrip(), code=code, retry_after=retry_after
         )
+        self.pending.pop(0).set_exception(error)
 
     def crash(self, error: Exception) -> None:
         """Let the oldest request raise what it should not."""

@@ -1,11 +1,14 @@
 import os
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from pydantic import SecretStr
 
+from bits_auth_proxy.assembly import read_in_time
 from bits_auth_proxy.files import read_file
 from bits_auth_proxy.settings.credentials import Credentials, CredentialsError, CredentialSource
 from bits_auth_proxy.settings.loading import load
@@ -209,7 +212,16 @@ def test_a_utf8_byte_order_mark_is_dropped(tmp_path: Path) -> None:
     write(tmp_path, "", "")
     for name, text in (("client_id", "acme"), ("client_secret", "s3cret")):
         (tmp_path / name).write_text(f"{text}\r\n", "utf-8-sig")
-    assert source_of(tmp_path).read() == pair("acme", "s3cret")
+    source = source_of(tmp_path)
+    marked = source.read()
+    assert marked == pair("acme", "s3cret")
+    assert [text.split(":")[0] for text in source.oddities(marked)] == [
+        "BITS_CLIENT_ID_FILE",
+        "BITS_CLIENT_SECRET_FILE",
+    ]
+    assert all("byte order mark" in text for text in source.oddities(marked))
+    write(tmp_path, "acme", "s3cret")
+    assert source.oddities(source.read()) == []
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
@@ -229,6 +241,7 @@ def test_utf16_is_named(tmp_path: Path, encoding: str) -> None:
         ("acme", "\"s3cret'", []),
         ("acme", '"s3cret"', ["BITS_CLIENT_SECRET"]),
         ("acme", "'s3cret'", ["BITS_CLIENT_SECRET"]),
+        ("acme", "\u201cs3cret\u201d", ["BITS_CLIENT_SECRET"]),
         ('"acme"', "s3cret", ["BITS_CLIENT_ID"]),
         ("bits:acme", "s3:cret", ["BITS_CLIENT_ID"]),
         ("'a:b'", "`s3cret`", ["BITS_CLIENT_ID", "BITS_CLIENT_ID", "BITS_CLIENT_SECRET"]),
@@ -266,3 +279,27 @@ def test_a_volume_of_kubernetes_is_mounted_for_one_container_alone(tmp_path: Pat
     mounted(tmp_path, "..1", "acme", "s3cret")
     (tmp_path / "client_secret").chmod(0o644)
     assert source_of(tmp_path).exposed_files() == []
+
+
+def test_a_mount_that_hangs_at_the_first_read_is_reported_in_time(tmp_path: Path) -> None:
+    released = threading.Event()
+
+    def hang(path: Path) -> NoReturn:
+        released.wait()
+        raise FileNotFoundError(2, "gone", path)
+
+    source = CredentialSource(client_id="id", client_secret_file=tmp_path / "client_secret", read=hang)
+    try:
+        with pytest.raises(CredentialsError, match=r"client_secret can't be read: no answer within 0\.01 s"):
+            read_in_time(source, limit=0.01)
+    finally:
+        released.set()
+
+
+def test_what_the_first_read_raises_is_raised(tmp_path: Path) -> None:
+    source = CredentialSource(client_id="id", client_secret_file=tmp_path / "client_secret")
+    with pytest.raises(CredentialsError, match="No such file"):
+        read_in_time(source)
+    (tmp_path / "client_secret").write_text("s3cret")
+    assert read_in_time(source).client_id == "id"
+    assert source.poll() is None

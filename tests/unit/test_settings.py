@@ -362,21 +362,51 @@ def test_a_port_of_a_thousand_digits_is_a_fault_like_any() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "no_proxy", "exempt"),
+    ("url", "no_proxy", "exempt"),
     [
-        ("api.bits.bi", "", False),
-        ("api.bits.bi", "*", True),
-        ("api.bits.bi", "api.bits.bi", True),
-        ("api.bits.bi", "other.example, .BITS.bi", True),
-        ("api.bits.bi", "bits.bi", True),
-        ("api.bits.bi", "its.bi", False),
-        ("10.1.2.3", "10.0.0.0/8", True),
-        ("10.1.2.3", "192.168.0.0/16,10.1.2.3", True),
-        ("11.1.2.3", "10.0.0.0/8", False),
+        ("https://api.bits.bi", "", False),
+        ("https://api.bits.bi", "*", True),
+        ("https://api.bits.bi", "other.example,*", True),
+        ("https://api.bits.bi", "api.bits.bi", True),
+        ("https://API.bits.bi", "api.bits.bi", True),
+        ("https://api.bits.bi", "other.example, .BITS.bi", True),
+        ("https://api.bits.bi", "other.example .bits.bi", True),
+        ("https://api.bits.bi", "bits.bi", True),
+        ("https://bits.bi", ".bits.bi", True),
+        ("https://api.bits.bi", "*.bits.bi", True),
+        ("https://eu.api.bits.bi", "*.bits.bi", True),
+        ("https://bits.bi", "*.bits.bi", False),
+        ("https://rabbits.bi", "*.bits.bi", False),
+        ("https://api.bits.bi", "its.bi", False),
+        ("https://api.bits.bi", "*its.bi", False),
+        ("https://api.bits.bi.", "api.bits.bi", True),
+        ("https://api.bits.bi", "bits.bi.", True),
+        ("https://api.bits.bi", "api.bits.bi:443", True),
+        ("https://api.bits.bi:8443", "api.bits.bi:443", False),
+        ("https://api.bits.bi:8443", "api.bits.bi:8443", True),
+        ("https://api.bits.bi:8443", ".bits.bi:8443", True),
+        ("https://api.bits.bi:8443", "*.bits.bi:443", False),
+        ("https://api.bits.bi", "api.bits.bi:x", False),
+        ("https://api.bits.bi", ":443", False),
+        ("https://api.bits.bi", ".", False),
+        ("https://api.bits.bi", "*.", False),
+        ("https://10.1.2.3", "10.0.0.0/8", True),
+        ("https://10.1.2.3", "192.168.0.0/16,10.1.2.3", True),
+        ("https://10.1.2.3:8443", "10.1.2.3:8443", True),
+        ("https://10.1.2.3", "10.1.2.3:8443", False),
+        ("https://11.1.2.3", "10.0.0.0/8", False),
+        ("https://11.1.2.3", "2.3", False),
+        ("https://[fd00::7]", "fd00::/8", True),
+        ("https://[fd00::7]", "[fd00::]/8", False),
+        ("https://[fd00::7]", "fd00:0::7", True),
+        ("https://[fd00::7]", "[fd00::7]", True),
+        ("https://[fd00::7]:8443", "[fd00::7]:8443", True),
+        ("https://[fd00::7]:8443", "[fd00::7]:443", False),
+        ("https://[fe80::7]", "fd00::/8,10.0.0.0/8", False),
     ],
 )
-def test_no_proxy_names_hosts_domains_and_networks(host: str, no_proxy: str, exempt: bool) -> None:
-    assert is_exempt(host, no_proxy) is exempt
+def test_no_proxy_names_hosts_ports_domains_and_networks(url: str, no_proxy: str, exempt: bool) -> None:
+    assert is_exempt(url, no_proxy) is exempt
 
 
 def test_the_customary_variables_of_an_egress_proxy_yield_to_our_own() -> None:
@@ -392,8 +422,93 @@ def test_the_customary_variables_of_an_egress_proxy_yield_to_our_own() -> None:
     assert own.proxy_for("https://auth.example/") == "http://mine:1"
 
 
-def test_a_proxy_that_is_no_http_url_is_a_fault_that_does_not_show_it() -> None:
-    (fault,) = faults({"HTTPS_PROXY": "socks5://u:hidden-pw@proxy"})
-    assert fault.startswith("BITS_HTTPS_PROXY: write http://host:port")
-    assert fault.endswith("(environment HTTPS_PROXY)")
-    assert "hidden-pw" not in fault
+@pytest.mark.parametrize(
+    "value", ["proxy.corp:3128", "u:hidden-pw@proxy.corp:3128", "[fd00::1]:3128", "proxy.corp"]
+)
+@pytest.mark.parametrize("variable", ["BITS_HTTPS_PROXY", "HTTPS_PROXY", "https_proxy"])
+def test_a_proxy_without_a_scheme_is_http(variable: str, value: str) -> None:
+    assert loaded({variable: value}).settings.proxy_for("https://api.bits.bi") == f"http://{value}"
+
+
+UNUSABLE = [
+    "socks5://u:hidden-pw@proxy",
+    "https://u:hidden-pw@proxy:3128",
+    "http://u:hidden#pw@proxy:3128",
+    "http://",
+    "http://proxy:99999",
+    "http://u%3Av:hidden-pw@proxy:3128",
+    "http://u:hidden%0Apw@proxy:3128",
+    "proxy:port",
+    "proxy corp:3128",
+]
+
+
+@pytest.mark.parametrize("value", UNUSABLE)
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
+def test_an_unusable_proxy_of_the_machine_is_a_fault_that_names_its_variable_and_does_not_show_it(
+    variable: str, value: str
+) -> None:
+    for api in ({}, {"BITS_API_URL": "http://localhost:1", "BITS_TOKEN_URL": "https://tokens.example/"}):
+        (fault,) = faults({variable: value, **api})
+        assert fault.startswith(f"{variable}: write http://host:port")
+        assert "NO_PROXY" in fault
+        assert "hidden" not in fault
+
+
+@pytest.mark.parametrize("value", UNUSABLE)
+def test_an_unusable_proxy_of_the_machine_does_not_matter_where_it_is_not_used(value: str) -> None:
+    machine = {"HTTPS_PROXY": value}
+    for unaffected in (
+        {"NO_PROXY": "api.bits.bi:443"},
+        {"BITS_NO_PROXY": "*.bits.bi"},
+        {"BITS_API_URL": "http://localhost:1"},
+        {"BITS_HTTPS_PROXY": "http://mine:1"},
+    ):
+        settings = loaded({**machine, **unaffected}).settings
+        expected = unaffected.get("BITS_HTTPS_PROXY")
+        assert settings.proxy_for("https://api.bits.bi") == expected
+    result = load(environ=machine, env_file=None, credentials_required=False, calls_api=False)
+    assert result.settings.https_proxy is None
+    assert "https_proxy" not in result.origins
+
+
+@pytest.mark.parametrize("value", UNUSABLE)
+def test_our_own_variable_with_an_unusable_proxy_is_a_fault_wherever_it_leads(value: str) -> None:
+    for more in (
+        {},
+        {"NO_PROXY": "*"},
+        {"BITS_API_URL": "http://localhost:1"},
+        {"HTTPS_PROXY": "http://fine:1"},
+    ):
+        (fault,) = faults({"BITS_HTTPS_PROXY": value, **more})
+        assert fault.startswith("BITS_HTTPS_PROXY: write http://host:port")
+        assert "hidden" not in fault
+
+
+def test_a_host_of_dots_is_no_host() -> None:
+    for url in ("https://.", "https://api..bits.bi", "https://api.bits.bi..", "https://.bits.bi"):
+        assert faults({"BITS_API_URL": url}) == ["BITS_API_URL: write a URL like https://api.bits.bi"]
+    assert loaded({"BITS_API_URL": "https://api.bits.bi."}).settings.api_url == "https://api.bits.bi."
+
+
+def test_settings_files_of_other_systems_are_read_or_named(tmp_path: Path) -> None:
+    dotenv, toml = tmp_path / ".env", tmp_path / "bits.toml"
+    dotenv.write_text("BITS_CLIENT_ID=acme\r\nBITS_SCOPE=application\r\n", "utf-8-sig")
+    toml.write_text('log_level = "error"\r\n', "utf-8-sig")
+    settings = loaded(env_file=dotenv, config_file=toml).settings
+    assert (settings.client_id, settings.scope, settings.log_level) == ("acme", "application", "error")
+    for path in (dotenv, toml):
+        path.write_text(path.read_text("utf-8-sig"), "utf-16")
+    assert len(faults({}, env_file=dotenv, config_file=toml)) == 2
+    assert all("UTF-16" in fault for fault in faults({}, env_file=dotenv, config_file=toml))
+    assert faults(PAIR | {"BITS_CLIENT_SECRET": "\ufeffx"}) == [
+        "BITS_CLIENT_SECRET: contains a byte order mark"
+    ]
+
+
+def test_slips_are_listed_beside_faults() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(environ={"BITS_CLIENT_SECERT": SECRET}, env_file=None, credentials_required=True)
+    assert len(caught.value.faults) == 2
+    [warning] = caught.value.warnings
+    assert warning.endswith("did you mean BITS_CLIENT_SECRET?")

@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import re
+import socket
 import ssl
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
@@ -18,11 +19,15 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias, final, get_args
 from urllib.parse import urlencode
 
 import aiohttp
+from aiohttp.abc import ResolveResult
+from yarl import URL
 
 from bits_auth_proxy import __version__
 from bits_auth_proxy.auth.tokens import AccessToken
 from bits_auth_proxy.clock import Clock
-from bits_auth_proxy.errors import TokenEndpointError, reason_of
+from bits_auth_proxy.errors import TokenEndpointError
+from bits_auth_proxy.tls_faults import TlsFault, reason_for_client, tls_fault
+from bits_auth_proxy.transport import EgressProxy, route, without_root
 
 ASSUMED_LIFETIME: Final = 3600.0
 """Seconds a token lives when the answer does not say; what Bits documents."""
@@ -52,6 +57,10 @@ FailureKind: TypeAlias = Literal[
 ]
 FAILURE_KINDS: Final[tuple[FailureKind, ...]] = get_args(FailureKind)
 _DENIED_KINDS: Final[frozenset[FailureKind]] = frozenset(("refused", "scope", "customer"))
+_REQUESTS_CODES: Final = frozenset(
+    ("invalid_request", "invalid_scope", "unauthorized_client", "unsupported_grant_type")
+)
+"""The error codes that blame the request or what the client may do (RFC 6749 section 5.2), not the pair."""
 
 _OK: Final = 200
 _SUCCESS: Final = range(200, 300)
@@ -60,6 +69,7 @@ _DENIAL_STATUSES: Final = (400, 401)
 _THROTTLED: Final = 429
 _SERVER_ERRORS: Final = range(500, 600)
 _TRANSIENT_ERRORS: Final = frozenset(("temporarily_unavailable", "server_error"))
+_SHOWABLE_ORIGIN: Final = re.compile(r"https?://[!-~]{1,300}\Z")
 _ERROR_CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 
 
@@ -81,19 +91,35 @@ class ClientCredentials:
 class TokenRequestError(TokenEndpointError):
     """No token was obtained. The text is safe to show.
 
-    `kind` is stable, for metrics. `retry_after` is in seconds.
+    `kind` is stable, for metrics. `code` is the OAuth error code (RFC 6749 section 5.2), if the endpoint sent
+    one. `retry_after` is in seconds.
     """
 
-    def __init__(self, kind: FailureKind, detail: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        kind: FailureKind,
+        detail: str,
+        *,
+        code: str = "",
+        retry_after: float | None = None,
+        tls_fault: TlsFault | None = None,
+    ) -> None:
         super().__init__(detail)
         self.kind: Final = kind
         self.detail: Final = detail
+        self.code: Final = code
         self.retry_after: Final = retry_after
+        self.tls_fault: Final = tls_fault
 
     @property
     def denied(self) -> bool:
         """Whether the endpoint said no to our credentials, scope or request: trying again hardly helps."""
         return self.kind in _DENIED_KINDS
+
+    @property
+    def blames_credentials(self) -> bool:
+        """Whether the endpoint denied the pair itself, and not what was requested with it."""
+        return self.kind == "customer" or (self.kind == "refused" and self.code not in _REQUESTS_CODES)
 
 
 class TokenGrant(NamedTuple):
@@ -138,9 +164,8 @@ def parse_token_answer(answer: EndpointAnswer, *, asked_scope: str | None, wall:
     if error is not None:
         code = _error_code(members)
         kind: FailureKind = "server_error" if code in _TRANSIENT_ERRORS else "refused"
-        raise TokenRequestError(
-            kind, f"the response has status {answer.status} but contains the error {code or '(unreadable)'}"
-        )
+        text = f"the response has status {answer.status} but contains the error {code or '(unreadable)'}"
+        raise TokenRequestError(kind, text, code=code)
     token_type = members.get("token_type")
     if token_type is None:
         token_type = members.get("type")
@@ -203,8 +228,6 @@ def _members(answer: EndpointAnswer, wall: float) -> dict[str, Any]:
 def _failure(answer: EndpointAnswer, wall: float) -> TokenRequestError:
     status = answer.status
     retry_after = parse_retry_after(answer.fields.get("retry-after"), wall=wall)
-    if status in _REDIRECTS:
-        return TokenRequestError("redirect", f"the response is a redirect ({status}), which is not followed")
     if status == _THROTTLED:
         return TokenRequestError(
             "throttled", "the response is 429 (too many requests)", retry_after=retry_after
@@ -217,7 +240,7 @@ def _failure(answer: EndpointAnswer, wall: float) -> TokenRequestError:
         code = ""
     text = f"the response is {status}" + (f" {code}" if code else "")
     kind: FailureKind = "refused" if status in _DENIAL_STATUSES else "status"
-    return TokenRequestError(kind, text, retry_after=retry_after)
+    return TokenRequestError(kind, text, code=code, retry_after=retry_after)
 
 
 def _json_object(answer: EndpointAnswer) -> dict[str, Any]:
@@ -273,13 +296,88 @@ def _date(value: str | None) -> float | None:
         return None
 
 
+class _Resolver(aiohttp.ThreadedResolver):
+    """DNS through the event loop, which asks for the names of `lookups` in another form."""
+
+    def __init__(self, lookups: Mapping[str, str]) -> None:
+        super().__init__()
+        self._lookups = lookups
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        return await super().resolve(self._lookups.get(host, host), port, family)
+
+
+def _proxy_fields(egress: EgressProxy) -> dict[str, str]:
+    """Return the fields for CONNECT; aiohttp would encode a URL's user information in Latin-1."""
+    return {} if egress.authorization is None else {"Proxy-Authorization": egress.authorization}
+
+
+class _Progress:
+    """How far a request has come."""
+
+    __slots__ = ("connected", "lookup")
+
+    def __init__(self) -> None:
+        self.connected = False
+        self.lookup: str | None = None
+        """The name that DNS was asked for and has not answered yet."""
+
+
+def _tracing() -> aiohttp.TraceConfig:
+    """Return what keeps the `_Progress` of each request."""
+
+    async def looks_up(_: object, context: Any, params: aiohttp.TraceDnsResolveHostStartParams) -> None:
+        context.trace_request_ctx.lookup = params.host
+
+    async def found(_: object, context: Any, __: object) -> None:
+        context.trace_request_ctx.lookup = None
+
+    async def connected(_: object, context: Any, __: object) -> None:
+        context.trace_request_ctx.connected = True
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_dns_resolvehost_start.append(looks_up)
+    tracing.on_dns_resolvehost_end.append(found)
+    tracing.on_connection_create_end.append(connected)
+    return tracing
+
+
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    """Return the TLS error behind one of aiohttp's, None if there is none.
+
+    In TLS 1.3, a server refuses a client certificate only after the client's handshake.
+    """
+    while error is not None:
+        # First what is inside: some of aiohttp's errors are TLS errors by type, and lack a reason.
+        inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
+        if inner is None and isinstance(error, ssl.SSLError):
+            return error
+        error = inner if isinstance(inner, BaseException) else error.__cause__
+    return None
+
+
+def _origin_of(base: URL, location: str | None) -> str:
+    """Return ` to ` and the origin of a redirect's target, nothing if there is none that can be shown."""
+    if not location:
+        return ""
+    try:
+        target = base.join(URL(location)).origin()
+    except ValueError:
+        return ""
+    shown = str(target)
+    return f" to {shown}" if _SHOWABLE_ORIGIN.match(shown) else ""
+
+
 class BitsOAuthClient:
     """Talks to the token and userinfo endpoints."""
 
     __slots__ = (
         "_clock",
         "_context",
-        "_proxy_for",
+        "_egress_for",
+        "_lookups",
         "_scope",
         "_session",
         "_timeout",
@@ -294,7 +392,7 @@ class BitsOAuthClient:
         userinfo_url: str,
         scope: str | None,
         context: Callable[[], ssl.SSLContext] | None,
-        proxy_for: Callable[[str], str | None] = lambda _: None,
+        egress_for: Callable[[str], EgressProxy | None] = lambda _: None,
         clock: Clock,
         timeout: float = TOTAL_TIMEOUT,
     ) -> None:
@@ -302,13 +400,14 @@ class BitsOAuthClient:
 
         `context` returns the TLS settings of a new connection.
 
-        `proxy_for` maps a URL to that of the http proxy that leads there, None for none.
+        `egress_for` maps a URL to the egress proxy that leads there, None for none.
         """
-        self._token_url = token_url
-        self._userinfo_url = userinfo_url
+        self._lookups: dict[str, str] = {}
+        self._token_url = self._named(token_url)
+        self._userinfo_url = self._named(userinfo_url)
         self._scope = scope
         self._context = context
-        self._proxy_for = proxy_for
+        self._egress_for = egress_for
         self._clock = clock
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
@@ -335,48 +434,88 @@ class BitsOAuthClient:
         if self._session is not None:
             await self._session.close()
 
+    def _named(self, url: str) -> URL:
+        """Return a URL without the root dot of its host, and remember what to ask DNS for instead."""
+        parsed = URL(url)
+        host = parsed.host or ""
+        name = without_root(host)
+        if name == host:
+            return parsed
+        self._lookups[name] = host
+        return parsed.with_host(name)
+
     async def _ask(
-        self, method: str, url: str, fields: Mapping[str, str], body: bytes | None
+        self, method: str, url: URL, fields: Mapping[str, str], body: bytes | None
     ) -> EndpointAnswer:
+        egress = self._egress_for(str(url))
+        way = route(url.host or "", url.port or 0, egress)
+        progress = _Progress()
         # No `from error` below: aiohttp's exceptions carry the request, and so our credentials.
         try:
-            return await self._exchange(method, url, fields, body)
-        except aiohttp.ClientProxyConnectionError as error:
-            failure = TokenRequestError(
-                "proxy", f"no connection to the egress proxy: {reason_of(error.os_error)}"
-            )
-        except aiohttp.ClientConnectorDNSError as error:
-            failure = TokenRequestError("dns", f"DNS: {reason_of(error.os_error)}")
-        except aiohttp.ClientConnectorCertificateError as error:
-            inner = error.certificate_error
-            text = inner.verify_message if isinstance(inner, ssl.SSLCertVerificationError) else "not valid"
-            failure = TokenRequestError("tls", f"TLS certificate: {text}")
-        except aiohttp.ClientSSLError as error:
-            failure = TokenRequestError("tls", f"TLS: {reason_of(error.os_error)}")
-        except aiohttp.ClientConnectorError as error:
-            failure = TokenRequestError("connect", f"no connection: {reason_of(error.os_error)}")
-        except (TimeoutError, aiohttp.ServerTimeoutError):
-            failure = TokenRequestError("timeout", f"no complete response within {self._timeout:g} s")
+            return await self._exchange(method, url, fields, body, egress=egress, progress=progress)
+        except TimeoutError:  # aiohttp's own are such, too
+            failure = self._late(way, progress)
         except aiohttp.ClientHttpProxyError as error:
-            failure = TokenRequestError("proxy", f"the egress proxy answered with {error.status}")
+            failure = TokenRequestError("proxy", f"{way}: the egress proxy answered with {error.status}")
         except aiohttp.ClientResponseError:
             failure = TokenRequestError("malformed", "the response is not valid HTTP")
-        except (aiohttp.ClientError, OSError):
-            failure = TokenRequestError(
-                "disconnected", "the connection was lost before the response was complete"
-            )
+        except (aiohttp.ClientError, OSError) as error:
+            failure = self._unconnected(way, error)
         raise failure
 
+    def _late(self, way: str, progress: _Progress) -> TokenRequestError:
+        """Return the failure for a time-out, which names what was waited for."""
+        limit = f"within {self._timeout:g} s"
+        if progress.lookup is not None:
+            host = self._lookups.get(progress.lookup, progress.lookup)
+            return TokenRequestError("dns", f"{host}: DNS did not answer {limit}")
+        what = "complete response" if progress.connected else "connection"
+        return TokenRequestError("timeout", f"{way}: no {what} {limit}")
+
+    def _unconnected(self, way: str, error: Exception) -> TokenRequestError:
+        """Return the failure for a connection that was not made, or was lost."""
+        tls = _tls_error(error)
+        if tls is not None:
+            what = "TLS certificate" if isinstance(tls, ssl.SSLCertVerificationError) else "TLS"
+            return TokenRequestError(
+                "tls", f"{way}: {what}: {reason_for_client(tls)}", tls_fault=tls_fault(tls)
+            )
+        if isinstance(error, aiohttp.ClientConnectorDNSError):
+            host = self._lookups.get(error.host, error.host)
+            return TokenRequestError("dns", f"{host}: DNS: {reason_for_client(error.os_error)}")
+        if isinstance(error, aiohttp.ClientProxyConnectionError):
+            text = f"{way}: no connection to the egress proxy: {reason_for_client(error.os_error)}"
+            return TokenRequestError("proxy", text)
+        if isinstance(error, aiohttp.ClientConnectorError):
+            reason = reason_for_client(error.os_error)
+            if isinstance(error.os_error, ConnectionResetError):  # TCP was set up before that.
+                return TokenRequestError(
+                    "connect", f"{way}: {reason} during the TLS handshake", tls_fault=TlsFault.HANDSHAKE
+                )
+            return TokenRequestError("connect", f"{way}: no connection: {reason}")
+        text = f"{way}: the connection was lost before the response was complete"
+        return TokenRequestError("disconnected", text)
+
     async def _exchange(
-        self, method: str, url: str, fields: Mapping[str, str], body: bytes | None
+        self,
+        method: str,
+        url: URL,
+        fields: Mapping[str, str],
+        body: bytes | None,
+        *,
+        egress: EgressProxy | None,
+        progress: _Progress,
     ) -> EndpointAnswer:
         if self._session is None:
             # One request in three quarters of an hour: no connection is worth keeping.
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(force_close=True, use_dns_cache=False),
+                connector=aiohttp.TCPConnector(
+                    force_close=True, use_dns_cache=False, resolver=_Resolver(self._lookups)
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"Accept": "application/json", "User-Agent": f"bits-auth-proxy/{__version__}"},
                 timeout=aiohttp.ClientTimeout(total=self._timeout),
+                trace_configs=[_tracing()],
                 trust_env=False,
             )
         async with self._session.request(
@@ -385,9 +524,15 @@ class BitsOAuthClient:
             headers=fields,
             data=body,
             allow_redirects=False,
-            proxy=self._proxy_for(url),
+            proxy=None if egress is None else f"http://{egress}",
+            proxy_headers=None if egress is None else _proxy_fields(egress),
             ssl=True if self._context is None else self._context(),
+            trace_request_ctx=progress,
         ) as response:
+            if response.status in _REDIRECTS:
+                target = _origin_of(response.url, response.headers.get("Location"))
+                text = f"the response is a redirect ({response.status}){target}, which is not followed"
+                raise TokenRequestError("redirect", text)
             content = bytearray()
             async for piece in response.content.iter_chunked(16 * 1024):
                 content += piece

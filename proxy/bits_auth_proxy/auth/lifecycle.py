@@ -174,7 +174,7 @@ class Lifecycle:
 
     @property
     def permanent(self) -> bool:
-        """Whether the token endpoint denies the credentials, as it seems for good."""
+        """Whether the token endpoint denies the token requests, as it seems for good."""
         return self.denials >= PERMANENT_DENIALS
 
     def current(self, now: float) -> AccessToken | None:

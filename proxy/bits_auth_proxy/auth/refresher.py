@@ -24,6 +24,8 @@ TICK: Final = 1.0
 """Seconds between looks at the clock, at most."""
 EARLY_DEATHS: Final = 3
 """So many tokens in a row that the API refuses before their time are no accident."""
+OVERDUE_LIMIT: Final = TOTAL_TIMEOUT + 1.0
+"""Seconds after which a flight is cancelled that goes on although its endpoint should have given up."""
 _SOONEST: Final = 0.01
 
 
@@ -275,9 +277,9 @@ class Refresher:
         return TokenUnavailable(
             "there is no valid token"
             if error is None
-            else f"there is no valid token: the last token request failed ({error.kind}), {error.detail}",
+            else f"there is no valid token: the last token request failed ({error.kind}: {error.detail})",
             retry_after=max(1.0, wait),
-            permanent=life.permanent,
+            permanent=life.permanent and (error is None or error.blames_credentials),
         )
 
     # The clock.
@@ -311,10 +313,9 @@ class Refresher:
         flight = self._flight
         if flight is not None and now - flight.started >= flight.limit:
             self._leave(flight)
-            error = TokenRequestError("timeout", f"there was no whole response within {flight.limit:g} s")
-            self._failed(flight, error, _Attempt(now - flight.started, error=error))
-        for flight in [each for each in self._overdue if now - each.started >= TOTAL_TIMEOUT]:
-            self._overdue.discard(flight)
+            self._failed(flight, _no_response(flight.limit), overdue=True)
+        for flight in [each for each in self._overdue if now - each.started >= OVERDUE_LIMIT]:
+            self._fail_late(flight, _Attempt(now - flight.started, error=_no_response(OVERDUE_LIMIT)))
             if flight.task is not None:
                 flight.task.cancel()
 
@@ -357,6 +358,8 @@ class Refresher:
                 self._obtained(flight, attempt.token, attempt)
             elif attempt.error is not None and flight is self._flight:
                 self._failed(flight, attempt.error, attempt)
+            elif flight in self._overdue:
+                self._fail_late(flight, attempt)
         except asyncio.CancelledError:
             if flight is self._flight and not self._closed:
                 self._failed(flight, TokenRequestError("internal", "the attempt was cancelled"))
@@ -418,15 +421,23 @@ class Refresher:
                 self._tell(waiter, current)
         self._proceed()
 
-    def _failed(self, flight: _Flight, error: TokenRequestError, attempt: _Attempt | None = None) -> None:
-        life, now = self._life, self._clock.now()
+    def _failed(
+        self,
+        flight: _Flight,
+        error: TokenRequestError,
+        attempt: _Attempt | None = None,
+        *,
+        overdue: bool = False,
+    ) -> None:
+        life, now, candidate = self._life, self._clock.now(), flight.candidate
         self._flight = None
-        if flight.candidate is None:
+        # Why it is overdue may be known from the one before.
+        if candidate is None:
             life.failed(now, denied=error.denied, retry_after=error.retry_after)
-            self._last_error = error
+            self._last_error = (self._last_error if overdue else None) or error
         else:
             life.candidate_failed(now, denied=error.denied, retry_after=error.retry_after)
-            flight.candidate.error = error
+            candidate.error = (candidate.error if overdue else None) or error
         if attempt is not None:
             self._report(flight, attempt)
         if error.denied:
@@ -440,6 +451,15 @@ class Refresher:
         self._proceed()
         for waiter in disappointed:
             self._tell(waiter, self.explain())
+
+    def _fail_late(self, flight: _Flight, attempt: _Attempt) -> None:
+        """Learn why a flight failed that has counted as failed for a while."""
+        self._overdue.discard(flight)
+        if flight.candidate is not None:
+            flight.candidate.error = attempt.error
+        elif self._life.failures:
+            self._last_error = attempt.error
+        self._report(flight, attempt)
 
     def _all_waiters(self) -> list[TokenWaiter]:
         return [*_emptied(self._waiters), *_emptied(self._unauthorized_waiters), *_emptied(self._again)]
@@ -480,6 +500,10 @@ class Refresher:
 def _finish(wait: asyncio.Future[None]) -> None:
     if not wait.done():
         wait.set_result(None)
+
+
+def _no_response(limit: float) -> TokenRequestError:
+    return TokenRequestError("timeout", f"there was no complete response within {limit:g} s")
 
 
 def _detail(error: TokenRequestError | None) -> str | None:

@@ -15,12 +15,16 @@ def parse_settings(
     credentials_required: bool,
     credentials_awaited: bool = False,
 ) -> Loaded:
-    """Return the settings of a command that has no other options. Raises CommandError."""
+    """Return the settings of a command that has no other options. Raises CommandError.
+
+    A command that calls the API requires credentials; the others bring an API of their own.
+    """
     add_settings_flags(parser)
     return load_settings(
         parser.parse_args(options),
         credentials_required=credentials_required,
         credentials_awaited=credentials_awaited,
+        calls_api=credentials_required,
     )
 
 
@@ -40,7 +44,11 @@ def add_settings_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def load_settings(
-    arguments: argparse.Namespace, *, credentials_required: bool, credentials_awaited: bool = False
+    arguments: argparse.Namespace,
+    *,
+    credentials_required: bool,
+    credentials_awaited: bool = False,
+    calls_api: bool = True,
 ) -> Loaded:
     """Return the settings from all sources; `arguments` are those of a parser with our flags.
 
@@ -54,8 +62,11 @@ def load_settings(
             config_file=arguments.config,
             credentials_required=credentials_required,
             credentials_awaited=credentials_awaited,
+            calls_api=calls_api,
         )
     except SettingsError as error:
         count = len(error.faults)
-        lines = [f"{count} setting{'s' * (count != 1)} must be changed:", *error.faults]
-        raise CommandError("\n  ".join(lines), exit_code=USAGE) from None
+        text = "\n  ".join([f"{count} setting{'s' * (count != 1)} must be changed:", *error.faults])
+        if error.warnings:
+            text += "\n  ".join(["\nThis may be a slip:", *error.warnings])
+        raise CommandError(text, exit_code=USAGE) from None

@@ -30,17 +30,17 @@ def execute(parser: argparse.ArgumentParser, options: Sequence[str]) -> bool:
 async def _examine(loaded: Loaded, *, redactor: Redactor) -> bool:
     settings = loaded.settings
     clock = SystemClock()
-    source = CredentialSource.from_settings(settings)
-    pair = source.read()
-    credentials = assembly.concealed(pair, redactor)
-    assembly.listen_certificate(settings)
-    context = assembly.trust(settings)
     for warning in loaded.warnings:
         _print_step("warn", "settings", warning)
     for path in loaded.exposed:
         _print_step("warn", "settings", f"{path} holds a secret, and any user of this machine may read it")
+    source = CredentialSource.from_settings(settings)
+    pair = assembly.read_in_time(source)
+    credentials = assembly.concealed(pair, redactor)
     for oddity in source.oddities(pair):
         _print_step("warn", "settings", oddity)
+    assembly.listen_certificate(settings)
+    context = assembly.trust(settings)
     _print_step("ok", "settings", "complete")
     oauth = assembly.build_oauth(settings, context=context, clock=clock)
     egress = assembly.egress_proxy(settings, redactor)
@@ -48,11 +48,13 @@ async def _examine(loaded: Loaded, *, redactor: Redactor) -> bool:
     try:
         async for finding in examine(
             api_url=settings.api_url,
-            egress=f"{egress.host}:{egress.port}" if egress else None,
+            egress=None if egress is None else str(egress),
             context=None if context is None else context.context,
             oauth=oauth,
+            token_variable="BITS_API_URL" if settings.token_url is None else "BITS_TOKEN_URL",
             credentials=credentials,
             clock=clock,
+            expected_customer=settings.expected_customer_id,
         ):
             passed = passed and finding.ok
             _print_finding(finding, loaded, redactor)

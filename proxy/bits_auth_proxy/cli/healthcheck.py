@@ -6,6 +6,7 @@ the settings model, but looks the admin address up in the same places itself: fl
 
 import argparse
 import os
+import re
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ DEFAULT_ADDRESS: Final = "127.0.0.1:9090"
 _TIMEOUT: Final = 2.0
 _VARIABLE: Final = "BITS_ADMIN_LISTEN"
 _CONFIG: Final = "BITS_CONFIG"
+_HARMLESS: Final = re.compile(r"[0-9.:\[\]]*[a-z]{0,12}")
 _LOOPBACK_OF_ANY: Final = {"": "127.0.0.1", "*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
 
 
@@ -40,7 +42,11 @@ def check(address: str | None, config: str | None) -> tuple[bool, str]:
     address = (address or _configured_address(config)).partition(",")[0].strip()
     try:
         response = _ask(address)
-    except (OSError, ValueError) as error:
+    except ValueError:
+        # What does not resemble an address may be a secret that belongs elsewhere.
+        shown = f"{address}: " if _HARMLESS.fullmatch(address) else ""
+        return False, f"not healthy: {shown}write host:port or unix:/path"
+    except OSError as error:
         return False, f"not healthy: {address}: {error}"
     status = response.partition(b"\r\n")[0]
     reason = response.partition(b"\r\n\r\n")[2].decode("latin-1").strip()

@@ -4,37 +4,64 @@ Exit codes: 0 success, 1 failure, 64 bad usage or settings, 143 if SIGTERM arriv
 """
 
 import argparse
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from bits_auth_proxy import __version__
 from bits_auth_proxy.cli.exit_codes import FAILURE, OK, USAGE, CommandError
 from bits_auth_proxy.cli.output import PROGRAM, print_error
 
+_OPTION: Final = re.compile(r"--[a-z]+(-[a-z]+)*(?==|\Z)")
+_COMMAND: Final = re.compile(r"[a-z]{1,12}")
+_QUOTED_INPUT: Final = re.compile(r"(ignored explicit argument|ambiguous option:).*")
+_SECRET_OPTIONS: Final = {
+    "--client-secret": ": others can read a command line; set BITS_CLIENT_SECRET or BITS_CLIENT_SECRET_FILE",
+}
+
 
 class CommandParser(argparse.ArgumentParser):
     """A parser that raises CommandError where argparse would print its usage and exit with 2."""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse; an argument that is not known is an error, whose text shows only what can't be a secret."""
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            option = _OPTION.match(unknown[0])
+            name = option[0] if option else "(not shown, because it may be a secret)"
+            text = f"unrecognized argument {name}{_SECRET_OPTIONS.get(name, '')}"
+            raise _usage_error(self, text)
+        return known, unknown
+
     def error(self, message: str) -> NoReturn:
         """Point the user at the help."""
-        raise CommandError(f"{message}\nTry: {self.prog} --help", exit_code=USAGE)
+        message = _QUOTED_INPUT.sub(r"\1 (not shown, because it may be a secret)", message)
+        raise _usage_error(self, message)
+
+
+def _usage_error(parser: argparse.ArgumentParser, message: str) -> CommandError:
+    return CommandError(f"{message}\nTry: {parser.prog} --help", exit_code=USAGE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     try:
-        known = _parser().parse_args(arguments)
+        parser = _parser()
+        known = parser.parse_args(arguments)
         if known.command in _RELOADING:
             # There is nothing to re-read yet, and the default action would end the process.
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
         # The first process of a container (PID 1) has no default action: without a handler, the kernel would
         # ignore SIGTERM.
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-        command = COMMANDS[known.command]
-        parser = CommandParser(prog=f"{PROGRAM} {known.command}", description=command.__doc__)
-        return OK if command(parser, known.options) else FAILURE
+        command = COMMANDS.get(known.command)
+        if command is None:
+            shown = f" {known.command!r}" if _COMMAND.fullmatch(known.command) else ""
+            raise _usage_error(parser, f"there is no such command{shown}; choose from {', '.join(COMMANDS)}")
+        own_parser = CommandParser(prog=f"{PROGRAM} {known.command}", description=command.__doc__)
+        return OK if command(own_parser, known.options) else FAILURE
     except CommandError as error:
         print_error(str(error))
         return error.exit_code
@@ -62,7 +89,7 @@ def _parser() -> CommandParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="the command to run")
+    parser.add_argument("command", metavar="COMMAND", help="the command to run")
     options = parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     # Otherwise, some versions of argparse say of a call without a command that the options are missing too.
     options.required = False

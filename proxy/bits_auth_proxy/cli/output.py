@@ -7,7 +7,15 @@ PROGRAM: Final = "bits-auth-proxy"
 
 
 def print_text(text: str) -> None:
-    """Print `text` and the end of its line. It arrives immediately, even in a pipe."""
+    """Print `text` and the end of its line. It arrives immediately, even in a pipe.
+
+    Characters that the stream can't encode are replaced.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.replace("→", "->").encode(encoding, "backslashreplace").decode(encoding)
     print(text, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Whether a command shows the live view."""
+"""What the terminal of a command can show: the live view, colors."""
 
 import shutil
 import sys
@@ -16,11 +16,19 @@ def live_view(loaded: Loaded) -> LiveView | None:
     None where standard output is not a terminal that can move its cursor, or where the user set a log format:
     then the log has standard output to itself.
     """
-    capable = environment().get("TERM", "dumb") != "dumb" and sys.stdout.isatty()
-    if not capable or "log_format" in loaded.origins:
+    if _is_dumb() or not sys.stdout.isatty() or "log_format" in loaded.origins:
         return None
     return LiveView(
         terminal=cast("TextIO", UnfailingStream(sys.stdout, replace=lambda _: "?")),
-        color="NO_COLOR" not in environment(),
+        color=color_wanted(),
         size=shutil.get_terminal_size,
     )
+
+
+def color_wanted() -> bool:
+    """Return whether a terminal may get colors (https://no-color.org)."""
+    return not environment().get("NO_COLOR") and not _is_dumb()
+
+
+def _is_dumb() -> bool:
+    return environment().get("TERM", "dumb") == "dumb"

@@ -113,7 +113,7 @@ class ServerCertificate(WatchedContext):
 
 
 def server_context(files: CertificateFiles, *, read: Callable[[Path], bytes] = read_file) -> ssl.SSLContext:
-    """Return TLS settings for a listener: TLS 1.2 at least, ALPN http/1.1. Raises CertificateError."""
+    """Return TLS settings for a listener. Raises CertificateError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     restrict(context)
     # Read the certificate separately first, because OpenSSL does not say which of the two files is at fault.

@@ -14,14 +14,16 @@ from typing import Any, Final, TypeAlias
 import aiohappyeyeballs
 
 from bits_auth_proxy.clock import Clock
-from bits_auth_proxy.errors import UpstreamError, reason_of
+from bits_auth_proxy.errors import UpstreamError
 from bits_auth_proxy.forward import problems
-from bits_auth_proxy.forward.egress import MAX_REPLY, EgressProxy, TunnelError, TunnelReply
+from bits_auth_proxy.forward.egress import MAX_REPLY, TunnelError, TunnelReply, connect_request
 from bits_auth_proxy.forward.ports import ConnectionKeeper
 from bits_auth_proxy.forward.problems import Problem
-from bits_auth_proxy.forward.tls import TlsChannel, no_password, restrict
+from bits_auth_proxy.forward.tls import TlsChannel, no_password, restrict, verify_leniently
 from bits_auth_proxy.forward.upstream import UpstreamConnection
 from bits_auth_proxy.forward.write_batcher import WriteBatcher
+from bits_auth_proxy.tls_faults import reason_for_client
+from bits_auth_proxy.transport import EgressProxy, authority, route, without_root
 
 READ_SIZE: Final = 64 * 1024
 _HAPPY_EYEBALLS_DELAY: Final = 0.25
@@ -39,12 +41,13 @@ class DialError(UpstreamError):
 
 
 def client_context(*, ca_file: str | None, client_cert: str | None, client_key: str | None) -> ssl.SSLContext:
-    """Return TLS settings for clients: at least TLS 1.2, trusting the system's CAs or only `ca_file`.
+    """Return TLS settings for the data path and the token client: system trust or only `ca_file`.
 
     Raises OSError, or ssl.SSLError, for files that can't be read or don't contain what they should.
     """
     context = ssl.create_default_context(cafile=ca_file)
     restrict(context)
+    verify_leniently(context)
     if client_cert is not None:
         context.load_cert_chain(client_cert, client_key, password=no_password)
     return context
@@ -57,11 +60,13 @@ class Dialer:
         "_batcher",
         "_clock",
         "_context",
-        "_host",
+        "_lookup",
+        "_name",
         "_port",
         "_proxy",
         "_read_buffer",
         "_resolve",
+        "_route",
         "_timeout",
     )
 
@@ -82,8 +87,10 @@ class Dialer:
         `timeout` is in seconds, for TCP and TLS together. With `proxy`, connections go through a tunnel that
         it opens. `resolve` replaces DNS: an async callable from host and port to address infos.
         """
-        self._host = host
+        self._name = without_root(host)
         self._port = port
+        self._lookup = (host, port) if proxy is None else (proxy.host, proxy.port)
+        self._route = route(self._name, port, proxy)
         self._context = context
         self._timeout = timeout
         self._clock = clock
@@ -95,29 +102,28 @@ class Dialer:
     async def connect(self, keeper: ConnectionKeeper) -> UpstreamConnection:
         """Return a connection that is ready for a request. Raises DialError."""
         tried: list[Any] = []
-        try:
-            return await self._attempt(keeper, await self._addresses(), tried)
-        except TimeoutError:
-            pass
-        try:
-            others = [info for info in await self._addresses() if info[4] not in tried]
-            if tried and others:
-                return await self._attempt(keeper, others, tried)
-        except TimeoutError:
-            pass
-        raise DialError(problems.CONNECTION_TIMEOUT, f"no connection within {self._timeout:g} s")
+        waited_for = ""
+        for is_second in (False, True):
+            waited_for = f"{self._lookup[0]}: DNS did not answer"
+            try:
+                addresses = [info for info in await self._addresses() if info[4] not in tried]
+                waited_for = f"{self._route}: no connection"
+                if not is_second or (tried and addresses):
+                    return await self._attempt(keeper, addresses, tried)
+            except TimeoutError:
+                continue
+        raise DialError(problems.CONNECTION_TIMEOUT, f"{waited_for} within {self._timeout:g} s")
 
     async def _addresses(self) -> Sequence[AddressInfo]:
         loop = asyncio.get_running_loop()
-        proxy = self._proxy
-        host, port = (self._host, self._port) if proxy is None else (proxy.host, proxy.port)
+        host, port = self._lookup
         try:
             async with asyncio.timeout(self._timeout):
                 if self._resolve is not None:
                     return await self._resolve(host, port)  # type: ignore[no-any-return]  # see __init__
                 return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except socket.gaierror as error:
-            raise DialError(problems.DNS_ERROR, reason_of(error)) from None
+            raise DialError(problems.DNS_ERROR, f"{host}: {reason_for_client(error)}") from None
 
     async def _attempt(
         self, keeper: ConnectionKeeper, addresses: Sequence[AddressInfo], tried: list[Any]
@@ -136,34 +142,38 @@ class Dialer:
                 connection = UpstreamConnection(
                     loop=loop,
                     keeper=keeper,
-                    tls=None if self._context is None else TlsChannel(self._context(), self._host),
+                    tls=None if self._context is None else TlsChannel(self._context(), self._name),
                     batcher=self._batcher,
                     read_buffer=self._read_buffer,
                     now=self._clock.now(),
                 )
+                connection.route = self._route
                 made = connection
                 await loop.create_connection(lambda: made, sock=sock)
                 await connection.ready()
                 return connection
         except TunnelError as error:
-            raise DialError(problems.EGRESS_PROXY_REFUSED, str(error)) from None
+            raise self._failure(problems.EGRESS_PROXY_REFUSED, str(error)) from None
         except ssl.SSLCertVerificationError as error:
-            raise DialError(problems.TLS_CERTIFICATE, reason_of(error)) from None
+            raise self._failure(problems.TLS_CERTIFICATE, reason_for_client(error)) from None
         except ssl.SSLError as error:
-            raise DialError(problems.TLS_ERROR, reason_of(error)) from None
+            raise self._failure(problems.TLS_ERROR, reason_for_client(error)) from None
         except TimeoutError:
             raise
         except OSError as error:
-            raise DialError(problems.CONNECTION_REFUSED, reason_of(error)) from None
+            raise self._failure(problems.CONNECTION_REFUSED, reason_for_client(error)) from None
         finally:
             if connection is not None and not connection.is_ready:
                 connection.abandon()
+
+    def _failure(self, problem: Problem, reason: str) -> DialError:
+        return DialError(problem, f"{self._route}: {reason}")
 
     async def _open_tunnel(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, proxy: EgressProxy
     ) -> None:
         try:
-            await loop.sock_sendall(sock, proxy.connect_request(self._host, self._port))
+            await loop.sock_sendall(sock, connect_request(proxy, authority(self._name, self._port)))
             await _read_reply(loop, sock)
         except BaseException:
             sock.close()

@@ -1,13 +1,12 @@
 """Tunnels through an egress proxy (CONNECT, RFC 9110 section 9.3.6): the request and its reply."""
 
-import base64
-from typing import Final, NamedTuple
-from urllib.parse import unquote, urlsplit
+from typing import Final
 
 from bits_auth_proxy.errors import UpstreamError
 from bits_auth_proxy.forward.headers import RESPONSE_FIELDS
 from bits_auth_proxy.http1.messages import MalformedMessage
 from bits_auth_proxy.http1.parsing import ResponseParser
+from bits_auth_proxy.transport import EgressProxy
 
 MAX_REPLY: Final = 16 * 1024
 """Bytes of the reply's head, including its status line."""
@@ -20,33 +19,12 @@ class TunnelError(UpstreamError):
     """The egress proxy did not open a tunnel. The text is safe to show."""
 
 
-class EgressProxy(NamedTuple):
-    """The address of the egress proxy; `credentials` is the value of Proxy-Authorization, or None."""
-
-    host: str
-    port: int
-    credentials: str | None
-
-    def __repr__(self) -> str:
-        return f"EgressProxy({self.host}:{self.port})"
-
-    @classmethod
-    def parse(cls, url: str) -> "EgressProxy":
-        """Parse http://[user:password@]host[:port]."""
-        parts = urlsplit(url)
-        credentials = None
-        if parts.username is not None:
-            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            credentials = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
-        return cls(parts.hostname or "", parts.port or 80, credentials)
-
-    def connect_request(self, host: str, port: int) -> bytes:
-        """Return the request for a tunnel to `host`:`port`."""
-        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
-        if self.credentials is not None:
-            lines.append(f"Proxy-Authorization: {self.credentials}")
-        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+def connect_request(proxy: EgressProxy, target: str) -> bytes:
+    """Return the request for a tunnel to `target`, a host:port."""
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    if proxy.authorization is not None:
+        lines.append(f"Proxy-Authorization: {proxy.authorization}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
 class TunnelReply:

@@ -10,10 +10,12 @@ from collections import deque
 from typing import Final
 
 from bits_auth_proxy.clock import Clock
+from bits_auth_proxy.forward import problems
 from bits_auth_proxy.forward.dialing import DialError
 from bits_auth_proxy.forward.ports import Connector, PoolWaiter, TrafficObserver
 from bits_auth_proxy.forward.upstream import UpstreamConnection
 from bits_auth_proxy.tasks import TaskOwner
+from bits_auth_proxy.tls_faults import reason_for_client
 
 _KEEP_ALIVE_LEAD: Final = 1.0
 """An idle connection is dropped this many seconds before the end that the API has announced."""
@@ -142,6 +144,11 @@ class Pool:
         self._all.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
+        if connection.refusal is not None:
+            detail = f"{connection.route}: {reason_for_client(connection.refusal)}"
+            duration = self._clock.now() - connection.created
+            self._observer.upstream_connected(problems.TLS_ERROR.code, detail, duration)
+            self._pause_warming()
         self._grow()
 
     # The owner's side.
@@ -228,12 +235,15 @@ class Pool:
         self._grow()
 
     def _failed(self, error: DialError, started: float) -> None:
-        now = self._clock.now()
-        self._observer.upstream_connected(error.problem.code, error.detail, now - started)
+        duration = self._clock.now() - started
+        self._observer.upstream_connected(error.problem.code, error.detail, duration)
         if self._waiters:
             self._waiters.popleft().connection_failed(error.problem)
-            return
+        else:
+            self._pause_warming()
+
+    def _pause_warming(self) -> None:
         first, last = _WARM_RETRY
         pause = min(last, first * 2.0 ** min(self._warm_failures, 10))
         self._warm_failures += 1
-        self._warm_not_before = now + pause * self._rng.uniform(0.5, 1.0)
+        self._warm_not_before = self._clock.now() + pause * self._rng.uniform(0.5, 1.0)

@@ -116,7 +116,7 @@ CREDENTIALS_DENIED: Final = Problem(
     "credentials_refused",
     503,
     "proxy_configuration_error",
-    "The token endpoint does not accept the proxy's credentials",
+    "The token endpoint denies the proxy's requests for a token",
 )
 
 # The Bits API and the connections to it.

@@ -11,16 +11,34 @@ import ssl
 from typing import Final, NoReturn
 
 ALPN: Final = ["http/1.1"]
+_SUITES: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""The suites of TLS 1.2: forward secrecy and AEAD (RFC 9325 section 4.2). Those of TLS 1.3 all have both.
+
+Python's default depends on its build: Debian's takes that of OpenSSL, which allows AES128-SHA. The security
+level stays that of the system.
+"""
 _READ_SIZE: Final = 16 * 1024
 """The largest size of a record (RFC 8446 section 5.1). A read never returns more than one record."""
 
 
 def restrict(context: ssl.SSLContext) -> None:
-    """Set what applies to both sides: at least TLS 1.2, and HTTP/1.1."""
+    """Set what holds for clients and servers: TLS 1.2 at least, forward secrecy, AEAD, HTTP/1.1."""
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_SUITES)
     # With a renegotiation, a write might have to wait for a read.
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(ALPN)
+
+
+def verify_leniently(context: ssl.SSLContext) -> None:
+    """Set how servers' certificates are verified: as curl does, and the same on all versions of Python.
+
+    Python 3.13 is strict about the form of authorities' certificates (RFC 5280), where curl, nginx and Go are
+    not. Private authorities may lack a critical basicConstraints or a key identifier; trust needs neither.
+    As in Python 3.13, a trusted certificate may be that of an intermediate authority.
+    """
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_TRUSTED_FIRST
 
 
 def no_password() -> NoReturn:

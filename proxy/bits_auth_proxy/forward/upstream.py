@@ -55,7 +55,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "created",
         "idle_until",
         "keep_alive_timeout",
+        "refusal",
         "renew_at",
+        "route",
         "served",
     )
 
@@ -91,6 +93,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.created = now
         self.served = 0
         """The number of exchanges that have begun on the connection."""
+        self.route = ""
+        """The way to the API, for messages."""
+        self.refusal: ssl.SSLError | None = None
+        """Why the API ended TLS after the handshake, before its first response (RFC 8446 section 4.4.2.4)."""
         self.keep_alive_timeout: int | None = None
         """The idle timeout in seconds, if the API has announced one (`Keep-Alive: timeout=`)."""
         self.idle_until = 0.0
@@ -349,6 +355,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def _fail(self, error: BaseException | None, problem: Problem) -> None:
         if not self._ready.done():
             self._ready.set_exception(error or ConnectionResetError("the peer closed the connection"))
+        elif isinstance(error, ssl.SSLError) and self.served <= 1 and not self._answered:
+            self.refusal = error
         sink, self._sink = self._sink, None
         if self._transport is not None:
             self._transport.abort()

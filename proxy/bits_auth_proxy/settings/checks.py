@@ -1,10 +1,13 @@
 """Finds what is wrong with settings together, or with the files they name; each value by itself is valid."""
 
+import os
 from collections.abc import Iterator
 from operator import attrgetter
 from typing import Final, NamedTuple
 
 from bits_auth_proxy.settings.addresses import is_loopback, is_loopback_url
+from bits_auth_proxy.settings.disclosure import shown_path
+from bits_auth_proxy.settings.egress import is_proxied
 from bits_auth_proxy.settings.fields import variable_of
 from bits_auth_proxy.settings.model import Settings
 
@@ -59,6 +62,12 @@ def disagreements(
     yield from _readable_secrets(settings)
 
 
+def needs_egress_proxy(settings: Settings) -> bool:
+    """Return whether the API or the token endpoint is reached through an egress proxy, if there is one."""
+    urls = (settings.api_url, settings.effective_token_url)
+    return any(is_proxied(url, settings.no_proxy or "") for url in urls)
+
+
 def _contradictions(settings: Settings) -> Iterator[Disagreement]:
     for one, other in _EXCLUSIVE:
         if getattr(settings, one) is not None and getattr(settings, other) is not None:
@@ -96,19 +105,24 @@ def _unprintable_credentials(settings: Settings) -> Iterator[Disagreement]:
     }
     for name, value in given.items():
         if value is not None and not value.isprintable():
-            text = f"{variable_of(name)}: contains a line break or another control character"
+            what = "a byte order mark" if "\ufeff" in value else "a line break or another control character"
+            text = f"{variable_of(name)}: contains {what}"
             yield Disagreement((name,), text)
+
+
+# Unlike Path's methods, these functions say of a name that is too long for a file only that there is none.
+# ruff: noqa: PTH110, PTH112, PTH113
 
 
 def _missing_files(settings: Settings, *, awaited: bool) -> Iterator[Disagreement]:
     for name in _FILES:
         path = None if awaited and name in _CREDENTIAL_FILES else attrgetter(name)(settings)
-        if path is not None and not path.is_file():
-            text = f"{path} is not a file" if path.exists() else f"there is no file {path}"
+        if path is not None and not os.path.isfile(path):
+            text = f"{path} is not a file" if os.path.exists(path) else f"there is no file {shown_path(path)}"
             yield Disagreement((name,), f"{variable_of(name)}: {text}")
     directory = None if awaited else settings.credentials_dir
-    if directory is not None and not directory.is_dir():
-        text = f"BITS_CREDENTIALS_DIR: there is no directory {directory}"
+    if directory is not None and not os.path.isdir(directory):
+        text = f"BITS_CREDENTIALS_DIR: there is no directory {shown_path(directory)}"
         yield Disagreement(("credentials_dir",), text)
 
 

@@ -9,13 +9,14 @@ from typing import Final, NamedTuple
 from pydantic import SecretStr
 
 from bits_auth_proxy.errors import SettingError
-from bits_auth_proxy.files import read_file
+from bits_auth_proxy.files import is_utf16, read_file
+from bits_auth_proxy.settings.disclosure import shown_path
 from bits_auth_proxy.settings.model import Settings
 from bits_auth_proxy.settings.permissions import readable_by_others
 
 _MAX_SIZE: Final = 64 * 1024
-_QUOTES: Final = "\"'`"
-_UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_QUOTES: Final = frozenset(('""', "''", "``", "\u201c\u201d", "\u2018\u2019", "\u201e\u201c", "\u00ab\u00bb"))
+"""Pairs of them, as keyboards and word processors write them."""
 _READS: Final = 3
 """How many times to read a pair whose files are swapped meanwhile."""
 
@@ -50,6 +51,8 @@ class CredentialSource:
         self._id_file = client_id_file
         self._secret_file = client_secret_file
         self._last: Credentials | None = None
+        self._marked: set[Path] = set()
+        """The files that begin with a byte order mark."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "CredentialSource":
@@ -75,7 +78,7 @@ class CredentialSource:
     def name(self) -> str:
         """The files, in messages: each with its variable."""
         files = (("BITS_CLIENT_ID_FILE", self._id_file), ("BITS_CLIENT_SECRET_FILE", self._secret_file))
-        return ", ".join(f"{variable}: {path}" for variable, path in files if path is not None)
+        return ", ".join(f"{variable}: {shown_path(path)}" for variable, path in files if path is not None)
 
     def read(self) -> Credentials:
         """Return the credentials as they are now. Blocks as long as a mount does. Raises CredentialsError."""
@@ -104,8 +107,10 @@ class CredentialSource:
             ("BITS_CLIENT_SECRET", self._secret_file, credentials.client_secret.get_secret_value()),
         ):
             place = variable if path is None else f"{variable}_FILE: {path}"
-            if len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES:
+            if text[:1] + text[1:][-1:] in _QUOTES:
                 found.append(f"{place}: the value is in quotes, which are sent as part of it")
+            if path in self._marked:
+                found.append(f"{place}: the byte order mark at the start is not part of the value")
             if variable == "BITS_CLIENT_ID" and ":" in text:
                 found.append(f"{place}: the value contains a colon, where HTTP Basic ends an id (RFC 7617)")
         return found
@@ -144,9 +149,14 @@ class CredentialSource:
         try:
             data = self._read_file(path)
         except OSError as error:
-            raise CredentialsError(f"{variable}: {path} can't be read: {error.strerror}") from None
-        if _is_utf16(data):
+            text = f"{variable}: {shown_path(path)} can't be read: {error.strerror}"
+            raise CredentialsError(text) from None
+        if is_utf16(data):
             raise CredentialsError(f"{variable}: {path} is encoded in UTF-16; save it as UTF-8")
+        if data.startswith(codecs.BOM_UTF8):
+            self._marked.add(path)
+        else:
+            self._marked.discard(path)
         try:
             text = data.removeprefix(codecs.BOM_UTF8).decode().strip()
         except UnicodeDecodeError:
@@ -155,9 +165,3 @@ class CredentialSource:
         if not text or not text.isprintable() or len(data) > _MAX_SIZE:
             raise CredentialsError(f"{variable}: {path} must contain one line of text")
         return text
-
-
-def _is_utf16(data: bytes) -> bool:
-    """Return whether text is in UTF-16: it says so, or every other byte is zero as in no UTF-8."""
-    halves = data[::2], data[1::2]
-    return data.startswith(_UTF16) or (len(data) > 1 and any(not half.strip(b"\0") for half in halves))

@@ -4,6 +4,7 @@ Later sources win: HTTPS_PROXY and NO_PROXY < TOML file < .env < environment < f
 """
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -11,10 +12,12 @@ from pydantic import ValidationError
 
 from bits_auth_proxy.errors import SettingError
 from bits_auth_proxy.settings import sources
-from bits_auth_proxy.settings.checks import disagreements
+from bits_auth_proxy.settings.checks import Disagreement, disagreements, needs_egress_proxy
+from bits_auth_proxy.settings.egress import parse_proxy
 from bits_auth_proxy.settings.fields import flag_of, variable_of
 from bits_auth_proxy.settings.model import Settings
 from bits_auth_proxy.settings.permissions import readable_by_others
+from bits_auth_proxy.settings.provenance import diversions
 from bits_auth_proxy.settings.sources import CONFIG_VARIABLE, Given
 
 _WORDINGS: Final = {
@@ -32,11 +35,15 @@ _WORDINGS: Final = {
 
 
 class SettingsError(SettingError):
-    """The settings can't be used. `faults` lists everything that must change, without any secret."""
+    """The settings can't be used. `faults` lists everything that must change, without any secret.
 
-    def __init__(self, faults: list[str]) -> None:
+    `warnings` are those of `Loaded`.
+    """
+
+    def __init__(self, faults: list[str], warnings: tuple[str, ...] = ()) -> None:
         super().__init__("; ".join(faults))
         self.faults: Final = faults
+        self.warnings: Final = warnings
 
 
 class Loaded(NamedTuple):
@@ -59,23 +66,27 @@ def load(
     env_file: Path | None = Path(".env"),
     credentials_required: bool,
     credentials_awaited: bool = False,
+    calls_api: bool = True,
 ) -> Loaded:
     """Return the settings of all sources. Raises SettingsError.
 
     `environ` is the process's environment by default; `flags` maps dotted names to text. Without
     `config_file`, BITS_CONFIG names the TOML file. Empty variables count as unset.
-    With `credentials_awaited`, credential files that are not there yet are no fault.
+    With `credentials_awaited`, credential files that are not there yet are no fault. With `calls_api`, the
+    HTTPS_PROXY that leads to the API must be one that we can use, and `.env` must not lead credentials away.
     """
     faults: list[str] = []
     environ = sources.environment() if environ is None else environ
     lines = sources.read_env_file(env_file, faults)
     toml_path = config_file or environ.get(CONFIG_VARIABLE)
+    toml_named = bool(toml_path)
     if not toml_path and CONFIG_VARIABLE in lines:
         toml_path = lines[CONFIG_VARIABLE].value
+    customary, unusable = _usable(sources.from_customary(environ))
     given = {
-        **sources.from_customary(environ),
-        **(sources.from_toml(toml_path, faults) if toml_path else {}),
-        **sources.from_env_file(lines),
+        **customary,
+        **(sources.from_toml(toml_path, faults, named=toml_named) if toml_path else {}),
+        **sources.from_env_file(env_file, lines),
         **sources.from_environment(environ),
         **{name: Given(value, f"flag {flag_of(name)}") for name, value in (flags or {}).items()},
     }
@@ -83,11 +94,21 @@ def load(
     found = disagreements(
         settings, credentials_required=credentials_required, credentials_awaited=credentials_awaited
     )
+    if calls_api and env_file is not None:
+        found = chain(found, diversions(given, settings, env_file.parent))
     for names, fault in found:
         if not faulty.intersection(names):
             faults.append(fault)
+    if calls_api and unusable is not None and "https_proxy" not in given:
+        names, fault = unusable
+        if not faulty.intersection(names) and needs_egress_proxy(settings):
+            faults.append(fault)
+    warnings = (
+        *sources.unknown_variables(environ, "the environment"),
+        *sources.unknown_variables(lines, ".env"),
+    )
     if faults:
-        raise SettingsError(faults)
+        raise SettingsError(faults, warnings)
     origins = {name: each.origin for name, each in given.items()}
     secret_from = origins.get("client_secret", "")
     holders = (
@@ -98,12 +119,27 @@ def load(
     return Loaded(
         settings=settings,
         origins=origins,
-        warnings=(
-            *sources.unknown_variables(environ, "the environment"),
-            *sources.unknown_variables(lines, ".env"),
-        ),
+        warnings=warnings,
         exposed=tuple(path for path in holders if path is not None and readable_by_others(path)),
     )
+
+
+def _usable(customary: Mapping[str, Given]) -> tuple[Mapping[str, Given], Disagreement | None]:
+    """Return what many programs share without an egress proxy that can't be used, and what is wrong with it.
+
+    Other programs may be able to use it, so it is a fault only where we would have to.
+    """
+    proxy = customary.get("https_proxy")
+    if proxy is None:
+        return customary, None
+    try:
+        parse_proxy(proxy.value)
+    except ValueError as error:
+        variable = proxy.origin.removeprefix("environment ")
+        text = f"{variable}: {error}, or exempt the API with NO_PROXY"
+        rest = {name: each for name, each in customary.items() if name != "https_proxy"}
+        return rest, Disagreement(("api_url", "token_url", "no_proxy"), text)
+    return customary, None
 
 
 def _validate(given: Mapping[str, Given], faults: list[str]) -> tuple[Settings, set[str]]:

@@ -249,13 +249,13 @@ class Settings(_Frozen):
     )
     https_proxy: EgressProxyUrl | None = Field(
         None,
-        description="The URL of the http egress proxy through which the API is reached. If unset, the value "
-        "of HTTPS_PROXY is used.",
+        description="The URL of the http egress proxy through which the API is reached over https. If unset, "
+        "the value of HTTPS_PROXY is used.",
     )
     no_proxy: str | None = Field(
         None,
-        description="The hosts that are reached without the egress proxy, comma-separated. If unset, the "
-        "value of NO_PROXY is used.",
+        description="The hosts that are reached without the egress proxy, comma-separated: host, host:port, "
+        ".domain, *.domain, networks like 10.0.0.0/8, or * for all. If unset, the value of NO_PROXY is used.",
     )
     scope: str | None = Field(
         None, description="The scope to request, space-separated. If unset, no scope is requested."

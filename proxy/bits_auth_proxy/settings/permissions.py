@@ -10,9 +10,9 @@ def readable_by_others(path: Path) -> bool:
     A Kubernetes volume, which keeps its files behind the link `..data`, never counts: it is mounted in one
     container, and its permissions must admit that container's user, whichever that is.
     """
-    if (path.parent / "..data").is_symlink():
-        return False
     try:
+        if (path.parent / "..data").is_symlink():
+            return False
         return bool(path.stat().st_mode & stat.S_IROTH)
     except OSError:
         return False

@@ -7,12 +7,14 @@ from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import SecretStr
 
+from bits_auth_proxy.settings.disclosure import MASK, masked_query, unlikely_words
 from bits_auth_proxy.settings.fields import SettingField, flag_of
 from bits_auth_proxy.settings.fields import fields as setting_fields
 from bits_auth_proxy.settings.loading import Loaded
 from bits_auth_proxy.settings.model import Settings
 
-MASK: Final = "********"
+_MIN_LENGTH: Final = 4
+"""Shorter secrets are not masked in other settings: ordinary words contain them."""
 _KINDS: Final = (
     ("bool", "true|false"),
     ("Address", "address"),
@@ -61,6 +63,7 @@ def fields() -> list[FieldReference]:
 def effective(loaded: Loaded, *, only: Collection[str] | None = None) -> list[EffectiveSetting]:
     """Return every setting, or those whose dotted names are in `only`."""
     rows = []
+    secret = "" if loaded.settings.client_secret is None else loaded.settings.client_secret.get_secret_value()
     for field in setting_fields():
         if only is not None and field.name not in only:
             continue
@@ -68,7 +71,11 @@ def effective(loaded: Loaded, *, only: Collection[str] | None = None) -> list[Ef
         for part in field.name.split("."):
             value = getattr(value, part)
         origin = loaded.origins.get(field.name, "default")
-        rows.append(EffectiveSetting(field.variable, _text(value, field.name), origin))
+        text = _text(value, field.name)
+        if len(secret) >= _MIN_LENGTH:
+            # It may be in a second place, by mistake.
+            text = text.replace(secret, MASK)
+        rows.append(EffectiveSetting(field.variable, text, origin))
     return rows
 
 
@@ -148,6 +155,10 @@ def _text(value: Any, name: str) -> str:
         return MASK
     if isinstance(value, bool):
         return str(value).lower()
+    if name == "scope":
+        return MASK if unlikely_words(value) else str(value)
+    if name == "token_url":
+        return masked_query(value)
     if name == "socket_mode":
         return f"{value:o}"
     if isinstance(value, float):

@@ -5,6 +5,7 @@ added to a list of faults, so that the operator sees all faults at once.
 """
 
 import difflib
+import errno
 import os
 import re
 import tomllib
@@ -15,12 +16,15 @@ from typing import Any, Final, NamedTuple
 
 from dotenv.parser import parse_stream
 
+from bits_auth_proxy.files import is_utf16
+from bits_auth_proxy.settings.disclosure import shown_name, shown_path
 from bits_auth_proxy.settings.fields import PREFIX, fields
 
 CONFIG_VARIABLE: Final = "BITS_CONFIG"
 _CUSTOMARY: Final = ("https_proxy", "no_proxy")
 """Settings that have a variable which many programs share, in capitals or not."""
 _TOML_TABLE: Final = re.compile(r"\s*\[\s*(\w+)\s*\]")
+_TOML_PLACE: Final = re.compile(r"\(at [^()]*\)\Z")
 _TOML_KEY: Final = re.compile(r"\s*(\w+(?:\.\w+)?)\s*=")
 _SERVICE_LINK: Final = re.compile(
     r"BITS_.*(_SERVICE_HOST|_SERVICE_PORT(_[A-Z0-9_]+)?|_PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)\Z"
@@ -33,6 +37,8 @@ class Given(NamedTuple):
 
     value: Any
     origin: str
+    found_in: Path | None = None
+    """The file that gives it, if nobody has named that one: `.env`, or a file that only `.env` names."""
 
 
 class Line(NamedTuple):
@@ -67,7 +73,7 @@ def read_env_file(path: Path | None, faults: list[str]) -> dict[str, Line]:
     if path is None or not path.exists():
         return {}
     try:
-        bindings = list(parse_stream(StringIO(path.read_text("utf-8"))))
+        bindings = list(parse_stream(StringIO(_text_of(path))))
     except (OSError, UnicodeDecodeError) as error:
         faults.append(f"{path}: can't be read: {_reason(error)}")
         return {}
@@ -80,23 +86,28 @@ def read_env_file(path: Path | None, faults: list[str]) -> dict[str, Line]:
     }
 
 
-def from_env_file(lines: Mapping[str, Line]) -> dict[str, Given]:
+def from_env_file(path: Path | None, lines: Mapping[str, Line]) -> dict[str, Given]:
     """Return the settings that a `.env` file gives. An empty variable counts as unset."""
     values = {variable: line.value for variable, line in lines.items()}
-    return _from_variables(values, lambda variable: f".env line {lines[variable].number}")
+    given = _from_variables(values, lambda variable: f".env line {lines[variable].number}")
+    return {name: each._replace(found_in=path) for name, each in given.items()}
 
 
-def from_toml(path: str, faults: list[str]) -> dict[str, Given]:
-    """Return the settings that a TOML file gives. An unknown name is a fault."""
+def from_toml(path: str, faults: list[str], *, named: bool) -> dict[str, Given]:
+    """Return the settings that a TOML file gives. An unknown name is a fault.
+
+    `named` is false if only `.env` names the file.
+    """
     try:
-        text = Path(path).read_text("utf-8")
+        text = _text_of(Path(path))
         document = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
-        faults.append(f"{CONFIG_VARIABLE}: {path} can't be read: {_reason(error)}")
+        faults.append(f"{CONFIG_VARIABLE}: {shown_path(Path(path))} can't be read: {_reason(error)}")
         return {}
     except tomllib.TOMLDecodeError as error:
-        # The message names the place and quotes nothing of the file.
-        faults.append(f"{CONFIG_VARIABLE}: {path} is not TOML: {error}")
+        # The message may quote keys of the file, so only the place is shown.
+        where = _TOML_PLACE.search(str(error))
+        faults.append(f"{CONFIG_VARIABLE}: {path} is not TOML{f' {where[0]}' if where else ''}")
         return {}
     known = {field.name for field in fields()}
     groups = {name.partition(".")[0] for name in known if "." in name}
@@ -105,11 +116,11 @@ def from_toml(path: str, faults: list[str]) -> dict[str, Given]:
     for name, value in _flattened(document, groups):
         place = f"{path} line {lines[name]}" if name in lines else path
         if name in known:
-            given[name] = Given(value, f"file {place}")
+            given[name] = Given(value, f"file {place}", None if named else Path(path))
         elif name in groups:
             faults.append(f"{place}: {name} is a table: write [{name}] with its settings below it")
         else:
-            faults.append(f"{place}: there is no setting {name!r}{_nearest(name, known)}")
+            faults.append(f"{place}: there is no setting {shown_name(name)}{_nearest(name, known)}")
     return given
 
 
@@ -156,6 +167,14 @@ def _flattened(document: Mapping[str, Any], groups: set[str]) -> Iterator[tuple[
 def _nearest(name: str, known: set[str]) -> str:
     matches = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {matches[0]}?" if matches else ""
+
+
+def _text_of(path: Path) -> str:
+    """Return a file's text, without a byte order mark. Raises OSError or UnicodeDecodeError."""
+    data = path.read_bytes()
+    if is_utf16(data):
+        raise OSError(errno.EILSEQ, "it is encoded in UTF-16; save it as UTF-8")
+    return data.decode("utf-8-sig")
 
 
 def _reason(error: Exception) -> str:

@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema
 
 from bits_auth_proxy.settings.addresses import ListenAddress, parse_address
+from bits_auth_proxy.settings.egress import parse_proxy
 
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "*"))
 
@@ -65,7 +66,8 @@ def _url(value: Any) -> Any:
 def _url_parts(value: str) -> SplitResult:
     try:
         parts = urlsplit(value)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        labels = (parts.hostname or "").removesuffix(".").split(".")
+        usable = parts.scheme in ("http", "https") and all(labels) and parts.port != 0
     except ValueError:
         parts, usable = urlsplit(""), False
     if not usable:
@@ -76,23 +78,15 @@ def _url_parts(value: str) -> SplitResult:
 
 
 def _egress_proxy(value: Any) -> Any:
-    if isinstance(value, str):
-        try:
-            parts = urlsplit(value)
-            usable = parts.scheme == "http" and parts.hostname and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable or not value.isprintable() or " " in value:
-            raise ValueError("write http://host:port or http://user:password@host:port")
-    return value
+    return parse_proxy(value) if isinstance(value, str) else value
 
 
 def _rules(value: Any) -> Any:
     rules = _split(value)
-    for rule in rules if isinstance(rules, list) else ():
+    for number, rule in enumerate(rules if isinstance(rules, list) else (), 1):
         method, _, path = str(rule).partition(" ")
         if method not in METHODS or not path.startswith(("/", "*")) or " " in path:
-            raise ValueError(f"{rule!r} is not a rule: write METHOD /path, where * matches any text")
+            raise ValueError(f"entry {number} is not a rule: write METHOD /path, where * matches any text")
     return rules
 
 

@@ -139,8 +139,8 @@ CREDENTIALS_UNREADABLE: Final = Event(
 CREDENTIALS_UNUSUAL: Final = Event(
     "credentials_unusual",
     ("warning",),
-    "The pair can be used, but the client id or the secret looks like a slip: it is in quotes, or there is a "
-    "colon in the client id.",
+    "The pair can be used, but the client id or the secret looks like a slip: it is in quotes, there is a "
+    "colon in the client id, or its file begins with a byte order mark, which is dropped.",
     {"detail": "which, and why; the value is not shown"},
 )
 CREDENTIALS_AWAITED: Final = Event(
@@ -208,6 +208,7 @@ STARTED: Final = Event(
         "tls": "whether clients must use TLS on TCP addresses",
         "admin": "the addresses of the probes, the metrics and the status",
         "api": "the API's origin",
+        "token_url": "where the proxy requests tokens; a query is masked",
     },
 )
 DRAINING: Final = Event(

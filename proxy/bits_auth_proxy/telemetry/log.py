@@ -159,8 +159,11 @@ def json_lines(call_soon: Callable[[Callable[[], None]], Any]) -> Lines | None:
     return Lines(redactor=redactor, stream=stream, call_soon=call_soon)
 
 
-def configure(*, level: str, fmt: str, redactor: Redactor, stream: TextIO) -> None:
-    """Set up all logging of this process: `level` and above go to `stream`, as `json` or `console`."""
+def configure(*, level: str, fmt: str, redactor: Redactor, stream: TextIO, color: bool = True) -> None:
+    """Set up all logging of this process: `level` and above go to `stream`, as `json` or `console`.
+
+    `color` says whether the format `console` may have colors on a terminal.
+    """
     global _json_log  # noqa: PLW0603 - structlog's configuration is global too
     stream = cast("TextIO", UnfailingStream(stream, replace=escaped))
     _json_log = (redactor, stream) if fmt == "json" else None
@@ -168,7 +171,7 @@ def configure(*, level: str, fmt: str, redactor: Redactor, stream: TextIO) -> No
     if fmt == "console":
         renderers = [
             structlog.dev.ConsoleRenderer(
-                colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+                colors=color and stream.isatty(), exception_formatter=structlog.dev.plain_traceback
             ),
             redactor,
         ]

@@ -59,8 +59,8 @@ class TokenCounters:
         yield metrics.CREDENTIALS_DENIED.of(status.permanent)
         yield metrics.CREDENTIALS_CHANGES.of(self.credentials_changes)
         yield metrics.CREDENTIALS_READ_FAILURES.of(self.credentials_failures)
-        since = {} if status.candidate is None else {(): status.candidate.since}
-        yield metrics.CREDENTIALS_CANDIDATE.by(since)
         yield metrics.TOKEN_UNAUTHORIZED.of(self.unauthorized)
         yield metrics.TOKENS_DIE_EARLY.of(self.early_deaths)
         yield metrics.TOKEN_FORBIDDEN.of(self.forbidden)
+        candidate = status.candidate
+        yield metrics.CREDENTIALS_CANDIDATE.by({} if candidate is None else {(): candidate.since})

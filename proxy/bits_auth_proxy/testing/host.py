@@ -45,7 +45,7 @@ async def host(lines: asyncio.StreamReader) -> None:
 @contextlib.asynccontextmanager
 async def _sandbox(environ: Mapping[str, str]) -> AsyncIterator[Mapping[str, str]]:
     """Serve an emulator and a proxy; yield their addresses."""
-    loaded = load(environ={**environ, **_PORTS}, env_file=None, credentials_required=False)
+    loaded = load(environ={**environ, **_PORTS}, env_file=None, credentials_required=False, calls_api=False)
     redactor = Redactor()
     fmt = loaded.settings.log_format or "console"
     configure(level=loaded.settings.log_level, fmt=fmt, redactor=redactor, stream=sys.stderr)

@@ -168,7 +168,7 @@ CASES = (
         "refused for good",
         _series(token_credentials_refused="0 1x30"),
         3,
-        "pod-1:9090: the token endpoint denies the credentials",
+        "pod-1:9090: the token endpoint denies the token requests",
     ),
     Case("BitsProxyCredentialsRefused", "all is well", _series(token_credentials_refused="0x30"), 20),
     Case(

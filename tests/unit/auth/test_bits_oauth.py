@@ -182,8 +182,6 @@ def test_every_success_with_a_token_is_an_answer(status: int) -> None:
         (403, b"", "status", "the response is 403"),
         (404, b"<html>", "status", "the response is 404"),
         (204, b"", "status", "the response is 204"),
-        (301, b"", "redirect", "redirect (301)"),
-        (307, b"", "redirect", "redirect (307)"),
         (429, b"", "throttled", "429"),
         (500, b"", "server_error", "the response is 500"),
         (503, b"", "server_error", "the response is 503"),

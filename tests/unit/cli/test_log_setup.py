@@ -69,3 +69,32 @@ def test_the_log_goes_above_the_view_where_both_are_on_the_terminal(stream: io.S
     assert "hello" in filled.getvalue()
     assert empty.getvalue() == ""
     assert "canary-secret" not in filled.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("environ", "colored"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+        ({}, False),
+    ],
+)
+def test_colors_are_for_terminals_that_want_them(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], colored: bool
+) -> None:
+    for name in ("TERM", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    stream = Screen()
+    set_up_log(loaded().settings, stream=stream)
+    structlog.get_logger().info("hello")
+    assert ("\x1b[" in stream.getvalue()) is colored
+
+
+def test_a_scope_that_may_be_a_secret_is_not_logged() -> None:
+    stream = io.StringIO()
+    redactor = set_up_log(loaded(BITS_SCOPE="application.read s3cr3t-canary").settings, stream=stream)
+    assert redactor.redact("application.read s3cr3t-canary") == "application.read [redacted]"

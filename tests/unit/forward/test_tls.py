@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from bits_auth_proxy.forward.certificates import CertificateFiles, server_context
 from bits_auth_proxy.forward.dialing import client_context
 from bits_auth_proxy.forward.tls import TlsChannel
+from tests.support import pythons
 from tests.support import strategies as make
 
 AUTHORITY = trustme.CA()
@@ -75,13 +76,48 @@ def connected(version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> tuple[TlsChan
     return channel, server
 
 
-def test_nothing_older_than_tls_1_2_is_spoken_whatever_the_systems_openssl_allows(tmp_path: Path) -> None:
-    files = CertificateFiles(tmp_path / "cert", tmp_path / "key")
+def certificate_files(directory: Path) -> CertificateFiles:
+    files = CertificateFiles(directory / "cert", directory / "key")
     CERTIFICATE.cert_chain_pems[0].write_to_path(files.cert)
     CERTIFICATE.private_key_pem.write_to_path(files.key)
-    for context in (CONTEXT, server_context(files)):
+    return files
+
+
+def test_nothing_older_than_tls_1_2_is_spoken_whatever_the_systems_openssl_allows(tmp_path: Path) -> None:
+    for context in (CONTEXT, server_context(certificate_files(tmp_path))):
         assert context.minimum_version is ssl.TLSVersion.TLSv1_2
         assert context.options & ssl.OP_NO_RENEGOTIATION
+
+
+@pytest.mark.parametrize("default", ["DEFAULT", "ALL:COMPLEMENTOFALL:@SECLEVEL=0"])
+def test_every_suite_has_forward_secrecy_and_aead_whatever_pythons_default_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, default: str
+) -> None:
+    pythons.suites_of_openssl(monkeypatch, default)
+    contexts = (
+        client_context(ca_file=None, client_cert=None, client_key=None),
+        server_context(certificate_files(tmp_path)),
+    )
+    names = [{suite["name"] for suite in context.get_ciphers()} for context in contexts]
+    assert names[0] == names[1]
+    older = {name for name in names[0] if not name.startswith("TLS_")}
+    assert older == {
+        f"ECDHE-{signature}-{cipher}"
+        for signature in ("ECDSA", "RSA")
+        for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+    }
+    assert {"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"} <= names[0]
+
+
+@pytest.mark.parametrize("newer", [True, False])
+def test_verification_is_the_same_whatever_pythons_default_is(
+    monkeypatch: pytest.MonkeyPatch, *, newer: bool
+) -> None:
+    pythons.verification_of_3_13(monkeypatch, newer=newer)
+    flags = client_context(ca_file=None, client_cert=None, client_key=None).verify_flags
+    assert not flags & ssl.VERIFY_X509_STRICT
+    assert flags & ssl.VERIFY_X509_PARTIAL_CHAIN
+    assert flags & ssl.VERIFY_X509_TRUSTED_FIRST
 
 
 @pytest.mark.parametrize("version", VERSIONS)
