@@ -141,11 +141,6 @@ CREDENTIALS_READ_FAILURES: Final = Family(
     "credentials_read_failures",
     "Checks of the credential files, one every 5 s, that found a file missing, empty or unreadable.",
 )
-CREDENTIALS_CANDIDATE: Final = Family(
-    "gauge",
-    "credentials_candidate_timestamp_seconds",
-    "When the credential files brought a pair that is not in use yet. Absent if there is none.",
-)
 TOKEN_UNAUTHORIZED: Final = Family(
     "counter",
     "token_refused",
@@ -160,6 +155,11 @@ TOKEN_FORBIDDEN: Final = Family(
     "counter",
     "token_forbidden",
     "Responses with status 403 to calls with a token that the API had not accepted before.",
+)
+CREDENTIALS_CANDIDATE: Final = Family(
+    "gauge",
+    "credentials_candidate_timestamp_seconds",
+    "When the credential files brought a pair that is not in use yet. Absent if there is none.",
 )
 TOKEN_WAIT: Final = Family(
     "histogram",
