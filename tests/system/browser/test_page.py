@@ -54,7 +54,10 @@ class Watched:
 async def opened(
     browser: Browser, stand: Stand, scheme: Scheme = "light", width: int = 1100, ready: str = "ready"
 ) -> AsyncIterator[Page]:
-    """Open the page; wait until it says that the proxy is `ready`. At the end, its console must be empty, and it must have called no other origin."""
+    """Open the page and wait until it says `ready`.
+
+    At the end, its console must be empty, and it must have called no other origin.
+    """
     context = await browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
     context.set_default_timeout(PATIENCE)
     page = await context.new_page()
