@@ -176,14 +176,14 @@ CASES = (
         "a new pair is not taken",
         _series(credentials_candidate_timestamp_seconds="_x4 300x30"),
         10,
-        "pod-1:9090 could not use its new credentials for 5m 0s",
+        "pod-1:9090: new credentials have failed for 5m 0s",
     ),
     Case(
         "BitsProxyCandidateStuck",
         "another new pair is not taken either",
         _series(credentials_candidate_timestamp_seconds="_x4 300x2 420x30"),
         11,
-        "pod-1:9090 could not use its new credentials for 4m 0s",
+        "pod-1:9090: new credentials have failed for 4m 0s",
     ),
     Case(
         "BitsProxyCandidateStuck",

@@ -38,6 +38,7 @@ class Phase(NamedTuple):
 
 _NEW: Final = "another-secret"
 PHASES: Final = (
+    Phase(0.04, "the secret in the file is wrong", secret="mistaken"),
     Phase(0.10, "the secret's file is gone", secret=""),
     Phase(0.14, "and there again", secret=CLIENT_SECRET),
     Phase(0.20, "the API is slow", "faults", {"latency": 0.15}),
