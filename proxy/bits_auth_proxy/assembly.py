@@ -27,6 +27,7 @@ from bits_auth_proxy.forward.listener import bind
 from bits_auth_proxy.forward.write_batcher import WriteBatcher
 from bits_auth_proxy.settings.addresses import ListenAddress, TcpAddress, UnixAddress, is_loopback
 from bits_auth_proxy.settings.credentials import Credentials, CredentialsError, CredentialSource
+from bits_auth_proxy.settings.fields import variable_of
 from bits_auth_proxy.settings.model import Settings
 from bits_auth_proxy.telemetry.log import Redactor
 from bits_auth_proxy.threads import call_within
@@ -104,7 +105,10 @@ def listen_certificate(settings: Settings) -> ServerCertificate | None:
     if files.cert is None or files.key is None:
         return None
     try:
-        return ServerCertificate(CertificateFiles(files.cert, files.key, files.client_ca))
+        return ServerCertificate(
+            CertificateFiles(files.cert, files.key, files.client_ca, files.crl),
+            allowed_names=files.allowed_names,
+        )
     except CertificateError as error:
         raise _certificate_fault(error) from None
 
@@ -188,16 +192,37 @@ def response_rules(settings: Settings) -> ResponseRules:
     return ResponseRules(origin=canonical_origin(origin.scheme, origin.authority))
 
 
+def access_rules(settings: Settings) -> AccessRules:
+    """Return the rules for methods and paths."""
+    api, token = URL(settings.api_url), URL(settings.effective_token_url)
+    return AccessRules(
+        allow=settings.allow,
+        safe_operations=settings.safe_operations,
+        token_path=token.raw_path if _host_of(token) == _host_of(api) else None,
+        encoded_paths=settings.allow_encoded_paths,
+    )
+
+
+def _host_of(url: URL) -> str:
+    return (url.host or "").lower().removesuffix(".")
+
+
 def build_admission(
     settings: Settings, address: ListenAddress, *, access: AccessRules, request_rules: RequestRules
 ) -> Admission:
     """Return the rules by which a listener admits requests; all listeners share `access` and its cache."""
     return Admission(
         access=access,
-        host_rule=HostRule(allowed=_allowed_hosts(settings, address), upstream=_origin(settings).authority),
+        host_rule=HostRule(
+            allowed=_allowed_hosts(settings, address),
+            upstream=_origin(settings).authority,
+            exposed=isinstance(address, TcpAddress),
+            local=isinstance(address, UnixAddress),
+        ),
         site_rule=SiteRule(allowed_origins=settings.allowed_origins),
         request_rules=request_rules,
         max_body=settings.max_body_bytes,
+        hosts_setting=variable_of("allowed_hosts"),
     )
 
 

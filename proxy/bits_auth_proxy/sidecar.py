@@ -23,6 +23,7 @@ from bits_auth_proxy.admin.health import Health
 from bits_auth_proxy.admin.server import AdminServer
 from bits_auth_proxy.admin.status import Status
 from bits_auth_proxy.assembly import (
+    access_rules,
     build_admission,
     build_dialer,
     build_oauth,
@@ -40,7 +41,6 @@ from bits_auth_proxy.auth.bits_oauth import ClientCredentials
 from bits_auth_proxy.auth.refresher import Refresher
 from bits_auth_proxy.clock import Clock, SystemClock
 from bits_auth_proxy.errors import OperatorError, SettingError
-from bits_auth_proxy.forward.access import AccessRules
 from bits_auth_proxy.forward.context import ForwardContext
 from bits_auth_proxy.forward.downstream import READ_SIZE
 from bits_auth_proxy.forward.exchange import Exchange
@@ -57,6 +57,7 @@ from bits_auth_proxy.settings.addresses import ListenAddress, TcpAddress, is_loo
 from bits_auth_proxy.settings.credentials import Credentials, CredentialsError, CredentialSource
 from bits_auth_proxy.settings.disclosure import masked_query
 from bits_auth_proxy.settings.model import Settings
+from bits_auth_proxy.settings.permissions import mode_of
 from bits_auth_proxy.settings.watching import FileWatcher, WatchedFiles
 from bits_auth_proxy.tasks import TaskOwner
 from bits_auth_proxy.telemetry import events
@@ -116,6 +117,7 @@ class Sidecar:
         self._traffic_tasks = TaskOwner(self._telemetry.crashed)
         self._trust = trust(settings)
         self._certificate = listen_certificate(settings)
+        self._certificate_trust = None if self._certificate is None else self._certificate.trust
         self._oauth = build_oauth(settings, context=self._trust, clock=self._clock)
         self._refresher = self._begin_token()
         self._failure: SettingError | None = None
@@ -131,7 +133,9 @@ class Sidecar:
         self._context = self._build_context()
         self._inspection: Inspection | None = None
         if settings.inspect:
-            self._inspection = Inspection(mask=settings.inspect_mask, redact=redactor.redact)
+            self._inspection = Inspection(
+                mask=settings.inspect_mask, redact=redactor.redact, call_soon=self._loop.call_soon
+            )
         self._gateway = Gateway(
             context=self._context,
             clients=self._clients,
@@ -242,7 +246,7 @@ class Sidecar:
         if self._certificate is not None:
             files.append(
                 WatchedFiles(
-                    name="BITS_LISTEN_TLS__CERT, __KEY, __CLIENT_CA: the files",
+                    name="BITS_LISTEN_TLS__CERT, __KEY, __CLIENT_CA, __CRL: the files",
                     poll=partial(poll_certificate, self._certificate),
                     on_read=self._certificate_read,
                     on_unusable=lambda error: self._telemetry.certificate_unusable(str(error)),
@@ -306,7 +310,7 @@ class Sidecar:
 
     async def _serve_admin(self) -> None:
         views = Views(
-            metrics=self._telemetry.render,
+            metrics=self._telemetry.scrape,
             status=self._status.status,
             activity=self.activity,
             inspected=self._inspection.find if self._inspection else None,
@@ -325,7 +329,7 @@ class Sidecar:
     def _serve(self) -> None:
         settings = self._settings
         limits = settings.limits
-        access = AccessRules(allow=settings.allow, safe_operations=settings.safe_operations)
+        access = access_rules(settings)
         ids = request_ids(secrets.token_hex(6))
         read_buffer = memoryview(bytearray(READ_SIZE))
         for address, sock in self._sockets.clients:
@@ -345,6 +349,8 @@ class Sidecar:
                 head_timeout=limits.head_timeout,
                 keepalive_timeout=limits.keepalive_timeout,
             )
+            if settings.allowed_hosts is None and not is_loopback(address):
+                self._log.warning(events.ALLOWED_HOSTS_UNSET.name, listen=str(address))
             self._gateway.listen(sock, listener_context, certificate)
 
     def reload(self) -> None:
@@ -397,8 +403,11 @@ class Sidecar:
     # Callbacks of the parts.
 
     def _certificate_read(self, changed: bool) -> None:  # noqa: FBT001 - a watcher's callback
-        if changed:
+        if changed and self._certificate is not None:
             self._telemetry.certificate_changed()
+            if self._certificate.trust != self._certificate_trust:
+                self._certificate_trust = self._certificate.trust
+                self._gateway.retire()
 
     def _trust_read(self, changed: bool) -> None:  # noqa: FBT001 - a watcher's callback
         if changed:
@@ -428,7 +437,7 @@ class Sidecar:
 
     def _warn_of_exposed_files(self) -> None:
         for path in self._source.exposed_files():
-            self._log.warning(events.CREDENTIALS_EXPOSED.name, file=str(path))
+            self._log.warning(events.CREDENTIALS_EXPOSED.name, file=str(path), mode=mode_of(path))
 
     def _poll_credentials(self) -> Credentials | None:
         # The read at the start may have gone on after it was given up, so that the pair seems known.

@@ -41,7 +41,7 @@ def call_in_thread(call: Callable[[], T], *, name: str) -> asyncio.Future[T]:
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(deliver, result, failure)
 
-    _start(run, name)
+    start_daemon(run, name=name)
     return outcome
 
 
@@ -55,14 +55,20 @@ def call_within(seconds: float, call: Callable[[], T], *, name: str) -> T:
         except BaseException as error:  # noqa: BLE001 - the caller's to handle
             outcome.set_exception(error)
 
-    _start(run, name)
+    start_daemon(run, name=name)
     return outcome.result(seconds)
 
 
-def _start(run: Callable[[], None], name: str) -> None:
+def start_daemon(run: Callable[[], None], *, name: str) -> threading.Thread:
+    """Start a thread that gets no signals and that the end of the process does not wait for.
+
+    Raises RuntimeError if the system allows no more threads, or if the process is ending.
+    """
+    thread = threading.Thread(target=run, name=name, daemon=True)
     # The thread inherits the mask: signals are the main thread's, which blocks them when it must.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        threading.Thread(target=run, name=name, daemon=True).start()
+        thread.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return thread

@@ -187,10 +187,43 @@ REFUSED = [
     ("HTTP/0.9", "RFC 9112 2.3", b"GET /\r\n\r\n", 400, None),
     ("HTTP/2.0 in the line", "RFC 9112 2.3", b"GET / HTTP/2.0\r\n" + H + b"\r\n", 505, "unknown_version"),
     ("HTTP/1.2", "RFC 9112 2.3", b"GET / HTTP/1.2\r\n" + H + b"\r\n", 505, "unknown_version"),
-    ("HTTP/2 preface", "RFC 9113 3.4", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", None, None),
+    ("HTTP/2 preface", "RFC 9113 3.4", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 501, "unknown_method"),
     ("lower-case protocol", "RFC 9112 2.3", b"GET / http/1.1\r\n" + H + b"\r\n", 400, None),
     ("RTSP", "RFC 9112 2.3", b"OPTIONS / RTSP/1.0\r\n" + H + b"\r\n", 400, None),
-    ("ICE", "RFC 9112 2.3", b"SOURCE / ICE/1.0\r\n" + H + b"\r\n", None, None),
+    ("ICE", "RFC 9112 2.3", b"SOURCE / ICE/1.0\r\n" + H + b"\r\n", 400, "bad_syntax"),
+    *(
+        (
+            f"{method} in HTTP",
+            "RFC 9110 9.1",
+            f"{method} / HTTP/1.1\r\n".encode() + H + b"\r\n",
+            501,
+            "unknown_method",
+        )
+        for method in (
+            # Of RTSP, of ICE, of HTTP/2, of extensions and of nobody.
+            "ANNOUNCE",
+            "DESCRIBE",
+            "FLUSH",
+            "GET_PARAMETER",
+            "PAUSE",
+            "PLAY",
+            "RECORD",
+            "REDIRECT",
+            "SETUP",
+            "SET_PARAMETER",
+            "TEARDOWN",
+            "SOURCE",
+            "PRI",
+            "M-SEARCH",
+            "QUERY",
+            "LOCK",
+            "Post",
+            "X",
+            "GE",
+            "GETT",
+            "!#$%&'*+-.^_`|~9",
+        )
+    ),
     ("two spaces in the request line", "RFC 9112 3", b"GET  / HTTP/1.1\r\n" + H + b"\r\n", 400, None),
     ("space behind the version", "RFC 9112 3", b"GET / HTTP/1.1 \r\n" + H + b"\r\n", 400, None),
     ("a word too many", "RFC 9112 3", b"GET / x HTTP/1.1\r\n" + H + b"\r\n", 400, None),
@@ -307,7 +340,38 @@ REFUSED = [
     ),
     ("GET *", TARGET, b"GET * HTTP/1.1\r\n" + H + b"\r\n", 400, "bad_target"),
     ("target without a slash", TARGET, b"GET v1/x HTTP/1.1\r\n" + H + b"\r\n", 400, None),
-    ("byte above 0x7f in the target", TARGET, b"GET /\xe9 HTTP/1.1\r\n" + H + b"\r\n", 400, None),
+    ("byte above 0x7f in the path", TARGET, b"GET /\xe9 HTTP/1.1\r\n" + H + b"\r\n", 400, "bad_target"),
+    (
+        "byte above 0x7f before the query",
+        TARGET,
+        b"GET /\xe9?q HTTP/1.1\r\n" + H + b"\r\n",
+        400,
+        "bad_target",
+    ),
+    ("control byte in the query", TARGET, b"GET /?q=\x01 HTTP/1.1\r\n" + H + b"\r\n", 400, "bad_syntax"),
+    ("tab in the query", TARGET, b"GET /?q=\t HTTP/1.1\r\n" + H + b"\r\n", 400, "bad_target"),
+    ("encoded byte that is no UTF-8", PATH, b"GET /caf%E9 HTTP/1.1\r\n" + H + b"\r\n", 400, "ambiguous_path"),
+    (
+        "Max-Forwards that is no number",
+        "RFC 9110 7.6.2",
+        b"OPTIONS / HTTP/1.1\r\n" + H + b"Max-Forwards: -1\r\n\r\n",
+        400,
+        "bad_field",
+    ),
+    (
+        "Max-Forwards of two opinions",
+        "RFC 9110 7.6.2",
+        b"OPTIONS / HTTP/1.1\r\n" + H + b"Max-Forwards: 0\r\nMax-Forwards: 5\r\n\r\n",
+        400,
+        "bad_field",
+    ),
+    (
+        "TRACE with Max-Forwards",
+        "RFC 9110 7.6.2",
+        b"TRACE / HTTP/1.1\r\n" + H + b"Max-Forwards: 0\r\n\r\n",
+        405,
+        "method_not_allowed",
+    ),
     # Paths that the next reader could read differently.
     ("dot segment", PATH, b"GET /v1/../x HTTP/1.1\r\n" + H + b"\r\n", 400, "ambiguous_path"),
     ("single dot segment", PATH, b"GET /v1/./x HTTP/1.1\r\n" + H + b"\r\n", 400, "ambiguous_path"),
@@ -537,6 +601,19 @@ async def test_a_body_above_its_limit_is_refused_by_length_and_by_count() -> Non
         async with bench.connect() as client:
             await client.send(b"POST / HTTP/1.1\r\n" + H + b"Content-Length: 10\r\n\r\n1234567890")
             assert (await client.answer()).status == 200
+
+
+async def test_a_body_that_turns_out_too_large_never_reaches_the_api_whole() -> None:
+    head = b"POST /v1/applications.create HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n"
+    async with set_up(BITS_MAX_BODY_BYTES="10") as bench, bench.connect() as client:
+        await client.send(head + b"5\r\n12345\r\n")
+        await bench.upstream.arrived.wait()
+        await client.send(b"6\r\n678901\r\n0\r\n\r\n")
+        answer = await client.answer()
+        assert (answer.status, json.loads(answer.body)["code"]) == (413, "body_too_large")
+        await bench.upstream.gone.wait()
+        # The API got the head and no whole body.
+        assert [body for _, body in bench.upstream.requests] == [b""]
 
 
 async def test_an_allowed_origin_and_an_allowed_host_pass() -> None:

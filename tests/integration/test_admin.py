@@ -320,7 +320,7 @@ async def test_status_and_metrics_of_a_whole_stand_tell_the_same() -> None:
         )
     assert told["expires_timestamp_seconds"] - told["issued_timestamp_seconds"] == pytest.approx(3570)
     assert values['bits_proxy_upstream_connections{state="idle"}'] == status["upstream_connections"]["idle"]
-    assert values['bits_proxy_requests_total{method="GET",operation="userinfo",status="200"}'] == 1
+    assert values['bits_proxy_requests_total{method="GET",operation="other",status="200"}'] == 1
     for shown in (metrics, json.dumps(status)):
         assert token.reveal() not in shown
 

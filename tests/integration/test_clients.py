@@ -2,16 +2,16 @@
 
 import asyncio
 import json
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import httpx
-import pytest
 import requests
 
 from tests.support.commands import NODE
-from tests.support.stand import APPLICATION, CREATE, Stand, standing, unix_address
+from tests.support.stand import APPLICATION, CREATE, standing, unix_address
 from tests.support.waiting import HANGS
 
 ID_PREFIX = "bits:application::"
@@ -79,6 +79,26 @@ async def test_node_fetch() -> None:
         assert answer["id"].startswith(ID_PREFIX)
 
 
+async def test_clients_that_take_the_proxy_for_their_http_proxy() -> None:
+    """They send the whole URL of the API as their target, and its host as Host."""
+
+    def call(api: str, proxy: str) -> list[int]:
+        url = api + CREATE
+        handler = urllib.request.ProxyHandler({"http": proxy})
+        request = urllib.request.Request(  # noqa: S310 - it is http
+            url, json.dumps(APPLICATION).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.build_opener(handler).open(request, timeout=HANGS) as by_urllib:
+            statuses = [by_urllib.status]
+        with httpx.Client(proxy=proxy) as client:
+            statuses.append(client.post(url, json=APPLICATION).status_code)
+        by_requests = requests.post(url, json=APPLICATION, proxies={"http": proxy}, timeout=HANGS)
+        return [*statuses, by_requests.status_code]
+
+    async with standing(BITS_LISTEN="0.0.0.0:0", BITS_ALLOWED_HOSTS="bits.internal") as stand:
+        assert await asyncio.to_thread(call, stand.api, stand.url) == [200, 200, 200]
+
+
 async def test_httpx_over_a_unix_socket(tmp_path: Path) -> None:
     listen, path = unix_address(tmp_path)
     async with (
@@ -96,44 +116,3 @@ async def test_aiohttp_over_a_unix_socket(tmp_path: Path) -> None:
         client.post(CREATE, json=APPLICATION) as answer,
     ):
         assert answer.status == 200
-
-
-@pytest.fixture
-async def stand() -> Any:
-    async with standing() as running:
-        yield running
-
-
-async def test_a_session_token_that_the_client_brings_is_replaced_by_default(stand: Stand) -> None:
-    async with aiohttp.ClientSession(stand.url) as client:
-        async with client.post(CREATE, json=APPLICATION) as answer:
-            created = await answer.json()
-        session = {"Authorization": f"Bearer {created['sessionToken']}"}
-        # With the session's token this is not allowed, with the proxy's it is.
-        async with client.post(CREATE, json=APPLICATION, headers=session) as answer:
-            assert answer.status == 200
-
-
-async def test_a_session_token_that_the_client_brings_is_kept_when_asked_for() -> None:
-    async with (
-        standing(BITS_CLIENT_AUTHORIZATION="keep") as running,
-        aiohttp.ClientSession(running.url) as client,
-    ):
-        async with client.post(CREATE, json=APPLICATION) as answer:
-            created = await answer.json()
-        session = {"Authorization": f"Bearer {created['sessionToken']}"}
-        async with client.post(CREATE, json=APPLICATION, headers=session) as answer:
-            assert answer.status == 403
-        own = {"applicationId": created["id"]}
-        async with client.post("/v1/applications.get", json=own, headers=session) as answer:
-            assert answer.status == 200
-
-
-async def test_an_authorization_that_the_client_brings_is_rejected_when_asked_for() -> None:
-    async with (
-        standing(BITS_CLIENT_AUTHORIZATION="reject") as running,
-        aiohttp.ClientSession(running.url) as client,
-        client.post(CREATE, json=APPLICATION, headers={"Authorization": "Bearer mine"}) as answer,
-    ):
-        assert answer.status == 400
-        assert "bits-auth-proxy" in answer.headers["Proxy-Status"]

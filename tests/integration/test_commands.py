@@ -95,7 +95,7 @@ async def test_check_names_slips_and_exposed_secrets(tmp_path: Path) -> None:
             "warn  settings  BITS_CLIENT_SECERT in the environment is not a setting; "
             "did you mean BITS_CLIENT_SECRET?"
         ),
-        "warn  settings  .env holds a secret, and any user of this machine may read it",
+        "warn  settings  .env holds a secret, and any user of this machine may read it (mode 0644)",
         "ok    settings  complete",
     ]
 

@@ -245,7 +245,8 @@ async def the_api_fails(phase: Phase, fault: Fault, tls: Tls | None) -> None:
         received = asyncio.ensure_future(all_that_comes(reader))
         async with asyncio.timeout(HANGS):
             await api.reached.wait()
-        if fault is Fault.STALL or phase.request == WEBSOCKET:
+        if fault is Fault.STALL or phase.request == WEBSOCKET or phase.writes.startswith(REFUSAL):
+            # A 401 to a new token is worth another try a little later.
             await outlast(bench, received)
         else:
             await bench.seen(lambda: bench.in_flight() == 0)

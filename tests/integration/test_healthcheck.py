@@ -110,8 +110,8 @@ def test_the_address_is_found_where_the_proxy_finds_it(
         assert healthcheck.check(None, str(toml))[0]
     monkeypatch.delenv("BITS_ADMIN_LISTEN")
     with on_port(READY) as (address, _):
-        toml.write_text(f'admin_listen = "{address}"\n', "utf-8")
-        (tmp_path / ".env").write_text(f"BITS_CONFIG={toml}\n", "utf-8")
+        toml.write_text(f'admin_listen = "{address}"\n', "utf-8-sig")
+        (tmp_path / ".env").write_text(f"BITS_CONFIG={toml}\n", "utf-8-sig")
         assert healthcheck.check(None, None)[0]
     (tmp_path / ".env").unlink()
     verdict, text = healthcheck.check(None, "/no/such/file.toml")

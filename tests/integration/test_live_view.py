@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.stand import APPLICATION, CREATE
 from tests.support.terminal import Terminal, on_terminal
+from tests.support.waiting import HANGS
 
 PORTS = {
     "BITS_LISTEN": "127.0.0.1:0",
@@ -102,3 +103,12 @@ async def test_the_live_view_on_an_ascii_terminal() -> None:
         assert not any("internal_error" in line for line in lines)
         terminal.process.terminate()
         assert await terminal.process.wait() == 0
+
+
+@pytest.mark.parametrize("more", [{}, {"BITS_LOG_FORMAT": "json"}], ids=["view", "no view"])
+async def test_a_closed_terminal_ends_the_demo(more: dict[str, str]) -> None:
+    async with on_terminal("demo", env={**PORTS, **more}, columns=250) as terminal:
+        await terminal.shows(lambda lines: "token_refreshed" in "\n".join(lines))
+        terminal.close()
+        async with asyncio.timeout(HANGS):
+            assert await terminal.process.wait() == 0

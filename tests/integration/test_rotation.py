@@ -165,4 +165,4 @@ async def test_a_secret_file_that_all_may_read_is_named_in_a_warning(tmp_path: P
         env = proxy_env(api, BITS_CREDENTIALS_DIR=str(directory))
         async with command("run", env=env) as running:
             warning = await running.event("credentials_readable_by_others")
-    assert (warning["level"], warning["file"]) == ("warning", str(secret))
+    assert (warning["level"], warning["file"], warning["mode"]) == ("warning", str(secret), "0644")

@@ -135,6 +135,33 @@ async def test_an_operation_that_always_gets_401_does_not_hide_that_the_token_di
 
 
 @stepped
+async def test_when_all_tokens_are_revoked_soon_after_a_refresh_calls_are_sent_again(stage: Stage) -> None:
+    await stage.begin()
+    assert await stage.call() == 200
+    await stage.pass_time(10)
+    stage.sidecar._refresher.refresh()
+    await stage.settle()
+    assert await stage.call() == 200
+    await stage.pass_time(5)
+    assert stage.api.seen[-1] == "token-2"
+    stage.api.revoked |= {"token-1", "token-2"}
+    assert set(await stage.traffic(2)) == {200}
+    assert stage.door.asked == 3
+
+
+@stepped
+async def test_then_an_operation_that_was_never_called_before_notices_it_too(stage: Stage) -> None:
+    await stage.begin()
+    assert await stage.call() == 200
+    await stage.pass_time(10)
+    stage.sidecar._refresher.refresh()
+    await stage.settle()
+    stage.api.revoked |= {"token-1", "token-2"}
+    assert set(await stage.traffic(2, "y")) == {200}
+    assert stage.door.asked == 3
+
+
+@stepped
 async def test_an_operation_that_gets_401_from_the_start_is_answered_while_others_are_served(
     stage: Stage,
 ) -> None:

@@ -53,7 +53,7 @@ class Bench(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def set_up(**env: str) -> AsyncIterator[Bench]:
-    """Serve both; the sidecar has a token."""
+    """Serve both; the sidecar has a token, which the API has accepted."""
     log = io.StringIO()
     clock = FakeClock()
     async with (
@@ -61,9 +61,10 @@ async def set_up(**env: str) -> AsyncIterator[Bench]:
         sidecar_for(f"http://{upstream.authority}", log, clock, **env) as sidecar,
     ):
         address = sidecar.addresses[0]
-        where = (address.host, address.port) if isinstance(address, TcpAddress) else ("", 0)
+        where = (address.host, address.port) if isinstance(address, TcpAddress) else address.path
         bench = Bench(upstream, sidecar, lambda: raw_client(where), log, clock)
         await bench.seen(lambda: sidecar._refresher.current(sidecar._clock.now()) is not None)
+        bench.prove()
         yield bench
         # Whatever a test does, each exchange is counted in and out, once.
         await bench.seen(lambda: bench.in_flight() == 0)

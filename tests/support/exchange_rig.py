@@ -253,7 +253,7 @@ class FakeObserver:
     def handshake_failed(self, detail: str, peer: str) -> None:
         raise AssertionError
 
-    def request_rejected(self, reason: str, peer: str, request_id: bytes) -> None:
+    def request_rejected(self, reason: str, peer: str, request_id: bytes, detail: str | None = None) -> None:
         raise AssertionError
 
     def retried(self, reason: str) -> None:

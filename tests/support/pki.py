@@ -91,3 +91,51 @@ def authority_files(
     ca_file.write_bytes(pem[0])
     server.write_bytes(pem[1] + key)
     return ca_file, server
+
+
+class Identity:
+    """A client's certificate, issued by `authority` under these names, and its private key."""
+
+    def __init__(
+        self, authority: trustme.CA, *names: x509.GeneralName, ends: dt.datetime | None = None
+    ) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        now = dt.datetime.now(dt.UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "common-name")]))
+            .issuer_name(authority._certificate.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(days=1))
+            .not_valid_after(ends or now + dt.timedelta(days=1))
+        )
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        self.certificate = builder.sign(authority._private_key, hashes.SHA256())
+        self._pem = self.certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
+    def use(self, context: ssl.SSLContext, directory: Path) -> ssl.SSLContext:
+        """Let clients with this context present the certificate; OpenSSL reads it from a file."""
+        path = directory / f"{self.certificate.serial_number:x}.pem"
+        path.write_bytes(self._pem)
+        context.load_cert_chain(path)
+        return context
+
+
+def revocation_list(authority: trustme.CA, *revoked: Identity, ends: dt.timedelta | None = None) -> bytes:
+    """Return the authority's CRL in PEM format, which ends that long from now (a day)."""
+    now = dt.datetime.now(dt.UTC)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority._certificate.subject)
+        .last_update(now - dt.timedelta(days=2))
+        .next_update(now + (ends or dt.timedelta(days=1)))
+    )
+    for identity in revoked:
+        entry = x509.RevokedCertificateBuilder().serial_number(identity.certificate.serial_number)
+        builder = builder.add_revoked_certificate(entry.revocation_date(now).build())
+    signed = builder.sign(authority._private_key, hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.PEM)

@@ -99,11 +99,14 @@ class RawClient:
 
 @contextlib.asynccontextmanager
 async def raw_client(
-    address: tuple[str, int], context: ssl.SSLContext | None = None
+    address: tuple[str, int] | str, context: ssl.SSLContext | None = None
 ) -> AsyncIterator[RawClient]:
-    """Connect to the proxy, over TLS with `context`."""
+    """Connect to the proxy at a host and a port or at a Unix socket's path, over TLS with `context`."""
     name = None if context is None else "localhost"
-    reader, writer = await asyncio.open_connection(*address, ssl=context, server_hostname=name)
+    if isinstance(address, str):
+        reader, writer = await asyncio.open_unix_connection(address)
+    else:
+        reader, writer = await asyncio.open_connection(*address, ssl=context, server_hostname=name)
     try:
         yield RawClient(reader, writer)
     finally:

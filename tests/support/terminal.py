@@ -59,8 +59,11 @@ class Terminal:
         self.screen.resize(lines, columns)
 
     def close(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._master)
-        os.close(self._master)
+        """Close the window; the command notices."""
+        if self._master >= 0:
+            asyncio.get_running_loop().remove_reader(self._master)
+            os.close(self._master)
+            self._master = -1
 
     def _read(self) -> None:
         try:

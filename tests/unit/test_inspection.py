@@ -15,7 +15,7 @@ from bits_auth_proxy.forward.record import RequestRecord
 from bits_auth_proxy.http1.lines import make_field
 from bits_auth_proxy.http1.messages import Field, RequestHead, ResponseHead
 from bits_auth_proxy.settings.model import KYC_WORDS
-from bits_auth_proxy.telemetry.inspection import MAX_EXCHANGES, Inspection
+from bits_auth_proxy.telemetry.inspection import MAX_DEPTH, MAX_EXCHANGES, MAX_VALUES, Inspection
 from bits_auth_proxy.telemetry.journal import exchange_id
 
 CANARY = "Canary-7f3a"
@@ -147,6 +147,43 @@ def test_long_texts_are_files_in_disguise() -> None:
         "data": "(1025 characters: not shown)",
         "note": "y" * 1024,
     }
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 100, 450, 20_000])
+@pytest.mark.parametrize(("begin", "end"), [(b'{"a":', b"}"), (b"[", b"]")])
+def test_deep_nesting_costs_little_and_shows_nothing(depth: int, begin: bytes, end: bytes) -> None:
+    many = b",".join([b'"%b"' % CANARY.encode()] * 500)
+    body = begin * depth + b'{"firstName":[' + many + b"]}" + end * depth
+    shown = body_of(body[:MAX_COPY], Content_Type="application/json")
+    assert CANARY not in shown
+    assert "not shown)" in shown
+    assert len(shown) < 2 * MAX_COPY
+    assert max(len(line) - len(line.lstrip()) for line in shown.splitlines()) <= 2 * MAX_DEPTH + 2
+
+
+def test_json_of_very_many_values_is_not_shown() -> None:
+    for body in (b"[" + b",".join([b"1"] * 30_000) + b"]", b"[" + b",".join([b"{}"] * 20_000) + b"]"):
+        assert body_of(body, Content_Type="application/json").endswith("not shown)")
+    body = b"[" + b",".join([b"1"] * (MAX_VALUES - 10)) + b"]"
+    assert len(json.loads(body_of(body))) == MAX_VALUES - 10
+
+
+def test_the_work_is_done_after_the_exchange_or_when_someone_looks() -> None:
+    later: list[Callable[[], None]] = []
+    redacted: list[str] = []
+
+    def redact(text: str) -> str:
+        redacted.append(text)
+        return text
+
+    inspection = Inspection(mask=(), redact=redact, call_soon=later.append)
+    passed = Passed(b'{"note":"x"}')
+    inspection.keep(passed)  # type: ignore[arg-type]  # it has what is looked at
+    assert redacted == []
+    for call in later:
+        call()
+    assert redacted != []
+    assert inspection.find(exchange_id(passed.record.ended)) is not None
 
 
 def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

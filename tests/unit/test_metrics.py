@@ -2,9 +2,12 @@
 
 import io
 import json
+from collections import Counter
+from collections.abc import Iterator
 from random import Random
 
 import pytest
+from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from bits_auth_proxy.auth.ports import RefresherStatus
@@ -94,6 +97,86 @@ async def test_operations_that_succeed_get_a_hundred_labels_and_not_one_more() -
     counts = {labels["operation"]: value for labels, value in labelled(its, "requests_total")}
     assert counts["other"] == 10_000 - MAX_OPERATIONS
     assert counts["operation.0"] == 1
+
+
+@pytest.mark.parametrize("method", [b"OPTIONS", b"GET", b"HEAD", b"PUT", b"DELETE", b"PATCH"])
+async def test_no_other_method_than_post_earns_a_label(method: bytes) -> None:
+    its = telemetry(access_log="off")
+    for number in range(MAX_OPERATIONS + 1):
+        its.exchange_started()
+        its.exchange_ended(ended(f"operation.{number}", method))
+    its.exchange_started()
+    its.exchange_ended(ended("applications.create"))
+    its.exchange_started()
+    its.exchange_ended(ended("applications.create", method))
+    counts = {(each["operation"], each["method"]): value for each, value in labelled(its, "requests_total")}
+    assert counts == {
+        ("other", method.decode()): MAX_OPERATIONS + 1,
+        ("applications.create", "POST"): 1,
+        ("applications.create", method.decode()): 1,
+    }
+
+
+@pytest.mark.parametrize(("length", "label"), [(64, "a" * 64), (65, "other"), (8000, "other")])
+async def test_a_label_is_at_most_64_characters_long(length: int, label: str) -> None:
+    its = telemetry(access_log="off")
+    its.exchange_started()
+    its.exchange_ended(ended("a" * length))
+    assert [each["operation"] for each, _ in labelled(its, "requests_total")] == [label]
+
+
+async def test_statuses_that_nobody_knows_share_labels() -> None:
+    its = telemetry(access_log="off")
+    statuses = {
+        200: "200",
+        299: "2xx",
+        298: "2xx",
+        399: "3xx",
+        418: "418",
+        449: "4xx",
+        499: "499",
+        503: "503",
+    }
+    statuses |= {520: "5xx", 599: "5xx", 600: "other", 999: "other", 101: "101"}
+    for status in statuses:
+        its.exchange_started()
+        its.exchange_ended(ended("applications.create", status=status))
+    counts: dict[str, float] = {}
+    for labels, value in labelled(its, "requests_total"):
+        counts[labels["status"]] = counts.get(labels["status"], 0) + value
+    assert counts == Counter(statuses.values())
+    assert its.totals()["requests"] == len(statuses)
+    assert its.totals()["failed_requests"] == 5
+    for status in range(200, 1000):
+        its.exchange_started()
+        its.exchange_ended(ended("applications.create", status=status))
+    assert len({labels["status"] for labels, _ in labelled(its, "requests_total")}) <= 70
+
+
+@pytest.mark.parametrize("accept", ["", "text/plain", "application/openmetrics-text"])
+async def test_scrapes_within_a_second_are_made_once(accept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    its = telemetry(clock)
+    made: list[int] = []
+    collect = its.collect
+
+    def counted() -> Iterator[Metric]:
+        made.append(1)
+        return collect()
+
+    monkeypatch.setattr(its, "collect", counted)
+    first = its.scrape(accept)
+    its.exchange_started()
+    for _ in range(7):
+        assert its.scrape(accept) == first
+    assert len(made) == 1
+    clock.advance(1)
+    assert its.scrape(accept) != first
+    assert len(made) == 2
+    # The formats that a client can think of take no memory without end.
+    for number in range(1000):
+        its.scrape(f"application/openmetrics-text; version=1.0.{number}")
+    assert len(its._scrapes) <= 8
 
 
 def labelled(its: Telemetry, name: str) -> list[tuple[dict[str, str], float]]:

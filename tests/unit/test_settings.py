@@ -299,6 +299,39 @@ def test_a_private_key_that_everybody_may_read_is_named(tmp_path: Path) -> None:
     assert loaded(environ).exposed == (key,)
     del environ["BITS_UPSTREAM__CLIENT_KEY"]
     assert loaded(environ).exposed == (cert,)
+    listener = {"BITS_LISTEN_TLS__CERT": str(cert), "BITS_LISTEN_TLS__KEY": str(key)}
+    assert loaded(listener).exposed == (key,)
+    key.chmod(0o640)
+    assert loaded(listener).exposed == ()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "exposes"),
+    [
+        ("BITS_HTTPS_PROXY", "http://user:pass@egress.example:3128", True),
+        ("BITS_HTTPS_PROXY", "http://egress.example:3128", False),
+        ("BITS_EMULATOR__CLIENT_SECRET", "s3cret", True),
+        ("BITS_SCOPE", "application", False),
+    ],
+)
+@pytest.mark.parametrize("where", [".env", "bits.toml"])
+def test_every_secret_in_a_settings_file_counts(
+    tmp_path: Path, where: str, variable: str, value: str, *, exposes: bool
+) -> None:
+    holder = tmp_path / where
+    if where == ".env":
+        holder.write_text(f"{variable}={value}\n")
+    else:
+        group, _, name = variable.removeprefix("BITS_").lower().rpartition("__")
+        holder.write_text((f"[{group}]\n" if group else "") + f'{name} = "{value}"\n')
+    holder.chmod(0o644)
+    files = (holder, None) if where == ".env" else (None, str(holder))
+    result = load(environ={}, env_file=files[0], config_file=files[1], credentials_required=False)
+    assert result.exposed == ((holder,) if exposes else ())
+    # A value that something else overrides stays in the file all the same.
+    overriding = {variable: "http://other.example:1" if "PROXY" in variable else "other"}
+    result = load(environ=overriding, env_file=files[0], config_file=files[1], credentials_required=False)
+    assert result.exposed == ((holder,) if exposes else ())
 
 
 def test_service_links_of_kubernetes_are_not_warned_of() -> None:

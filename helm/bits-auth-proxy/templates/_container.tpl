@@ -100,6 +100,12 @@ securityContext:
 {{- if .Values.gateway.tls.clientCertificates -}}
 {{- $_ := set $env "BITS_LISTEN_TLS__CLIENT_CA" "/etc/bits-auth-proxy/tls/ca.crt" -}}
 {{- end -}}
+{{- with .Values.gateway.tls.allowedNames -}}
+{{- $_ := set $env "BITS_LISTEN_TLS__ALLOWED_NAMES" . -}}
+{{- end -}}
+{{- if .Values.gateway.tls.revocationLists -}}
+{{- $_ := set $env "BITS_LISTEN_TLS__CRL" "/etc/bits-auth-proxy/tls/ca.crl" -}}
+{{- end -}}
 {{- end -}}
 {{- else if ne (int .Values.port) 8080 -}}
 {{- $_ := set $env "BITS_LISTEN" (printf "127.0.0.1:%d" (int .Values.port)) -}}

@@ -68,6 +68,9 @@ _REDIRECTS: Final = range(300, 400)
 _DENIAL_STATUSES: Final = (400, 401)
 _THROTTLED: Final = 429
 _SERVER_ERRORS: Final = range(500, 600)
+_CERTIFICATE_STATUS: Final = 400
+_CERTIFICATE_WORDS: Final = (b"No required SSL certificate was sent", b"The SSL certificate error")
+"""How nginx answers over TLS where it requires a client certificate, or does not accept the one it got."""
 _TRANSIENT_ERRORS: Final = frozenset(("temporarily_unavailable", "server_error"))
 _SHOWABLE_ORIGIN: Final = re.compile(r"https?://[!-~]{1,300}\Z")
 _ERROR_CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
@@ -234,6 +237,9 @@ def _failure(answer: EndpointAnswer, wall: float) -> TokenRequestError:
         )
     if status in _SERVER_ERRORS:
         return TokenRequestError("server_error", f"the response is {status}", retry_after=retry_after)
+    if status == _CERTIFICATE_STATUS and any(words in answer.content for words in _CERTIFICATE_WORDS):
+        text = f"the response is {status}: the server requires a client certificate, or another one"
+        return TokenRequestError("tls", text, tls_fault=TlsFault.CLIENT_CERTIFICATE)
     try:
         code = _error_code(_json_object(answer))
     except TokenRequestError:

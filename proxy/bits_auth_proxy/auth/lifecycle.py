@@ -11,7 +11,7 @@ Its rules:
 4. A new token is unproven until the API has accepted it: answered a request with anything but 401. The
    token before it is kept to its own end. While the API refuses the unproven token, the previous one serves,
    and the new one is tried again after a pause that doubles. Without a previous one, the same request is
-   tried again. A token that goes on being refused is given up: a flight asks for another.
+   tried again. A token that is refused long after its issue is given up: a flight asks for another.
 5. A failed flight sets the next attempt by backoff and Retry-After, and never so late that a valid token
    would expire without one more try.
 6. Three denials (400, 401, a scope not granted) in a row are permanent until something else happens:
@@ -62,10 +62,11 @@ _FIRST_PAUSE: Final = 0.25
 _MAX_PAUSE: Final = 30.0
 _MAX_PAUSE_ALONE: Final = 1.0
 """Seconds until a refused, unproven token is tried again: the first pause, which doubles, and the longest
-ones: with and without a previous token."""
+ones: with and without a proven token before it."""
 _GIVE_UP_ALONE: Final = 8.0
 _GIVE_UP: Final = 30.0
-"""Seconds of refusals after which an unproven token is given up: without and with a proven one before it."""
+"""Seconds after its issue when a refused, unproven token is given up: without and with a proven one before
+it. Until then, some of the API's servers may not know it yet."""
 _REFUSALS: Final = 3
 """So many 401s in a row, without any acceptance, are more than an operation's own trouble."""
 _NEVER: Final = float("-inf")
@@ -117,7 +118,7 @@ class Lifecycle:
         "_previous_until",
         "_refresh_at",
         "_refusals",
-        "_refused_since",
+        "_refused",
         "_requested",
         "_rng",
         "_token",
@@ -140,7 +141,7 @@ class Lifecycle:
         self._refresh_at = now
         self._died = False
         self._refusals = 0
-        self._refused_since: float | None = None
+        self._refused = False
         self._pause = _FIRST_PAUSE
         self.try_at = _NEVER
         """When a refused, unproven token is tried again."""
@@ -208,7 +209,7 @@ class Lifecycle:
             return TokenState.ABSENT
         if self.current(now) is None:
             return TokenState.EXPIRED
-        if self._died or self._refused_since is not None:
+        if self._died or self._refused:
             return TokenState.SUSPECT
         due = now >= min(self._refresh_at, token.expires_at) or self._wall_due(wall)
         return TokenState.STALE if due else TokenState.FRESH
@@ -365,7 +366,7 @@ class Lifecycle:
     def _trust(self) -> None:
         """Forget the refusals of the newest token."""
         self._refusals = 0
-        self._refused_since = None
+        self._refused = False
         self._pause = _FIRST_PAUSE
         self.try_at = self._previous_until = _NEVER
 
@@ -388,7 +389,7 @@ class Lifecycle:
         if operations.is_paced(operation, now) and not operations.accepts(operation):
             return Replacement.NONE
         if not newest.proven:
-            return self._unproven_unauthorized(operation, now)
+            return self._unproven_unauthorized(newest, operation, now)
         if self._died:
             return self._coming(now)
         return self._proven_unauthorized(newest, operation, now, repeated=repeated)
@@ -406,10 +407,10 @@ class Lifecycle:
             return self._own_unauthorized(operation, now)
         if operations.is_paced(operation, now) and self._refusals < _REFUSALS:
             return Replacement.NONE
-        operations.doubt(operation)
-        if now - newest.issued_at < YOUNG and self._valid_previous(now) is not None:
+        if now - newest.issued_at < YOUNG and self._proven_previous(now) is not None:
             newest.proven = False
-            return self._unproven_unauthorized(operation, now)
+            return self._unproven_unauthorized(newest, operation, now)
+        operations.doubt(operation)
         return self._dies(newest, now)
 
     def _previous_unauthorized(
@@ -420,33 +421,31 @@ class Lifecycle:
         if token.proven and self._operations.accepts(operation):
             self._previous = None
             # If the newest is refused too, all have been revoked.
-            return Replacement.AT_HAND if self._refused_since is None else self._force_for_new(now)
-        if token.proven or newest.proven:
+            return Replacement.AT_HAND if not self._refused else self._force_for_new(now)
+        if newest.proven:
             return Replacement.AT_HAND
-        return self._again(now)
+        return self._own_unauthorized(operation, now) if token.proven else self._again(newest, now)
 
-    def _unproven_unauthorized(self, operation: str, now: float) -> Replacement:
-        previous = self._valid_previous(now)
-        if previous is not None and previous.proven and not self._operations.accepts(operation):
+    def _unproven_unauthorized(self, newest: AccessToken, operation: str, now: float) -> Replacement:
+        proven = self._proven_previous(now)
+        if proven is not None and not self._operations.accepts(operation):
             # It says nothing of the new token: the previous one has not served this operation either.
             return Replacement.AT_HAND
-        if self._refused_since is None:
-            self._refused_since = now
+        self._refused = True
         if now >= self.try_at:
             self.try_at = now + self._pause
-            self._pause = min(_MAX_PAUSE if previous is not None else _MAX_PAUSE_ALONE, 2 * self._pause)
-        if previous is None:
-            return self._again(now)
-        if previous.proven:
+            self._pause = min(_MAX_PAUSE_ALONE if proven is None else _MAX_PAUSE, 2 * self._pause)
+        if proven is not None:
             self._previous_until = self.try_at
-        if now - self._refused_since >= (_GIVE_UP if previous.proven else _GIVE_UP_ALONE):
-            self._force_for_new(now)
-        return Replacement.AT_HAND
+            if now - newest.issued_at >= _GIVE_UP:
+                self._force_for_new(now)
+            return Replacement.AT_HAND
+        again = self._again(newest, now)
+        return again if self._valid_previous(now) is None else Replacement.AT_HAND
 
-    def _again(self, now: float) -> Replacement:
-        if self._refused_since is not None and now - self._refused_since >= _GIVE_UP_ALONE:
-            return self._force_for_new(now)
-        return Replacement.AGAIN
+    def _again(self, newest: AccessToken, now: float) -> Replacement:
+        lags = now - newest.issued_at < _GIVE_UP_ALONE
+        return Replacement.AGAIN if lags else self._force_for_new(now)
 
     def _dies(self, token: AccessToken, now: float) -> Replacement:
         self._died = True
@@ -488,6 +487,10 @@ class Lifecycle:
     def _valid_previous(self, now: float) -> AccessToken | None:
         previous = self._previous
         return previous if previous is not None and now < previous.expires_at else None
+
+    def _proven_previous(self, now: float) -> AccessToken | None:
+        previous = self._valid_previous(now)
+        return previous if previous is not None and previous.proven else None
 
     def _wall_due(self, wall: float) -> bool:
         token = self._token

@@ -15,6 +15,7 @@ from bits_auth_proxy.clock import SystemClock
 from bits_auth_proxy.settings import reference
 from bits_auth_proxy.settings.credentials import CredentialSource
 from bits_auth_proxy.settings.loading import Loaded
+from bits_auth_proxy.settings.permissions import mode_of
 from bits_auth_proxy.telemetry.log import Redactor
 
 _INDENT: Final = " " * 16
@@ -32,9 +33,10 @@ async def _examine(loaded: Loaded, *, redactor: Redactor) -> bool:
     clock = SystemClock()
     for warning in loaded.warnings:
         _print_step("warn", "settings", warning)
-    for path in loaded.exposed:
-        _print_step("warn", "settings", f"{path} holds a secret, and any user of this machine may read it")
     source = CredentialSource.from_settings(settings)
+    for path in (*loaded.exposed, *source.exposed_files()):
+        text = f"{path} holds a secret, and any user of this machine may read it (mode {mode_of(path)})"
+        _print_step("warn", "settings", text)
     pair = assembly.read_in_time(source)
     credentials = assembly.concealed(pair, redactor)
     for oddity in source.oddities(pair):

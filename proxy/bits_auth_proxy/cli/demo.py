@@ -1,6 +1,9 @@
 """`bits-auth-proxy demo`: the proxy and the emulator that it forwards to, until SIGTERM or SIGINT."""
 
 import argparse
+import asyncio
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -15,6 +18,7 @@ from bits_auth_proxy.cli.terminal import live_view
 from bits_auth_proxy.settings.addresses import ListenAddress, UnixAddress
 from bits_auth_proxy.settings.credentials import CredentialSource
 from bits_auth_proxy.settings.loading import Loaded
+from bits_auth_proxy.telemetry.line_writer import LineWriter
 from bits_auth_proxy.telemetry.log import Redactor
 
 _BODY: Final = (
@@ -40,6 +44,7 @@ async def _serve(loaded: Loaded, *, redactor: Redactor, view: LiveView | None) -
         settings = emulation.settings_for(emulator, loaded, access_log=access_log)
 
         def started(running: sidecar.Sidecar) -> None:
+            _end_with_terminal(running)
             print_text(
                 instructions(
                     listen=running.addresses,
@@ -59,8 +64,32 @@ async def _serve(loaded: Loaded, *, redactor: Redactor, view: LiveView | None) -
                 started=started,
             )
         finally:
+            LineWriter.on_gone = None
             if view is not None:
                 view.stop()
+
+
+def _end_with_terminal(running: sidecar.Sidecar) -> None:
+    """Let the demo end when its terminal is closed: SIGHUP or a failed write says so."""
+    loop = asyncio.get_running_loop()
+    terminals = [descriptor for descriptor in range(3) if os.isatty(descriptor)]
+    ended = asyncio.Event()
+
+    def end() -> None:
+        # A second `stop` would cut requests short.
+        if not ended.is_set():
+            ended.set()
+            running.stop()
+
+    def hang_up() -> None:
+        # A terminal that was closed is none any more.
+        if all(map(os.isatty, terminals)):
+            running.reload()
+        else:
+            end()
+
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
+    LineWriter.on_gone = lambda: loop.call_soon_threadsafe(end)
 
 
 def instructions(
@@ -84,6 +113,8 @@ def instructions(
         "Send a request. It needs neither a token nor a secret, because the proxy adds the token:",
         f"  {curl}-X POST {origin}/v1/applications.create -H 'content-type: application/json' -d '{_BODY}'",
         f"  {curl}{origin}/oauth2/userinfo",
+        "",
+        "If a request has an Authorization field of its own, the proxy passes it on. Try the sessionToken.",
         "",
     ]
     if admin:

@@ -5,6 +5,7 @@ the settings model, but looks the admin address up in the same places itself: fl
 """
 
 import argparse
+import contextlib
 import os
 import re
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from bits_auth_proxy.cli.exit_codes import CommandError
 from bits_auth_proxy.cli.output import print_text
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:9090"
@@ -30,7 +32,9 @@ def execute(parser: argparse.ArgumentParser, options: Sequence[str]) -> bool:
     parser.add_argument("--config", metavar="FILE", help="TOML file that names the address (BITS_CONFIG)")
     arguments = parser.parse_args(options)
     healthy, text = check(arguments.admin_listen, arguments.config)
-    print_text(text)
+    # The exit code is what counts.
+    with contextlib.suppress(CommandError, BrokenPipeError):
+        print_text(text)
     return healthy
 
 
@@ -90,7 +94,7 @@ def _configured_address(config: str | None) -> str:
 
 def _from_env_file(path: Path, variable: str) -> str | None:
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         return None
     for line in lines:
@@ -106,7 +110,7 @@ def _from_toml(path: str | None) -> str | None:
     import tomllib  # noqa: PLC0415 - 3 ms of CPU, and only a TOML file needs it
 
     try:
-        value = tomllib.loads(Path(path).read_text("utf-8")).get("admin_listen")
+        value = tomllib.loads(Path(path).read_text("utf-8-sig")).get("admin_listen")
     except (OSError, ValueError):
         return None
     return ",".join(value) if isinstance(value, list) else value

@@ -8,7 +8,10 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from os import terminal_size
-from typing import Any, Final, TextIO, TypeAlias
+from typing import Any, Final, TypeAlias
+
+from bits_auth_proxy.printable import printable
+from bits_auth_proxy.telemetry.line_writer import LineWriter
 
 TICK: Final = 0.5
 """Seconds between two updates."""
@@ -128,13 +131,14 @@ def duration_text(seconds: float) -> str:
 class LiveView:
     """The bottom of a terminal, and a stream for the log above it: `write`, `flush`, `isatty`."""
 
-    def __init__(self, *, terminal: TextIO, color: bool, size: Callable[[], terminal_size]) -> None:
+    def __init__(self, *, terminal: LineWriter, color: bool, size: Callable[[], terminal_size]) -> None:
         """Show nothing before `start`; the log passes through. `size` returns the size of the terminal."""
         self._terminal = terminal
         self._color = color
         self._size = size
         self._timer: asyncio.TimerHandle | None = None
         self._partial = ""
+        self._behind = False
         self._shown: list[str] = []
         self._lengths: list[int] = []
 
@@ -171,7 +175,9 @@ class LiveView:
         lines = render(activity(), rows=min(MAX_ROWS, height - _FIXED_LINES - 2))
         painted = [self._paint(line, width - 1) for line in lines[: max(1, height - 2)]]
         shown = [text for text, _ in painted]
-        if shown != self._shown:
+        # A terminal that is stopped gets no further view, so that what waits are lines of the log.
+        behind, self._behind = self._behind, not self._terminal.idle
+        if shown != self._shown and not (behind and self._behind):
             self._put("", shown, [length for _, length in painted])
 
     def _put(self, above: str, shown: list[str], lengths: list[int]) -> None:
@@ -180,15 +186,16 @@ class LiveView:
         # A line that was drawn before the terminal became narrower takes more than one row now.
         rows = sum(max(1, -(-length // width)) for length in self._lengths)
         erase = f"\r\x1b[{rows}A\x1b[J" if rows else ""
-        self._shown, self._lengths = shown, lengths
-        self._terminal.write(_BEGIN + erase + above + "".join(f"{line}\n" for line in shown) + _END)
+        text = _BEGIN + erase + above + "".join(f"{line}\n" for line in shown) + _END
+        if self._terminal.write(text, above.count("\n")):
+            self._shown, self._lengths = shown, lengths
         self._terminal.flush()
 
     def _paint(self, spans: Spans, width: int) -> tuple[str, int]:
         """Return the line cut to `width` columns, and the number of columns it takes."""
         pieces, used = [], 0
         for text, style in spans:
-            visible = text[: width - used]
+            visible = printable(text)[: width - used]
             used += len(visible)
             pieces.append(f"\x1b[{style}m{visible}\x1b[m" if style and self._color and visible else visible)
         return "".join(pieces), used

@@ -9,6 +9,7 @@ from bits_auth_proxy.cli.terminal import color_wanted
 from bits_auth_proxy.settings.disclosure import unlikely_words
 from bits_auth_proxy.settings.loading import Loaded
 from bits_auth_proxy.settings.model import Settings
+from bits_auth_proxy.settings.permissions import mode_of
 from bits_auth_proxy.telemetry import events
 from bits_auth_proxy.telemetry.log import Redactor, configure
 
@@ -37,4 +38,4 @@ def log_warnings(loaded: Loaded) -> None:
     for warning in loaded.warnings:
         log.warning(events.SETTING_UNKNOWN.name, detail=warning)
     for path in loaded.exposed:
-        log.warning(events.CREDENTIALS_EXPOSED.name, file=str(path))
+        log.warning(events.CREDENTIALS_EXPOSED.name, file=str(path), mode=mode_of(path))

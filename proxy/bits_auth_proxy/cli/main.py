@@ -4,11 +4,13 @@ Exit codes: 0 success, 1 failure, 64 bad usage or settings, 143 if SIGTERM arriv
 """
 
 import argparse
+import os
 import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NoReturn
+from pathlib import Path
+from typing import Any, Final, NoReturn, TextIO
 
 from bits_auth_proxy import __version__
 from bits_auth_proxy.cli.exit_codes import FAILURE, OK, USAGE, CommandError
@@ -17,9 +19,12 @@ from bits_auth_proxy.cli.output import PROGRAM, print_error
 _OPTION: Final = re.compile(r"--[a-z]+(-[a-z]+)*(?==|\Z)")
 _COMMAND: Final = re.compile(r"[a-z]{1,12}")
 _QUOTED_INPUT: Final = re.compile(r"(ignored explicit argument|ambiguous option:).*")
-_SECRET_OPTIONS: Final = {
-    "--client-secret": ": others can read a command line; set BITS_CLIENT_SECRET or BITS_CLIENT_SECRET_FILE",
+_NO_OPTIONS: Final = {
+    "--client-secret": "BITS_CLIENT_SECRET or BITS_CLIENT_SECRET_FILE",
+    "--emulator-client-secret": "BITS_EMULATOR__CLIENT_SECRET",
+    "--https-proxy": "BITS_HTTPS_PROXY",
 }
+"""What to set instead of the options that secrets do not have."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -31,8 +36,9 @@ class CommandParser(argparse.ArgumentParser):
         if unknown:
             option = _OPTION.match(unknown[0])
             name = option[0] if option else "(not shown, because it may be a secret)"
-            text = f"unrecognized argument {name}{_SECRET_OPTIONS.get(name, '')}"
-            raise _usage_error(self, text)
+            instead = _NO_OPTIONS.get(name)
+            remedy = f": others can read a command line; set {instead}" if instead else ""
+            raise _usage_error(self, f"unrecognized argument {name}{remedy}")
         return known, unknown
 
     def error(self, message: str) -> NoReturn:
@@ -47,6 +53,9 @@ def _usage_error(parser: argparse.ArgumentParser, message: str) -> CommandError:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    # Python sets a stream to None if it was closed before the start.
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
     try:
         parser = _parser()
         known = parser.parse_args(arguments)
@@ -73,6 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output has closed its end. The interpreter would flush once more and complain.
         sys.stdout = None
         return FAILURE
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 _RELOADING: Final = ("run", "demo")

@@ -2,12 +2,12 @@
 
 import shutil
 import sys
-from typing import TextIO, cast
 
 from bits_auth_proxy.cli.live_view import LiveView
 from bits_auth_proxy.settings.loading import Loaded
 from bits_auth_proxy.settings.sources import environment
-from bits_auth_proxy.telemetry.log import UnfailingStream
+from bits_auth_proxy.telemetry.line_writer import LineWriter
+from bits_auth_proxy.telemetry.log import dropped_line
 
 
 def live_view(loaded: Loaded) -> LiveView | None:
@@ -19,7 +19,7 @@ def live_view(loaded: Loaded) -> LiveView | None:
     if _is_dumb() or not sys.stdout.isatty() or "log_format" in loaded.origins:
         return None
     return LiveView(
-        terminal=cast("TextIO", UnfailingStream(sys.stdout, replace=lambda _: "?")),
+        terminal=LineWriter(sys.stdout, replace=lambda _: "?", report=dropped_line),
         color=color_wanted(),
         size=shutil.get_terminal_size,
     )

@@ -9,6 +9,7 @@ from bits_auth_proxy.forward.pool import Pool
 from bits_auth_proxy.forward.ports import TrafficObserver
 from bits_auth_proxy.forward.replay import ReplayBudget
 from bits_auth_proxy.forward.write_batcher import WriteBatcher
+from bits_auth_proxy.http1.date import DateField
 
 
 @final
@@ -19,6 +20,7 @@ class ForwardContext:
         "batcher",
         "clock",
         "connect_patience",
+        "date",
         "idle_stream_timeout",
         "max_replay_body",
         "now",
@@ -68,3 +70,5 @@ class ForwardContext:
         self.idle_stream_timeout: Final = idle_stream_timeout
         self.now = clock.now()
         """The ticker's last reading of the clock: exact enough for deadlines, and free for every chunk."""
+        self.date: Final = DateField(clock.wall())
+        """The Date of responses, which the ticker keeps."""

@@ -19,17 +19,22 @@ place.
 """
 
 import asyncio
+import math
 import socket
 import struct
 from collections.abc import Callable
 from enum import Enum, auto
+from http import HTTPStatus
 from typing import Final, cast
 
 from bits_auth_proxy.forward import problems
+from bits_auth_proxy.forward.access import Decision
 from bits_auth_proxy.forward.exchange import Exchange
-from bits_auth_proxy.forward.headers import REQUEST_FIELDS, request_id_of
+from bits_auth_proxy.forward.headers import REQUEST_FIELDS, own_answer, request_id_of
 from bits_auth_proxy.forward.listener_context import ListenerContext
+from bits_auth_proxy.forward.ports import UNIX_PEER
 from bits_auth_proxy.forward.problems import Problem
+from bits_auth_proxy.forward.record import RequestRecord
 from bits_auth_proxy.http1.bodies import BodyReader, CloseReader, open_body
 from bits_auth_proxy.http1.messages import NO_BODY, MalformedMessage, RequestHead
 from bits_auth_proxy.http1.parsing import RequestParser
@@ -77,6 +82,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         "_phase",
         "_receiving",
         "_request_done",
+        "_retired",
+        "_retires_at",
         "_transport",
         "_tunnel",
         "blocked",
@@ -103,8 +110,10 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._receiving = self._paused = False
         self._tunnel = self._ended = False
         self._lingered = 0
+        self._retires_at = math.inf
+        self._retired = False
         self.blocked = False
-        self.peer = "unix"
+        self.peer = UNIX_PEER
 
     # The event loop's side.
 
@@ -162,8 +171,8 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     @property
     def draining(self) -> bool:
-        """Whether the proxy is shutting down."""
-        return self._listener.draining
+        """Whether the connection ends with its present request."""
+        return self._listener.draining or self._retired
 
     @property
     def scheme(self) -> bytes:
@@ -210,7 +219,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         """Close the connection, or continue with the next request, which may have arrived already."""
         self._exchange = None
         self._body = None
-        if not keep_alive:
+        if not keep_alive or self._retired:
             # A client that pipelines may still be sending.
             self._close(unread=not self._request_done or bool(self._ahead))
             return
@@ -233,6 +242,8 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def check(self, now: float) -> None:
         """End whatever has taken too long."""
+        if now >= self._retires_at:
+            self.retire()
         if self._exchange is not None:
             self._exchange.check(now)
         elif now >= self._deadline:
@@ -247,6 +258,17 @@ class ClientConnection(asyncio.BufferedProtocol):
         """Close the connection unless a request is under way. For shutdown."""
         if self._phase is _IDLE:
             self._close(unread=False)
+
+    def limit_life(self, until: float) -> None:
+        """Serve no request that begins after this instant, at which the client's certificate ends."""
+        self._retires_at = until
+
+    def retire(self) -> None:
+        """Serve no further request if the client came over TLS. A tunnel lasts until it ends."""
+        if self._listener.scheme == b"https":
+            self._retired = True
+            if self._phase is _IDLE or self._phase is _READING_HEAD:
+                self._close(unread=self._phase is _READING_HEAD)
 
     # Internals.
 
@@ -290,7 +312,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         data = self._parser.rest
         exchange = self._admit(head)
         if exchange is None:
-            return b""
+            return data if self._phase is _IDLE else b""
         self._phase = _EXCHANGE
         self._exchange = exchange
         length = head.length
@@ -328,16 +350,44 @@ class ClientConnection(asyncio.BufferedProtocol):
         return True
 
     def _admit(self, head: RequestHead) -> Exchange | None:
-        """Return the exchange for a request that may be forwarded, or None if it was rejected."""
+        """Return the exchange for a request that may be forwarded, or None if it has been answered here."""
         listener = self._listener
         context = listener.context
         decision = listener.admission.decide(head)
-        if decision.rejection is not None:
-            self._reject(decision.rejection, head, detail=decision.detail)
+        if not decision.forwards:
+            if decision.rejection is not None:
+                self._reject(decision.rejection, head, detail=decision.detail)
+            else:
+                self._answer(head, decision)
             return None
         given = request_id_of(head) if b"x-request-id" in head.by_name else None
         request_id = given or next(listener.request_ids)
         return self._make_exchange(context, self, head, decision, request_id, context.clock.now())
+
+    def _answer(self, head: RequestHead, decision: Decision) -> None:
+        """Answer a request that ends at this proxy, although nothing is wrong with it."""
+        listener = self._listener
+        context = listener.context
+        now = context.clock.now()
+        request_id = request_id_of(head) or next(listener.request_ids)
+        record = RequestRecord(
+            decision.operation, head.method, request_id, head.by_name.get(b"traceparent", b""), now
+        )
+        record.status = int(HTTPStatus.OK)
+        record.ended = now
+        context.observer.exchange_started()
+        context.observer.exchange_ended(record)
+        self._request_done = head.length == NO_BODY
+        keep_alive = self._request_done and head.keep_alive and head.minor_version == 1 and not self.draining
+        self.send(
+            own_answer(
+                fields=decision.answer or b"",
+                date_line=context.date.line,
+                request_id=request_id,
+                keep_alive=keep_alive,
+            )
+        )
+        self.exchange_over(keep_alive=keep_alive)
 
     def _reject(
         self, problem: Problem, head: RequestHead | None = None, *, detail: str | None = None
@@ -349,13 +399,18 @@ class ClientConnection(asyncio.BufferedProtocol):
             return
         listener = self._listener
         request_id = (head and request_id_of(head)) or next(listener.request_ids)
-        listener.context.observer.request_rejected(problem.code, self.peer, request_id)
+        context = listener.context
+        context.observer.request_rejected(problem.code, self.peer, request_id, detail)
+        fields = context.date.line
+        if head is not None:
+            fields += listener.admission.cross_origin_fields(head)
         self.send(
             problem.response(
                 request_id=request_id,
                 detail=detail,
                 head_only=head is not None and head.method == b"HEAD",
                 keep_alive=False,
+                fields=fields,
             )
         )
         self._close(unread=True)

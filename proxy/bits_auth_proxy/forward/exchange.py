@@ -67,6 +67,7 @@ from bits_auth_proxy.auth.tokens import AccessToken, TokenUnavailable
 from bits_auth_proxy.forward import problems
 from bits_auth_proxy.forward.access import Decision
 from bits_auth_proxy.forward.context import ForwardContext
+from bits_auth_proxy.forward.headers import cross_origin_fields
 from bits_auth_proxy.forward.ports import Client
 from bits_auth_proxy.forward.problems import Problem
 from bits_auth_proxy.forward.record import RequestRecord
@@ -187,9 +188,12 @@ class Exchange:
             record.request_bytes = len(content)
             self._replay.pieces.append(content)
         context = self._context
-        if not context.request_rules.injects(self.head):
-            self._connect(record.started)
-            return
+        if b"authorization" in self.head.by_name:
+            if context.request_rules.keeps(self.head):
+                record.client_authorization = "kept"
+                self._connect(record.started)
+                return
+            record.client_authorization = "replaced"
         # What has not arrived whole may turn out too large to be sent again.
         tokens = context.tokens
         token = self._token = tokens.current(record.started) if done else tokens.steady(record.started)
@@ -297,6 +301,7 @@ class Exchange:
                 retry_after=retry_after,
                 head_only=record.method == b"HEAD",
                 keep_alive=keep_alive,
+                fields=self._context.date.line + cross_origin_fields(self.head),
             )
         )
         client.exchange_over(keep_alive=keep_alive)
@@ -349,9 +354,14 @@ class Exchange:
     # The API's side.
 
     def response_interim(self, head: ResponseHead) -> None:
-        """Pass on a 1xx response, except a 100, which the proxy itself sends if the client expects one."""
-        if head.status != _CONTINUE_STATUS:
+        """Pass on a 1xx response, except a 100 to a client that has got one from the proxy itself.
+
+        It is a sign of life, so the time for the final head begins again.
+        """
+        if head.status != _CONTINUE_STATUS or not self._continued:
             self._relay.interim(head)
+        if self._request_done:
+            self._deadline = self._context.now + self._context.response_timeout
 
     def response_head(self, head: ResponseHead, length: int) -> None:
         """Take the final head. Relay it, or hold back a 401 to our token, because another token may help."""
@@ -432,11 +442,6 @@ class Exchange:
         self._context.tokens.acquire(self)
 
     def _connect(self, now: float) -> None:
-        if self.head.expects_continue and not (
-            self._continued or self.record.request_bytes or self._request_done
-        ):
-            self._continued = True
-            self._client.send(CONTINUE)
         connection = self._context.pool.take(now)
         if connection is not None:
             self._send(connection, now)
@@ -458,6 +463,10 @@ class Exchange:
             pieces += replay.pieces
         connection.begin(self, record.method, b"".join(pieces), upgrading=head.websocket)
         record.sent = now
+        if head.expects_continue and not (self._continued or record.request_bytes or self._request_done):
+            # Not before there is a connection: without one, the client need not send its content at all.
+            self._continued = True
+            client.send(CONTINUE)
         if replay.held and record.request_bytes:
             replay.keep(record.request_bytes)
         if client.blocked:
@@ -491,7 +500,7 @@ class Exchange:
         self.state = _RELAYING
         self.record.status = head.status
         reusable = self.head.keep_alive and self._request_done and not self._client.draining
-        self._relay.begin(head, length, reusable=reusable)
+        self._relay.begin(head, length, reusable=reusable, date_line=self._context.date.line)
 
     def _switch(self, head: ResponseHead) -> None:
         self._replay.release()

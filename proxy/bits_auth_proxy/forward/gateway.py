@@ -85,6 +85,11 @@ class Gateway:
         """Start the ticker, and with it the warm connection."""
         self._tick()
 
+    def retire(self) -> None:
+        """Let clients with certificates connect again, because what decides about these has changed."""
+        for connection in list(self._clients.open):
+            connection.retire()
+
     def hurry(self) -> None:
         """End a drain immediately, if one is under way."""
         self._hurry.set()
@@ -126,12 +131,20 @@ class Gateway:
 
         if certificate is None:
             return plain
-        return lambda: TlsConnection(plain(), context=certificate.context, listener=context)
+
+        def secure() -> TlsConnection:
+            above = plain()
+            return TlsConnection(
+                above, certificate=certificate, listener=context, limit_life=above.limit_life
+            )
+
+        return secure
 
     def _tick(self) -> None:
         # This comes first, so that nothing below can prevent the next tick.
         self._timer = self._loop.call_later(TICK, self._tick)
         now = self._context.now = self._context.clock.now()
+        self._context.date.update(self._context.clock.wall())
         for connection in list(self._clients.open):
             try:
                 connection.check(now)

@@ -13,16 +13,20 @@ from enum import Enum
 from http import HTTPStatus
 from typing import Final
 
-from bits_auth_proxy.forward.ports import Sender
+from bits_auth_proxy.forward.ports import UNIX_PEER, Sender
 from bits_auth_proxy.http1.lines import FieldCache, make_field
 from bits_auth_proxy.http1.messages import CHUNKED, Field, RequestHead, ResponseHead
 
 
 class ClientAuthorization(Enum):
-    """What to do with an Authorization field that the client sends."""
+    """What to do with an Authorization field that the client sends.
 
-    REPLACE = "replace"
+    The field counts whatever its value is, even an empty one: a client that fails to fill it in must not get
+    more rights than the credential that it meant to send.
+    """
+
     KEEP = "keep"
+    REPLACE = "replace"
     REJECT = "reject"
 
 
@@ -74,6 +78,10 @@ _TRAILERS_DROPPED: Final = HOP_BY_HOP | frozenset(
         b"www-authenticate",
     )
 )
+_PREFLIGHT_MAX_AGE: Final = 600
+"""Seconds for which a browser may keep the answer to a preflight. Chromium keeps none for longer than 2 h."""
+_FIELD_NAMES: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z, \t-]+")
+_MAX_FORWARDS_DIGITS: Final = 9
 _UPGRADE_LINES: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 _MAX_REQUEST_ID: Final = 200
 _AUTHORIZATION: Final = frozenset((b"authorization",))
@@ -109,6 +117,63 @@ def trace_id_of(traceparent: bytes) -> str | None:
     return match["trace"].decode("ascii")
 
 
+def count_max_forwards(head: RequestHead) -> bool:
+    """Return whether a request with Max-Forwards may go on, and count this hop (RFC 9110 section 7.6.2).
+
+    Raises ValueError if the value is not a number.
+    """
+    key = b"max-forwards"
+    value = head.by_name[key]
+    if not value.isdigit() or len(value) > _MAX_FORWARDS_DIGITS:
+        raise ValueError("Max-Forwards must be a number")
+    hops = int(value)
+    if not hops:
+        return False
+    head.fields = [
+        make_field(field.name, b"%d" % (hops - 1)) if field.key == key else field for field in head.fields
+    ]
+    return True
+
+
+def is_preflight(head: RequestHead) -> bool:
+    """Return whether a browser asks, on behalf of a page, whether it may make a call (Fetch, section 4.8)."""
+    return (
+        head.method == b"OPTIONS"
+        and b"origin" in head.by_name
+        and b"access-control-request-method" in head.by_name
+    )
+
+
+def preflight_fields(head: RequestHead) -> bytes:
+    """Return the fields that let the page of a preflight make its call. Its origin has been accepted."""
+    by_name = head.by_name
+    lines = [
+        b"Access-Control-Allow-Origin: %b\r\n" % by_name[b"origin"],
+        b"Access-Control-Allow-Methods: %b\r\n" % by_name[b"access-control-request-method"],
+    ]
+    names = by_name.get(b"access-control-request-headers", b"")
+    if _FIELD_NAMES.fullmatch(names):
+        lines.append(b"Access-Control-Allow-Headers: %b\r\n" % names)
+    if by_name.get(b"access-control-request-private-network") == b"true":
+        lines.append(b"Access-Control-Allow-Private-Network: true\r\n")
+    lines += (
+        b"Access-Control-Max-Age: %d\r\n" % _PREFLIGHT_MAX_AGE,
+        b"Vary: Origin, Access-Control-Request-Method, Access-Control-Request-Headers\r\n",
+    )
+    return b"".join(lines)
+
+
+def cross_origin_fields(request: RequestHead) -> bytes:
+    """Return the fields that let a page read a response, or nothing unless a page sent the request.
+
+    The page's origin has been accepted, so it may read all fields of the response.
+    """
+    origin = request.by_name.get(b"origin")
+    if origin is None:
+        return b""
+    return b"Access-Control-Allow-Origin: %b\r\nAccess-Control-Expose-Headers: *\r\nVary: Origin\r\n" % origin
+
+
 class RequestRules:
     """Builds the head that goes to the API. One instance serves all requests."""
 
@@ -130,17 +195,20 @@ class RequestRules:
         """Return whether the request has already passed through this instance."""
         return self._loop_mark in head.by_name.get(b"via", b"")
 
-    def rejects(self, head: RequestHead) -> bool:
-        """Return whether the client's own Authorization makes the request unacceptable."""
-        return self._rejects and b"authorization" in head.by_name
+    def objection(self, head: RequestHead) -> str:
+        """Return why the client's own Authorization makes the request unacceptable, or nothing."""
+        if b"authorization" not in head.by_name:
+            return ""
+        if self._rejects:
+            return "the proxy accepts no Authorization field from clients (BITS_CLIENT_AUTHORIZATION=reject)"
+        # To drop the field would let our token take its place (RFC 9110 section 7.6.1: such fields end here).
+        if self._keeps and b"authorization" in head.connection_options:
+            return "the Connection field must not name Authorization"
+        return ""
 
-    def injects(self, head: RequestHead) -> bool:
-        """Return whether the request gets the proxy's token."""
-        return (
-            not self._keeps
-            or b"authorization" not in head.by_name
-            or b"authorization" in head.connection_options
-        )
+    def keeps(self, head: RequestHead) -> bool:
+        """Return whether the client's own Authorization goes to the API, so that the proxy adds no token."""
+        return self._keeps and b"authorization" in head.by_name
 
     def rewrite(
         self,
@@ -172,13 +240,19 @@ class RequestRules:
         if head.websocket:
             lines.append(_UPGRADE_LINES)
         if self._forwarded:
-            lines.append(
-                b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (sender.peer.encode(), sender.scheme)
-            )
-            if head.host is not None:
-                lines.append(b"X-Forwarded-Host: %b\r\n" % head.host)
+            lines += _forwarded_lines(head, sender)
         lines += (authorization_line, self._ends[head.minor_version], request_id, b"\r\n\r\n")
         return lines
+
+
+def _forwarded_lines(head: RequestHead, sender: Sender) -> list[bytes]:
+    """Return the fields that tell the API about the client."""
+    lines = [b"X-Forwarded-Proto: %b\r\n" % sender.scheme]
+    if sender.peer != UNIX_PEER:
+        lines.insert(0, b"X-Forwarded-For: %b\r\n" % sender.peer.encode())
+    if head.host:
+        lines.append(b"X-Forwarded-Host: %b\r\n" % head.host)
+    return lines
 
 
 class ResponseRules:
@@ -191,12 +265,21 @@ class ResponseRules:
         self._origin = origin
 
     def rewrite(
-        self, head: ResponseHead, *, chunked: bool, connection: bytes, request_id: bytes
+        self,
+        head: ResponseHead,
+        *,
+        chunked: bool,
+        connection: bytes,
+        request_id: bytes,
+        date_line: bytes = b"",
+        cross_origin: bytes = b"",
     ) -> list[bytes]:
         """Return the head to send, in pieces.
 
         `chunked` asks for Transfer-Encoding; `connection` is the value of the Connection field, empty
-        for none; `request_id` is echoed unless the API set one.
+        for none. The API's own fields have precedence over `request_id`, which is echoed, and over
+        `date_line` (RFC 9110 section 6.6.1). `cross_origin` are the fields for the page that sent the
+        request.
         """
         fields, by_name = head.fields, head.by_name
         if b"location" in by_name:
@@ -221,6 +304,9 @@ class ResponseRules:
             lines.append(b"Transfer-Encoding: chunked\r\n")
         if connection:
             lines.append(b"Connection: %b\r\n" % connection)
+        lines.append(cross_origin)
+        if b"date" not in by_name or b"date" in dropped:
+            lines.append(date_line)
         if request_id:
             lines += (b"X-Request-ID: ", request_id, b"\r\n")
         lines.append(b"\r\n")
@@ -251,14 +337,13 @@ class ResponseRules:
         if canonical_origin(scheme, rest[:end]) != self._origin:
             return location
         reference = rest[end:]
+        if not reference.startswith(b"/"):
+            return b"/" + reference
+        end = min((i for i in (reference.find(b"?"), reference.find(b"#")) if i >= 0), default=len(reference))
+        # Browsers ignore tabs, and take a backslash for a slash (WHATWG URL section 4.4).
+        path = reference[:end].replace(b"\t", b"").replace(b"\\", b"%5C")
         # `//x` would be read as an authority (RFC 3986 section 4.2).
-        return (
-            b"/." + reference
-            if reference.startswith(b"//")
-            else reference
-            if reference[:1] == b"/"
-            else b"/" + reference
-        )
+        return (b"/." + path if path.startswith(b"//") else path) + reference[end:]
 
 
 @functools.lru_cache(maxsize=256)
@@ -271,6 +356,19 @@ def canonical_origin(scheme: bytes, authority: bytes) -> bytes:
     scheme, authority = scheme.lower(), authority.lower()
     default = b":443" if scheme == b"https" else b":80"
     return b"%b://%b" % (scheme, authority.removesuffix(default))
+
+
+def own_answer(*, fields: bytes, date_line: bytes, request_id: bytes, keep_alive: bool) -> bytes:
+    """Return a 200 without content that the proxy itself sends; `fields` are its lines."""
+    return b"".join(
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nProxy-Status: bits-auth-proxy\r\n",
+            fields,
+            date_line,
+            b"X-Request-ID: %b\r\n" % request_id,
+            b"\r\n" if keep_alive else b"Connection: close\r\n\r\n",
+        )
+    )
 
 
 def forwardable_trailers(trailers: Iterable[Field], connection_options: frozenset[bytes]) -> list[Field]:

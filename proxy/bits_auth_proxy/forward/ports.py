@@ -3,7 +3,7 @@
 No method of a port raises, unless its docstring says so.
 """
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from bits_auth_proxy.forward.problems import Problem
 from bits_auth_proxy.forward.record import RequestRecord
@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 
 # The ports of a client's connection.
 
+UNIX_PEER: Final = "unix"
+"""The peer of a connection to a Unix socket, which has no address."""
+
 
 class Sender(Protocol):
     """The sender of a request."""
 
     peer: str
-    """The client's address without its port, or `unix`."""
+    """The client's address without its port, or UNIX_PEER."""
 
     @property
     def scheme(self) -> bytes:
@@ -77,6 +80,10 @@ class OpenConnection(Protocol):
 
     def close_if_idle(self) -> None:
         """Close the connection unless a request is under way."""
+        ...
+
+    def retire(self) -> None:
+        """Serve no further request if the client came in with a certificate, which must be verified anew."""
         ...
 
     def abort(self) -> None:
@@ -168,8 +175,11 @@ class TrafficObserver(Protocol):
         """A request that had been admitted has ended, in whatever way."""
         ...
 
-    def request_rejected(self, reason: str, peer: str, request_id: bytes) -> None:
-        """A request was rejected before it was admitted; `reason` is a problem's code."""
+    def request_rejected(self, reason: str, peer: str, request_id: bytes, detail: str | None = None) -> None:
+        """A request was rejected before it was admitted; `reason` is a problem's code.
+
+        `detail` is what the client is told beside it.
+        """
         ...
 
     def handshake_failed(self, detail: str, peer: str) -> None:

@@ -39,8 +39,12 @@ class Problem:
         retry_after: float | None = None,
         head_only: bool = False,
         keep_alive: bool,
+        fields: bytes = b"",
     ) -> bytes:
-        """Return the whole response. `detail` must be safe to show; `retry_after` is in seconds."""
+        """Return the whole response. `detail` must be safe to show; `retry_after` is in seconds.
+
+        `fields` are the lines of further header fields.
+        """
         body = {"type": "about:blank", "title": self.title, "status": self.status, "code": self.code}
         if detail:
             body["detail"] = detail
@@ -52,6 +56,7 @@ class Problem:
             b"Content-Type: application/problem+json\r\nContent-Length: %d\r\n" % len(content),
             b"Proxy-Status: bits-auth-proxy; error=%b\r\nCache-Control: no-store\r\n" % self.error.encode(),
             self.fields,
+            fields,
         ]
         if request_id:
             lines.append(b"X-Request-ID: %b\r\n" % request_id)
@@ -71,6 +76,9 @@ def _rejection(
     return Problem(code, status, error, title, rejection=True, fields=fields)
 
 
+ALLOW: Final = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+"""The methods that the proxy forwards."""
+
 # The client sent something that the proxy does not forward.
 BAD_SYNTAX: Final = _rejection("bad_syntax", 400, "The request is not valid HTTP")
 BAD_FRAMING: Final = _rejection("bad_framing", 400, "The length of the request body is not clear")
@@ -87,10 +95,7 @@ CROSS_SITE: Final = _rejection(
     "cross_site", 403, "Requests from web pages of other sites are rejected", "http_request_denied"
 )
 METHOD_NOT_ALLOWED: Final = _rejection(
-    "method_not_allowed",
-    405,
-    "The proxy does not forward this method",
-    fields=b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n",
+    "method_not_allowed", 405, "The proxy does not forward this method", fields=ALLOW
 )
 REQUEST_TIMEOUT: Final = _rejection("request_timeout", 408, "The request did not arrive in time")
 BODY_TOO_LARGE: Final = _rejection("body_too_large", 413, "The request body is too large")

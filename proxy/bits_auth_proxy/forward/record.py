@@ -13,6 +13,7 @@ class RequestRecord:
 
     __slots__ = (
         "answered",
+        "client_authorization",
         "ended",
         "method",
         "operation",
@@ -49,6 +50,8 @@ class RequestRecord:
         self.ended = 0.0
         self.status = 0
         """The status sent to the client; 499 if the client left before there was one."""
+        self.client_authorization = ""
+        """What happened to the client's own Authorization: `kept`, `replaced`, or empty if it sent none."""
         self.problem = ""
         """The code of the problem that the proxy responded with or met on the way, or empty."""
         self.request_bytes = 0

@@ -6,7 +6,7 @@ helps.
 
 from typing import Final, final
 
-from bits_auth_proxy.forward.headers import ResponseRules, forwardable_trailers
+from bits_auth_proxy.forward.headers import ResponseRules, cross_origin_fields, forwardable_trailers
 from bits_auth_proxy.http1.messages import NO_BODY, Field, RequestHead, ResponseHead
 from bits_auth_proxy.http1.serializing import encode_chunk, encode_last_chunk
 
@@ -66,10 +66,11 @@ class ResponseRelay:
         self._held = []
         self._trailers = []
 
-    def begin(self, head: ResponseHead, length: int, *, reusable: bool) -> None:
+    def begin(self, head: ResponseHead, length: int, *, reusable: bool, date_line: bytes) -> None:
         """Pass on the final head, and the content that was held.
 
         `reusable` says whether the client's connection can be kept, as far as the request is concerned.
+        `date_line` is for a response without a Date.
         """
         held = self._held if self.head is not None else ()
         self.head, self.length = head, length
@@ -78,11 +79,14 @@ class ResponseRelay:
         unmeasured = length < NO_BODY
         chunked = self._chunked = unmeasured and modern
         keep_alive = self.keep_alive = reusable and (modern or not unmeasured)
+        own_policy = b"access-control-allow-origin" in head.by_name
         self._out += self._rules.rewrite(
             head,
             chunked=chunked,
             connection=b"close" if not keep_alive else b"" if modern else b"keep-alive",
             request_id=self._request_id,
+            date_line=date_line,
+            cross_origin=b"" if own_policy else cross_origin_fields(self._request),
         )
         for content in held:
             self.add(content)

@@ -10,9 +10,11 @@ without TLS pays nothing for it. The connection above begins when the handshake 
 
 import asyncio
 import ssl
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from bits_auth_proxy.errors import reason_of
+from bits_auth_proxy.forward.certificates import ServerCertificate
 from bits_auth_proxy.forward.listener_context import ListenerContext
 from bits_auth_proxy.forward.tls import TlsChannel
 
@@ -20,14 +22,37 @@ from bits_auth_proxy.forward.tls import TlsChannel
 class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
     """One client's TLS session. Until the handshake is done, it is itself in the list of clients."""
 
-    __slots__ = ("_above", "_below", "_channel", "_deadline", "_ended", "_has_received", "_listener")
+    __slots__ = (
+        "_above",
+        "_below",
+        "_certificate",
+        "_channel",
+        "_deadline",
+        "_ended",
+        "_has_received",
+        "_limit_life",
+        "_listener",
+        "_trust",
+    )
 
     def __init__(
-        self, above: asyncio.BufferedProtocol, *, context: ssl.SSLContext, listener: ListenerContext
+        self,
+        above: asyncio.BufferedProtocol,
+        *,
+        certificate: ServerCertificate,
+        listener: ListenerContext,
+        limit_life: Callable[[float], None],
     ) -> None:
-        """Prepare a session under the rules of `context`; `above` reads from the listener's buffer."""
+        """Prepare a session with `certificate`; `above` reads from the listener's buffer.
+
+        `limit_life` takes the instant, by `Clock.now()`, at which the client's certificate ends.
+        """
         self._above = above
-        self._channel = TlsChannel(context)
+        self._certificate = certificate
+        # In this order: a change in between is noticed at the end of the handshake.
+        self._trust = certificate.trust
+        self._channel = TlsChannel(certificate.context)
+        self._limit_life = limit_life
         self._listener = listener
         self._below: asyncio.Transport
         self._deadline = listener.context.now + listener.head_timeout
@@ -96,6 +121,9 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
         """Close the connection, which has no request yet. For shutdown."""
         self.abort()
 
+    def retire(self) -> None:
+        """Do nothing: at its end, the handshake counts only if the trust it began with still holds."""
+
     # The transport of the connection above.
 
     def write(self, data: "bytes | bytearray | memoryview[Any]") -> None:  # noqa: D102
@@ -148,9 +176,30 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
             self._below.write(output)
         if not channel.established:
             return b""
+        objection = self._objection(channel.peer_certificate())
+        if objection:
+            # For the connection above, there was no client.
+            channel.established = False
+            self._fail(objection)
+            return b""
         self._listener.clients.open.discard(self)
         self._above.connection_made(self)
         return channel.receive(b"")
+
+    def _objection(self, peer: Mapping[str, Any]) -> str:
+        """Return why a client whose certificate OpenSSL accepts does not come in, or nothing.
+
+        A session that was resumed has not been verified again, and goes through the same checks.
+        """
+        if self._trust != self._certificate.trust:
+            return "the authorities or the revocation list changed during the handshake"
+        if "notAfter" in peer:
+            clock = self._listener.context.clock
+            left = ssl.cert_time_to_seconds(peer["notAfter"]) - clock.wall()
+            if left <= 0:
+                return "the client's certificate has expired"
+            self._limit_life(clock.now() + left)
+        return self._certificate.objection(peer)
 
     def _deliver(self, plaintext: bytes) -> None:
         buffer = self._listener.read_buffer

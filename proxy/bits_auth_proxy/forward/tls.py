@@ -8,7 +8,7 @@ to the TCP transport underneath.
 import contextlib
 import errno
 import ssl
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 ALPN: Final = ["http/1.1"]
 _SUITES: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -120,6 +120,10 @@ class TlsChannel:
         with contextlib.suppress(ssl.SSLError):  # We don't wait for the peer's own.
             self._session.unwrap()
         return self._outgoing.read()
+
+    def peer_certificate(self) -> dict[str, Any]:
+        """Return the peer's verified certificate (see `SSLObject.getpeercert`), empty if there is none."""
+        return self._session.getpeercert() or {}
 
     @property
     def version(self) -> str | None:

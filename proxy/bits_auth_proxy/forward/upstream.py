@@ -25,7 +25,8 @@ from bits_auth_proxy.http1.parsing import ResponseParser
 MAX_STATUS_LINE: Final = 8 * 1024
 MAX_HEAD: Final = 64 * 1024
 MAX_FIELDS: Final = 200
-_MAX_INTERIM: Final = 32
+_STATUS_LINE_SIZE: Final = 32
+"""Bytes that an interim response counts besides its fields. All together may be as large as a head."""
 _WRITE_HIGH_WATER: Final = 64 * 1024
 _SWITCHING_PROTOCOLS: Final = 101
 _FIRST_FINAL_STATUS: Final = 200
@@ -314,12 +315,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 self._keep_alive = False
             sink.response_end([])
             return b""
-        self._body = open_body(length, max_overhead=MAX_HEAD, max_fields=MAX_FIELDS)
+        self._body = open_body(length, max_overhead=MAX_HEAD, max_fields=MAX_FIELDS, padded=True)
         return data
 
     def _pass_interim(self, sink: ResponseSink, head: ResponseHead) -> bool:
-        self._interims += 1
-        if self._interims > _MAX_INTERIM:
+        self._interims += _STATUS_LINE_SIZE + sum([len(field.line) for field in head.fields])
+        if self._interims > MAX_HEAD:
             self._fail(None, problems.BAD_RESPONSE)
             return False
         sink.response_interim(head)

@@ -19,8 +19,10 @@ from bits_auth_proxy.http1.messages import (
 )
 from bits_auth_proxy.http1.parse_cache import ParseCache
 
-RESPONSE_SINGLES: Final = {b"content-length": "bad_framing", b"transfer-encoding": "bad_framing"}
+RESPONSE_SINGLES: Final = {b"transfer-encoding": "bad_framing"}
 REQUEST_SINGLES: Final = RESPONSE_SINGLES | {
+    b"authorization": "bad_field",
+    b"content-length": "bad_framing",
     b"expect": "unknown_expectation",
     b"host": "bad_host",
     b"origin": "bad_field",
@@ -28,7 +30,8 @@ REQUEST_SINGLES: Final = RESPONSE_SINGLES | {
 }
 """Fields that must not be repeated, with the reason to report.
 
-RFC 9112 defines Transfer-Encoding as a list, but only a single coding is accepted here.
+RFC 9112 defines Transfer-Encoding as a list, but only a single coding is accepted here. In a response, equal
+lengths may be repeated, because they have one meaning (RFC 9110 section 8.6).
 """
 
 # uri-host [ ":" port ] (RFC 9110 section 7.2): a registered name, an IPv4 or a bracketed IPv6 address;
@@ -54,21 +57,21 @@ class _Connection(NamedTuple):
 def apply_request_framing(head: RequestHead) -> None:
     """Set the attributes of `head` that follow from its fields.
 
-    Raises MalformedMessage unless the Host is valid, and the length is given either by one Content-Length, a
-    plain number, or by the transfer coding `chunked` alone, or not at all (RFC 9112 sections 3.2, 6.1, 6.3).
-    Only HTTP/1.0 may omit Host.
+    Raises MalformedMessage unless the Host is valid or empty, and the length is given either by one
+    Content-Length, a plain number, or by the transfer coding `chunked` alone, or not at all (RFC 9112
+    sections 3.2, 6.1, 6.3). Only HTTP/1.0 may omit Host.
     """
     by_name = head.by_name
     host = by_name.get(b"host")
     if host is not None:
-        if not _HOSTS[host]:
+        if not _HOSTS[host] and host:
             raise MalformedMessage("bad_host", "the Host field is not a valid host and port")
         head.host = host
     elif head.minor_version == 1:
         raise MalformedMessage("bad_host", "the Host field is missing")
     length = by_name.get(b"content-length")
     if length is not None:
-        head.length = _content_length(length)
+        head.length = _LENGTHS[length]
     if b"transfer-encoding" in by_name:
         _check_chunked(head, length)
         head.length = CHUNKED
@@ -88,6 +91,11 @@ def apply_request_framing(head: RequestHead) -> None:
             raise MalformedMessage("unknown_expectation", "the only supported expectation is 100-continue")
         # An HTTP/1.0 client can't read an interim response (RFC 9110 section 10.1.1).
         head.expects_continue = head.minor_version == 1
+
+
+def is_authority(text: bytes) -> bool:
+    """Return whether `text` is a host with an optional port."""
+    return _HOSTS[text]
 
 
 def joined(fields: Iterable[Field], singles: Mapping[bytes, str]) -> dict[bytes, bytes]:
@@ -118,7 +126,9 @@ def apply_response_framing(head: ResponseHead) -> None:
     by_name = head.by_name
     length = by_name.get(b"content-length")
     if length is not None:
-        head.length = _content_length(length)
+        if b"," in length:
+            length = _merge_lengths(head)
+        head.length = _LENGTHS[length]
     if b"transfer-encoding" in by_name:
         _check_chunked(head, length)
         head.length = CHUNKED
@@ -135,6 +145,25 @@ def apply_response_framing(head: ResponseHead) -> None:
         head.keep_alive_timeout = int(match[1])
 
 
+def _merge_lengths(head: ResponseHead) -> bytes:
+    """Leave one Content-Length of several equal ones, on lines of their own or in a list, and return it.
+
+    This follows RFC 9110 section 8.6. nginx 1.22 and Go accept equal fields too.
+    """
+    key = b"content-length"
+    values = {value.strip(b" \t") for value in head.by_name[key].split(b",")}
+    if len(values) > 1:
+        raise MalformedMessage("bad_framing", "there are different Content-Length fields")
+    length = values.pop()
+    place = next(i for i, field in enumerate(head.fields) if field.key == key)
+    first = head.fields[place]
+    line = b"%b: %b\r\n" % (first.name, length)
+    head.fields = [field for field in head.fields if field.key != key]
+    head.fields.insert(place, Field(key, first.name, length, line, line if first.onward else b""))
+    head.by_name[key] = length
+    return length
+
+
 def _check_chunked(head: RequestHead | ResponseHead, length: bytes | None) -> None:
     """Accept a Transfer-Encoding that is `chunked`, in HTTP/1.1, without a Content-Length."""
     if length is not None:
@@ -145,15 +174,10 @@ def _check_chunked(head: RequestHead | ResponseHead, length: bytes | None) -> No
         raise MalformedMessage("bad_framing", "HTTP/1.0 does not allow Transfer-Encoding")
 
 
-def _read_number(value: bytes) -> int | None:
-    return int(value) if value.isdigit() and len(value) <= _MAX_LENGTH_DIGITS else None
-
-
-def _content_length(value: bytes) -> int:
-    length = _NUMBERS[value]
-    if length is None:
+def _read_length(value: bytes) -> int:
+    if not value.isdigit() or len(value) > _MAX_LENGTH_DIGITS:
         raise MalformedMessage("bad_framing", "Content-Length is not a plain number")
-    return length
+    return int(value)
 
 
 def _read_connection(value: bytes) -> _Connection:
@@ -163,4 +187,4 @@ def _read_connection(value: bytes) -> _Connection:
 
 
 _CONNECTIONS: Final = ParseCache(_read_connection)
-_NUMBERS: Final = ParseCache(_read_number)
+_LENGTHS: Final = ParseCache(_read_length)

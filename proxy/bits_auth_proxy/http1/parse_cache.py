@@ -1,7 +1,8 @@
 """A bounded cache of parsed lines.
 
 The lines of HTTP heads repeat: a client sends the same User-Agent with every request, and an API the same
-Server with every response. The meaning of such a line is looked up instead of worked out again.
+Server with every response. The meaning of such a line is looked up instead of worked out again. The caches
+serve all clients, so they keep only lines that say nothing about who sent them.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ _MAX_LINE: Final = 256
 
 
 class BoundedCache(dict[bytes, ValueT], Generic[ValueT]):
-    """The values of lines, as many as the bounds allow. A secret must never be kept."""
+    """The values of lines, as many as the bounds allow. What may be a secret must never be kept."""
 
     def keep(self, line: bytes, value: ValueT) -> None:
         """Keep the value of a line, if it is not too long; a full cache begins again."""
@@ -26,7 +27,7 @@ class BoundedCache(dict[bytes, ValueT], Generic[ValueT]):
 
 
 class ParseCache(BoundedCache[ValueT]):
-    """`cache[line]` is what `read` returns for the line. None stands for a malformed line and is not kept."""
+    """`cache[line]` is what `read` returns for the line. What it raises is not kept."""
 
     def __init__(self, read: Callable[[bytes], ValueT]) -> None:
         super().__init__()
@@ -34,6 +35,5 @@ class ParseCache(BoundedCache[ValueT]):
 
     def __missing__(self, line: bytes) -> ValueT:
         value = self._read(line)
-        if value is not None:
-            self.keep(line, value)
+        self.keep(line, value)
         return value

@@ -1,20 +1,15 @@
 """Incremental parsers for heads, with limits.
 
 A parser takes data in pieces of any size and returns the head once its empty line has arrived; `rest` then
-holds what followed it. llhttp checks the bytes as they arrive, so that nonsense is rejected immediately and
-not after a timeout. The way in which the bytes are split makes no difference to what is accepted or to what
-it means. If a head has several faults, the first to arrive is reported.
-
-A head that arrives whole and has only plain lines is read line by line (see `lines`). This costs a fifth of
-what llhttp costs, and has the same result.
+holds what followed it. Lines are read one after the other by the readers in `lines`, and what arrives of a
+line is checked immediately, so that nonsense is rejected before a timeout. The way in which the bytes are
+split makes no difference to what is accepted or to what it means. If a head has several faults, the first one
+is reported; faults that involve several fields are found at the end of the head.
 """
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar, Final, Generic, TypeVar
-
-import httptools
 
 from bits_auth_proxy.http1.framing import (
     REQUEST_SINGLES,
@@ -24,65 +19,45 @@ from bits_auth_proxy.http1.framing import (
     joined,
 )
 from bits_auth_proxy.http1.lines import (
+    CONTROL,
     REQUEST_LINES,
     STATUS_LINES,
     FieldCache,
     RequestLine,
     StatusLine,
-    path_of,
+    may_begin_request,
+    may_begin_response,
 )
 from bits_auth_proxy.http1.messages import Field, MalformedMessage, RequestHead, ResponseHead
 from bits_auth_proxy.http1.parse_cache import ParseCache
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
-_TOKEN: Final = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
-_METHODS: Final = frozenset(
-    (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"CONNECT", b"TRACE")
-)
-_REASON: Final = re.compile(rb"[\t -~\x80-\xff]*\Z")
-_VERSIONS: Final = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
+_CR: Final = 0x0D
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*")
 
 
 HeadT = TypeVar("HeadT", RequestHead, ResponseHead)
 LineT = TypeVar("LineT", RequestLine, StatusLine)
 
 
-class _Sink:
-    """Collects what llhttp finds in one head."""
-
-    __slots__ = ("_make_field", "complete", "fields")
-
-    def __init__(self, make_field: Callable[[bytes, bytes], Field]) -> None:
-        self._make_field = make_field
-        self.fields: list[Field] = []
-        self.complete = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append(self._make_field(name, value))
-
-    def on_headers_complete(self) -> None:
-        self.complete = True
-
-
 class _HeadParser(ABC, Generic[HeadT, LineT]):
-    """The part that both directions share: collecting the head, the limits, the engine."""
+    """The part that both directions share: collecting the lines, and the limits."""
 
     __slots__ = (
         "_buffer",
-        "_engine",
-        "_make_field",
+        "_fields",
         "_max_fields",
         "_max_head",
         "_max_line",
         "_max_plain",
+        "_position",
         "_read_field",
         "_read_start",
-        "_sink",
+        "_start",
         "rest",
     )
 
     FIRST_LINES: ClassVar[ParseCache[Any]]
-    ENGINE: ClassVar[type[Any]]
 
     def __init__(self, *, fields: FieldCache, max_line: int, max_head: int, max_fields: int) -> None:
         """Take the reader of field lines and the limits: first line and head in bytes, number of fields."""
@@ -92,12 +67,9 @@ class _HeadParser(ABC, Generic[HeadT, LineT]):
         self._max_plain = min(max_head, max_line)
         self._max_fields = max_fields
         self.rest = b""
-        self._buffer = b""
-        self._make_field = fields.make
-        self._sink = _Sink(self._make_field)
-        self._engine: Any = None
         self._read_field = fields.__getitem__
         self._read_start = type(self).FIRST_LINES.__getitem__
+        self._reset()
 
     @property
     def started(self) -> bool:
@@ -111,81 +83,84 @@ class _HeadParser(ABC, Generic[HeadT, LineT]):
         """
         if not self._buffer:
             end = data.find(_END_OF_HEAD)
-            if 0 < end <= self._max_plain:
+            if 0 < end <= self._max_plain and data[0] != _CR:
+                # The head has arrived whole, and is too small to exceed a limit on bytes.
                 lines = data[:end].split(b"\r\n")
-                start = self._read_start(lines.pop(0))
-                fields = list(map(self._read_field, lines))
-                if start is not None and all(fields) and len(fields) <= self._max_fields:
+                if len(lines) <= self._max_fields:
+                    start = self._read_start(lines.pop(0))
+                    fields = list(map(self._read_field, lines))
                     self.rest = data[end + 4 :]
                     return self._build(start, fields)
-        return self._feed_engine(data)
+        return self._feed_lines(data)
 
-    def _feed_engine(self, data: bytes) -> HeadT | None:
-        buffered = len(self._buffer)
-        if not buffered:
-            # A client may send an empty line before a request line (RFC 9112 section 2.2).
-            data = data.lstrip(b"\r\n")
-            if not data:
-                return None
-            head, search_from = data, 0
-            self._sink = _Sink(self._make_field)
-            self._engine = type(self).ENGINE(self._sink)
-        else:
-            head, search_from = self._buffer + data, max(buffered - 3, 0)
-        end = head.find(_END_OF_HEAD, search_from)
-        line_end = head.find(b"\r\n")
-        if (line_end if line_end >= 0 else len(head)) > self._max_line:
-            raise MalformedMessage("line_too_long", f"the first line is longer than {self._max_line} bytes")
-        if (end if end >= 0 else len(head)) > self._max_head:
-            raise MalformedMessage("head_too_large", f"the head is larger than {self._max_head} bytes")
-        if end < 0:
-            self._buffer = head
-            self._execute(data, head)
-            return None
-        end += len(_END_OF_HEAD)
-        self._execute(head[buffered:end], head)
-        sink = self._sink
-        if not sink.complete:
-            raise MalformedMessage("bad_syntax", "the head does not end at its empty line")
-        if len(sink.fields) > self._max_fields:
-            raise MalformedMessage("head_too_large", f"the head has more than {self._max_fields} fields")
+    def _reset(self) -> None:
         self._buffer = b""
-        self._engine = None
-        self.rest = head[end:]
-        return self._build(self._first_line(head[:line_end]), sink.fields)
+        self._position = 0
+        """Where in the buffer the first line begins that has not been read."""
+        self._start: LineT | None = None
+        self._fields: list[Field] = []
 
-    def _execute(self, data: bytes, head: bytes) -> None:
-        try:
-            self._engine.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # llhttp raises it at the end of the head; the caller decides about the upgrade.
-        except httptools.HttpParserInvalidMethodError:
-            raise self._bad_method(head) from None
-        except httptools.HttpParserError as error:
-            detail = str(error)
-            raise MalformedMessage(_reason(detail), detail) from None
+    def _feed_lines(self, data: bytes) -> HeadT | None:
+        """Read the lines that are complete, and check what there is of the next one."""
+        head = self._buffer + data
+        if self._start is None:
+            head = self._without_empty_lines(head)
+        position = self._position
+        # What had arrived before has been checked, except for a CR at its end.
+        checked = max(len(self._buffer) - 1, position)
+        while True:
+            end = head.find(b"\r\n", checked)
+            if end < 0:
+                self._check(head, checked, len(head) - head.endswith(b"\r"))
+                self._buffer, self._position = head, position
+                return None
+            self._check(head, checked, end)
+            start = self._start
+            if start is None:
+                self._start = self._read_start(head[:end])
+            elif end > position:
+                if len(self._fields) >= self._max_fields:
+                    raise MalformedMessage(
+                        "head_too_large", f"the head has more than {self._max_fields} fields"
+                    )
+                self._fields.append(self._read_field(head[position:end]))
+            else:
+                fields = self._fields
+                self.rest = head[end + 2 :]
+                self._reset()
+                return self._build(start, fields)
+            position = checked = end + 2
 
-    @staticmethod
-    def _bad_method(head: bytes) -> MalformedMessage:
-        word = head.partition(b"\r\n")[0].partition(b" ")[0]
-        if word and _TOKEN.issuperset(word):
-            return MalformedMessage("unknown_method", "the method is unknown")
-        return MalformedMessage("bad_syntax", "the method is not a token")
+    def _check(self, head: bytes, begin: int, end: int) -> None:
+        """Raise MalformedMessage if the line that has arrived up to `end` is bad, however it may go on.
+
+        What there is of it before `begin` has been checked.
+        """
+        if begin == end:
+            return
+        first = self._start is None
+        limit = min(self._max_line, self._max_head) if first else self._max_head
+        if CONTROL.search(head, begin, min(end, limit)):
+            raise MalformedMessage("bad_syntax", "a line contains control bytes")
+        if first and not self._may_begin(head[: min(end, limit)]):
+            raise MalformedMessage("bad_syntax", "the first line is not one of HTTP/1.1")
+        if end > limit:
+            if first and limit == self._max_line:
+                raise MalformedMessage("line_too_long", f"the first line is longer than {limit} bytes")
+            raise MalformedMessage("head_too_large", f"the head is larger than {limit} bytes")
 
     @abstractmethod
-    def _first_line(self, line: bytes) -> LineT:
-        """Return the meaning of a line that llhttp has accepted."""
+    def _without_empty_lines(self, head: bytes) -> bytes:
+        """Return `head` without the empty lines that may come before it."""
         ...
 
     @abstractmethod
-    def _build(self, start: LineT, fields: list[Any]) -> HeadT: ...
+    def _may_begin(self, line: bytes) -> bool:
+        """Return whether a first line may begin with `line`."""
+        ...
 
-
-def _reason(detail: str) -> str:
-    """Return the reason to report for an error message of llhttp."""
-    if "Content-Length" in detail or "Transfer-Encoding" in detail:
-        return "bad_framing"
-    return "unknown_version" if detail == "Invalid HTTP version" else "bad_syntax"
+    @abstractmethod
+    def _build(self, start: LineT, fields: list[Field]) -> HeadT: ...
 
 
 class RequestParser(_HeadParser[RequestHead, RequestLine]):
@@ -194,23 +169,14 @@ class RequestParser(_HeadParser[RequestHead, RequestLine]):
     __slots__ = ()
 
     FIRST_LINES = REQUEST_LINES
-    ENGINE = httptools.HttpRequestParser
 
-    def _first_line(self, line: bytes) -> RequestLine:
-        parts = line.split(b" ")
-        if len(parts) != 3:  # noqa: PLR2004 - method, target, version (RFC 9112 section 3)
-            raise MalformedMessage(
-                "bad_syntax", "the request line must consist of method, target and version"
-            )
-        method, target, version = parts
-        minor_version = _VERSIONS.get(version)
-        if minor_version is None:
-            if version.startswith(b"HTTP/"):
-                raise MalformedMessage("unknown_version", "only HTTP/1.1 and HTTP/1.0 are supported")
-            raise MalformedMessage("bad_syntax", "the request line names another protocol")
-        if method not in _METHODS:
-            raise MalformedMessage("unknown_method", "the method is unknown")
-        return RequestLine(method, target, minor_version, path_of(target))
+    def _without_empty_lines(self, head: bytes) -> bytes:
+        # A client may send an empty line before a request line (RFC 9112 section 2.2).
+        match = _EMPTY_LINES.match(head)
+        return head if match is None else head[match.end() :]
+
+    def _may_begin(self, line: bytes) -> bool:
+        return may_begin_request(line)
 
     def _build(self, start: RequestLine, fields: list[Field]) -> RequestHead:
         method, target, minor_version, path = start
@@ -228,20 +194,12 @@ class ResponseParser(_HeadParser[ResponseHead, StatusLine]):
     __slots__ = ()
 
     FIRST_LINES = STATUS_LINES
-    ENGINE = httptools.HttpResponseParser
 
-    def _first_line(self, line: bytes) -> StatusLine:
-        # llhttp has checked the form of the status line, but neither its version nor its last part.
-        version, _, rest = line.partition(b" ")
-        status, _, reason = rest.partition(b" ")
-        minor_version = _VERSIONS.get(version)
-        if minor_version is None or len(status) != 3 or not status.isdigit():  # noqa: PLR2004 - three digits
-            raise MalformedMessage("bad_syntax", "the status line is not valid in HTTP/1.1 or HTTP/1.0")
-        if status.startswith(b"0"):
-            raise MalformedMessage("bad_syntax", "the status is below 100")
-        if not _REASON.match(reason):
-            raise MalformedMessage("bad_syntax", "the reason phrase contains control bytes")
-        return StatusLine(int(status), reason, minor_version)
+    def _without_empty_lines(self, head: bytes) -> bytes:
+        return head
+
+    def _may_begin(self, line: bytes) -> bool:
+        return may_begin_response(line)
 
     def _build(self, start: StatusLine, fields: list[Field]) -> ResponseHead:
         status, reason, minor_version = start

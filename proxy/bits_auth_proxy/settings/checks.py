@@ -26,6 +26,8 @@ _DEPENDENT: Final = (
     ("listen_tls.cert", "listen_tls.key"),
     ("listen_tls.key", "listen_tls.cert"),
     ("listen_tls.client_ca", "listen_tls.cert"),
+    ("listen_tls.allowed_names", "listen_tls.client_ca"),
+    ("listen_tls.crl", "listen_tls.client_ca"),
 )
 _CREDENTIAL_FILES: Final = ("client_id_file", "client_secret_file")
 _FILES: Final = (
@@ -33,6 +35,7 @@ _FILES: Final = (
     "listen_tls.cert",
     "listen_tls.key",
     "listen_tls.client_ca",
+    "listen_tls.crl",
     "upstream.ca_file",
     "upstream.client_cert",
     "upstream.client_key",

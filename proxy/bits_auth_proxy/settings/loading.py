@@ -14,7 +14,7 @@ from bits_auth_proxy.errors import SettingError
 from bits_auth_proxy.settings import sources
 from bits_auth_proxy.settings.checks import Disagreement, disagreements, needs_egress_proxy
 from bits_auth_proxy.settings.egress import parse_proxy
-from bits_auth_proxy.settings.fields import flag_of, variable_of
+from bits_auth_proxy.settings.fields import fields, flag_of, variable_of
 from bits_auth_proxy.settings.model import Settings
 from bits_auth_proxy.settings.permissions import readable_by_others
 from bits_auth_proxy.settings.provenance import diversions
@@ -83,10 +83,12 @@ def load(
     if not toml_path and CONFIG_VARIABLE in lines:
         toml_path = lines[CONFIG_VARIABLE].value
     customary, unusable = _usable(sources.from_customary(environ))
+    in_toml = sources.from_toml(toml_path, faults, named=toml_named) if toml_path else {}
+    in_env_file = sources.from_env_file(env_file, lines)
     given = {
         **customary,
-        **(sources.from_toml(toml_path, faults, named=toml_named) if toml_path else {}),
-        **sources.from_env_file(env_file, lines),
+        **in_toml,
+        **in_env_file,
         **sources.from_environment(environ),
         **{name: Given(value, f"flag {flag_of(name)}") for name, value in (flags or {}).items()},
     }
@@ -110,11 +112,11 @@ def load(
     if faults:
         raise SettingsError(faults, warnings)
     origins = {name: each.origin for name, each in given.items()}
-    secret_from = origins.get("client_secret", "")
     holders = (
-        env_file if secret_from.startswith(".env") else None,
-        Path(toml_path) if toml_path and secret_from.startswith("file") else None,
+        env_file if _hold_secret(in_env_file) else None,
+        Path(toml_path) if toml_path and _hold_secret(in_toml) else None,
         settings.upstream.client_key or settings.upstream.client_cert,
+        settings.listen_tls.key,
     )
     return Loaded(
         settings=settings,
@@ -140,6 +142,12 @@ def _usable(customary: Mapping[str, Given]) -> tuple[Mapping[str, Given], Disagr
         rest = {name: each for name, each in customary.items() if name != "https_proxy"}
         return rest, Disagreement(("api_url", "token_url", "no_proxy"), text)
     return customary, None
+
+
+def _hold_secret(given: Mapping[str, Given]) -> bool:
+    """Return whether one of the values is a secret. The URL of an egress proxy is one with a password."""
+    secrets = (given[field.name] for field in fields() if field.secret and field.name in given)
+    return any(each.value for each in secrets if "://" not in str(each.value) or "@" in str(each.value))
 
 
 def _validate(given: Mapping[str, Given], faults: list[str]) -> tuple[Settings, set[str]]:

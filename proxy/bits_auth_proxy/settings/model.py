@@ -15,6 +15,7 @@ from bits_auth_proxy.settings.values import (
     Address,
     Addresses,
     Bytes,
+    ClientNames,
     Count,
     CustomerId,
     EgressProxyUrl,
@@ -150,6 +151,16 @@ class ListenTlsSettings(Group):
         None,
         description="The PEM file with the certificate authorities, one of which must have signed a "
         "client's certificate. The proxy watches it for changes. If unset, clients need no certificate.",
+    )
+    allowed_names: ClientNames | None = Field(
+        None,
+        description="The DNS names and SPIFFE IDs, comma-separated, one of which must be in a client's "
+        "certificate. If unset, every certificate of BITS_LISTEN_TLS__CLIENT_CA is accepted.",
+    )
+    crl: Path | None = Field(
+        None,
+        description="The PEM file with the revocation lists of these authorities. Each authority in a "
+        "client's chain needs one. The proxy watches it for changes.",
     )
 
 
@@ -295,8 +306,10 @@ class Settings(_Frozen):
     token_wait: Timeout = Field(
         5, description="How many seconds a request may wait for a token before it is answered with 503."
     )
-    client_authorization: Literal["replace", "keep", "reject"] = Field(
-        "replace", description="What happens to an Authorization field that the client sends."
+    client_authorization: Literal["keep", "replace", "reject"] = Field(
+        "keep",
+        description="What happens to a request that brings its own Authorization field: the API gets that "
+        "field, the proxy's token replaces it, or the request is answered with 400.",
     )
     forwarded_headers: bool = Field(
         default=False, description="Whether the proxy tells the API about the client (X-Forwarded-For)."
@@ -306,6 +319,11 @@ class Settings(_Frozen):
         description="The calls that are allowed, as METHOD /path with * for any text, comma-separated. If "
         "unset, all calls are allowed.",
     )
+    allow_encoded_paths: bool = Field(
+        default=False,
+        description="Whether a path may contain any percent-encoded character, such as %2F or %E9. Otherwise "
+        "it may contain only those that must be encoded, as UTF-8.",
+    )
     safe_operations: Texts = Field(
         ("*.get", "*.list"),
         description="The operations that change nothing and may be sent again, comma-separated.",
@@ -313,7 +331,9 @@ class Settings(_Frozen):
     allowed_hosts: Texts | None = Field(
         None,
         description="The host names by which clients may call the proxy, comma-separated. If unset, "
-        "loopback addresses accept only loopback names, and all other addresses accept any name.",
+        "loopback addresses accept only loopback names. Other addresses accept any name, but GET, HEAD and "
+        "OPTIONS requests only under names that no web page can have, such as sidecar, 192.0.2.7 or "
+        "proxy.local.",
     )
     allowed_origins: Origins = Field(
         (),

@@ -4,6 +4,7 @@ Variables and flags are text; a TOML file may also hold numbers, booleans and li
 ValueError with a text that says what to write instead, and never quotes a value that may hold a secret.
 """
 
+import re
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import SplitResult, urlsplit
 
@@ -97,10 +98,37 @@ def _origins(value: Any) -> Any:
     return origins
 
 
+def _client_names(value: Any) -> Any:
+    names = _split(value)
+    if not isinstance(names, list):
+        return names
+    if not names:
+        raise ValueError("name at least one client")
+    return tuple(_client_name(str(name)) for name in names)
+
+
+def _client_name(name: str) -> str:
+    """Return a name in the form in which names are compared (see `forward.certificates.client_names`)."""
+    if "*" in name:
+        raise ValueError(f"{name!r} has a wildcard: write each name in full")
+    if "://" in name:
+        match = _SPIFFE_ID.fullmatch(name)
+        if match is None:
+            raise ValueError(f"{name!r} is no SPIFFE ID: write spiffe://trust-domain/path")
+        return f"spiffe://{match[1].lower()}{match[2]}"
+    if not _DNS_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no DNS name: write one like shop.example, in ASCII")
+    return name.lower()
+
+
 def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
+_SPIFFE_ID: Final = re.compile(r"(?i:spiffe)://([A-Za-z0-9._-]+)((?:/[A-Za-z0-9._-]+)*)")
+_DNS_NAME: Final = re.compile(
+    r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
+)
 _TEXT: Final[dict[str, Any]] = {"type": "string"}
 _LIST: Final = WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]})
 
@@ -118,4 +146,5 @@ Rules = Annotated[tuple[str, ...], BeforeValidator(_rules), _LIST]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_origins), _LIST]
 Address = Annotated[ListenAddress, BeforeValidator(_address), WithJsonSchema(_TEXT)]
 Addresses = Annotated[tuple[ListenAddress, ...], BeforeValidator(_addresses), _LIST]
+ClientNames = Annotated[tuple[str, ...], BeforeValidator(_client_names), _LIST]
 Mode = Annotated[int, BeforeValidator(_mode), WithJsonSchema({"type": ["string", "integer"]})]

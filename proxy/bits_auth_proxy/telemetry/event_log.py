@@ -73,14 +73,32 @@ class EventLog:
         level = self._log.warning if status >= _SERVER_ERROR or problem else self._log.info
         level(events.REQUEST.name, **_fields_of(record))
 
-    def request_rejected(self, reason: str, peer: str, request_id: bytes) -> None:
+    def request_rejected(self, reason: str, peer: str, request_id: bytes, detail: str | None) -> None:
         """Log a request that was rejected before it was admitted."""
         if self._admits_client_line(events.REQUEST_REJECTED, reason):
+            fields = {"request_id": request_id.decode("latin-1"), "reason": reason, "peer": peer}
+            if detail is not None:
+                fields["detail"] = detail
+            self._log.info(events.REQUEST_REJECTED.name, **fields)
+
+    def client_authorization_replaced(self, record: RequestRecord) -> None:
+        """Log that the proxy's token took the place of a client's own Authorization."""
+        if self._repeats.admits(events.AUTHORIZATION_REPLACED.name, ""):
             self._log.info(
-                events.REQUEST_REJECTED.name,
-                request_id=request_id.decode("latin-1"),
-                reason=reason,
-                peer=peer,
+                events.AUTHORIZATION_REPLACED.name,
+                request_id=record.request_id.decode("latin-1"),
+                operation=record.operation,
+            )
+
+    def client_authorization_unauthorized(self, record: RequestRecord) -> None:
+        """Log that the API answered 401 to a client's own Authorization, and what can be done."""
+        if self._repeats.admits(events.AUTHORIZATION_UNAUTHORIZED.name, ""):
+            self._log.warning(
+                events.AUTHORIZATION_UNAUTHORIZED.name,
+                request_id=record.request_id.decode("latin-1"),
+                operation=record.operation,
+                hint="the client sent its own Authorization field, which BITS_CLIENT_AUTHORIZATION=keep "
+                "passes on; if the proxy's token is meant, let the client send no such field",
             )
 
     def handshake_failed(self, detail: str, peer: str) -> None:

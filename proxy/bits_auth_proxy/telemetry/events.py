@@ -47,6 +47,29 @@ REQUEST_REJECTED: Final = Event(
         "request_id": "the X-Request-ID of the response",
         "reason": "the problem's code",
         "peer": "the client's address, or unix for a Unix socket",
+        "detail": "what exactly is wrong, if the response says so",
+    },
+)
+
+AUTHORIZATION_REPLACED: Final = Event(
+    "client_authorization_replaced",
+    ("info",),
+    "The proxy's token took the place of an Authorization field that the client sent, because "
+    "`BITS_CLIENT_AUTHORIZATION` is `replace`.",
+    {
+        "request_id": "the request's X-Request-ID",
+        "operation": "the operation, as in the event `request`",
+    },
+)
+AUTHORIZATION_UNAUTHORIZED: Final = Event(
+    "client_authorization_unauthorized",
+    ("warning",),
+    "The API answered 401 to an Authorization field that the client sent. The proxy's token has no part in "
+    "it.",
+    {
+        "request_id": "the request's X-Request-ID",
+        "operation": "the operation, as in the event `request`",
+        "hint": "what to change if the proxy's token is meant",
     },
 )
 
@@ -154,7 +177,7 @@ CREDENTIALS_EXPOSED: Final = Event(
     "credentials_readable_by_others",
     ("warning",),
     "Any user of this machine can read the secret or the private key.",
-    {"file": "the file that contains it"},
+    {"file": "the file that contains it", "mode": "the file's permissions, in octal"},
 )
 
 # The listener's certificate.
@@ -191,6 +214,14 @@ SETTING_UNKNOWN: Final = Event(
     ("warning",),
     "A variable with the prefix BITS_ is not a setting.",
     {"detail": "the variable and the nearest setting"},
+)
+ALLOWED_HOSTS_UNSET: Final = Event(
+    "allowed_hosts_unset",
+    ("warning",),
+    "Other machines can reach a listener, and `BITS_ALLOWED_HOSTS` is not set. So that web pages that rebind "
+    "DNS read nothing, GET, HEAD and OPTIONS requests are answered with 421 under every host name that "
+    "somebody may have registered.",
+    {"listen": "the listener's address"},
 )
 INSPECTING: Final = Event(
     "inspecting",
@@ -232,6 +263,13 @@ REPEATS_SUPPRESSED: Final = Event(
     f"There were more than {BURST} lines of one kind within {WINDOW:g} s. The rest were counted but not "
     "written.",
     {"of": "the event", "kind": "what the lines had in common", "count": "the number of lines left out"},
+)
+LOG_LINES_DROPPED: Final = Event(
+    "log_lines_dropped",
+    ("warning",),
+    "Lines were dropped, because the log's reader was too slow or gone, or the disk was full. Now lines can "
+    "be written again.",
+    {"count": "the number of lines dropped since the last such line"},
 )
 CRASHED: Final = Event(
     "internal_error",

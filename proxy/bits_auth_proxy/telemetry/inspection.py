@@ -8,6 +8,7 @@ parameter contains one of the words to mask, everything under that name is maske
 import json
 import re
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 from urllib.parse import unquote_plus
@@ -17,6 +18,9 @@ from bits_auth_proxy.http1.messages import Field
 from bits_auth_proxy.telemetry.journal import exchange_id
 
 MAX_EXCHANGES: Final = 50
+MAX_DEPTH: Final = 32
+MAX_VALUES: Final = 2000
+"""The deepest nesting and the number of values of JSON that is shown."""
 MASK: Final = "[masked]"
 _ALWAYS: Final = (
     "apikey",
@@ -37,22 +41,42 @@ _MAX_TEXT: Final = 1024
 _SCHEME: Final = re.compile(r"\b(bearer|basic|digest)\s+\S+", re.IGNORECASE)
 _JWT: Final = re.compile(r"\beyJ[\w-]{8,}(\.[\w-]*)*")
 _PARAMETER: Final = re.compile(r"([?&#;])([^=&#?;\s]+)=([^&#;\s]*)")
+_SIGNS: Final = (b",", b"[", b"{")
+"""Each value of JSON but the first comes with one of these."""
 _GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
 
 
 class Inspection:
     """The last exchanges, masked."""
 
-    __slots__ = ("_kept", "_redact", "_words")
+    __slots__ = ("_call_soon", "_kept", "_redact", "_waiting", "_words")
 
-    def __init__(self, *, mask: Iterable[str], redact: Callable[[str], str]) -> None:
-        """Mask what has a word of `mask` in its name; `redact` replaces the secrets that the proxy knows."""
+    def __init__(
+        self,
+        *,
+        mask: Iterable[str],
+        redact: Callable[[str], str],
+        call_soon: Callable[[Callable[[], None]], object] = lambda _: None,
+    ) -> None:
+        """Mask what has a word of `mask` in its name; `redact` replaces the secrets that the proxy knows.
+
+        Masking waits for `call_soon`, so that it does not hold up a response, or until someone looks.
+        """
+        self._call_soon: Final = call_soon
+        self._waiting: Final = deque[InspectedExchange](maxlen=MAX_EXCHANGES)
         self._words: Final = tuple({word for word in map(_plain, (*_ALWAYS, *mask)) if word})
         self._redact: Final = redact
         self._kept: Final[dict[str, dict[str, Any]]] = {}
 
     def keep(self, exchange: InspectedExchange) -> None:
         """Keep an exchange that has ended, and drop the oldest one."""
+        self._waiting.append(exchange)
+        self._call_soon(self._mask_next)
+
+    def _mask_next(self) -> None:
+        if not self._waiting:
+            return
+        exchange = self._waiting.popleft()
         head, response = exchange.head, exchange.response
         start = b"%b %b HTTP/1.%d" % (head.method, head.target, head.minor_version)
         kept = {"request": self._message(start, head.fields, exchange.request_copy), "response": None}
@@ -68,6 +92,8 @@ class Inspection:
 
         `request` and `response` (None if there was none) have `start`, `fields` and `body`.
         """
+        while self._waiting:
+            self._mask_next()
         return self._kept.get(identity)
 
     def _message(self, start: bytes, fields: list[Field], copy: BodyCopy) -> dict[str, Any]:
@@ -87,7 +113,7 @@ class Inspection:
             return ""
         by_name = {field.key: field.value for field in fields}
         content = _decoded(copy.content, by_name.get(b"content-encoding", b"").strip().lower())
-        if content is not None:
+        if content is not None and sum(map(content.count, _SIGNS)) <= MAX_VALUES:
             try:
                 value = json.loads(content)
                 if isinstance(value, dict | list):
@@ -97,14 +123,16 @@ class Inspection:
         media_type = by_name.get(b"content-type", b"no type").partition(b";")[0].decode("latin-1")
         return f"({copy.size} bytes, {self._text(media_type)}: not shown)"
 
-    def _masked(self, value: Any) -> Any:
+    def _masked(self, value: Any, depth: int = 0) -> Any:
+        if isinstance(value, dict | list) and depth >= MAX_DEPTH:
+            return "(nested too deeply: not shown)"
         if isinstance(value, dict):
             return {
-                self._text(name): MASK if self._hides(name) else self._masked(member)
+                self._text(name): MASK if self._hides(name) else self._masked(member, depth + 1)
                 for name, member in value.items()
             }
         if isinstance(value, list):
-            return [self._masked(member) for member in value]
+            return [self._masked(member, depth + 1) for member in value]
         if isinstance(value, str):
             return self._text(value) if len(value) <= _MAX_TEXT else f"({len(value)} characters: not shown)"
         return value

@@ -3,18 +3,19 @@
 Lines of the standard library's loggers (asyncio, aiohttp) and Python's warnings take the same path.
 """
 
-import contextlib
 import json
 import logging
-import re
 import sys
 from collections import deque
 from collections.abc import Callable
-from json.encoder import encode_basestring_ascii
 from typing import Any, Final, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from bits_auth_proxy.printable import escaped, printable
+from bits_auth_proxy.telemetry import events
+from bits_auth_proxy.telemetry.line_writer import LineWriter
 
 REDACTED: Final = "[redacted]"
 LOGGER: Final = "bits_auth_proxy"
@@ -25,7 +26,6 @@ _OWN_LOGGER: Final = logging.getLogger(LOGGER)
 # `json.dumps` with options would create an encoder for every line.
 _encode_json: Final = json.JSONEncoder(default=str, ensure_ascii=False).encode
 _TOKENS_REMEMBERED: Final = 16
-_NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]")
 _MIN_LENGTH: Final = 4
 """Shorter secrets are not replaced: ordinary words contain them."""
 
@@ -76,59 +76,14 @@ def _forms_of(secret: str) -> set[str]:
     return forms
 
 
-class UnfailingStream:
-    """A stream whose failures raise nothing: the caller serves requests, and must go on doing so.
-
-    A full disk, a closed pipe or a closed stream loses the text. Where the stream can't encode a character,
-    `replace` gives what stands for it, in ASCII.
-    """
-
-    def __init__(self, stream: TextIO, *, replace: Callable[[str], str]) -> None:
-        self._stream = stream
-        self._replace = replace
-
-    def write(self, text: str) -> int:
-        """Write `text` as far as possible; return its length."""
-        # ValueError: the stream is closed.
-        with contextlib.suppress(OSError, ValueError):
-            try:
-                self._stream.write(text)
-            except UnicodeEncodeError as error:
-                # Nothing is written yet: a stream encodes the whole text first.
-                encoding = error.encoding
-                self._stream.write(_NOT_ASCII.sub(lambda match: self._encodable(match[0], encoding), text))
-        return len(text)
-
-    def flush(self) -> None:
-        """Write what is buffered."""
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.flush()
-
-    def isatty(self) -> bool:
-        """Return whether the stream is a terminal."""
-        return self._stream.isatty()
-
-    def _encodable(self, character: str, encoding: str) -> str:
-        try:
-            character.encode(encoding)
-        except UnicodeEncodeError:
-            return self._replace(character)
-        return character
-
-
-def escaped(character: str) -> str:
-    """Return a character as JSON writes it in ASCII, as a backslash, `u` and four hex digits."""
-    return encode_basestring_ascii(character)[1:-1]
-
-
 class Lines:
     """Writes finished lines to the log, redacted and together, at the end of each turn of the event loop."""
 
     def __init__(
-        self, *, redactor: Redactor, stream: TextIO, call_soon: Callable[[Callable[[], None]], Any]
+        self, *, redactor: Redactor, writer: LineWriter, call_soon: Callable[[Callable[[], None]], Any]
     ) -> None:
         self._redactor = redactor
-        self._stream = stream
+        self._writer = writer
         self._call_soon = call_soon
         self._pending: list[str] = []
 
@@ -143,20 +98,35 @@ class Lines:
         """Write the lines that have been collected."""
         if self._pending:
             lines, self._pending = self._pending, []
-            self._stream.write(self._redactor.redact("\n".join(lines)) + "\n")
-            self._stream.flush()
+            self._writer.write(self._redactor.redact("\n".join(lines)) + "\n", len(lines))
+            self._writer.flush()
 
 
-_json_log: tuple[Redactor, TextIO] | None = None
-"""The redactor and the stream that the log was last configured with, or None if it is not JSON."""
+_json_log: tuple[Redactor, LineWriter] | None = None
+"""The redactor and the writer that the log was last configured with, or None if it is not JSON."""
+
+
+_writer: LineWriter | None = None
+"""What the log was last configured to write with."""
 
 
 def json_lines(call_soon: Callable[[Callable[[], None]], Any]) -> Lines | None:
     """Return a writer of JSON lines that bypasses the pipeline, or None if the log is not JSON."""
     if _json_log is None:
         return None
-    redactor, stream = _json_log
-    return Lines(redactor=redactor, stream=stream, call_soon=call_soon)
+    redactor, writer = _json_log
+    return Lines(redactor=redactor, writer=writer, call_soon=call_soon)
+
+
+def dropped_line(count: int) -> str:
+    """Return the finished line that says how many were dropped, or nothing if its level is not logged."""
+    event: Any = {"event": events.LOG_LINES_DROPPED.name, "count": count}
+    try:
+        for process in structlog.get_config()["processors"]:
+            event = process(None, "warning", event)
+    except structlog.DropEvent:
+        return ""
+    return f"{event}\n"
 
 
 def configure(*, level: str, fmt: str, redactor: Redactor, stream: TextIO, color: bool = True) -> None:
@@ -164,14 +134,18 @@ def configure(*, level: str, fmt: str, redactor: Redactor, stream: TextIO, color
 
     `color` says whether the format `console` may have colors on a terminal.
     """
-    global _json_log  # noqa: PLW0603 - structlog's configuration is global too
-    stream = cast("TextIO", UnfailingStream(stream, replace=escaped))
-    _json_log = (redactor, stream) if fmt == "json" else None
+    global _json_log, _writer  # noqa: PLW0603 - structlog's configuration is global too
+    if _writer is not None:
+        _writer.close()
+    _writer = writer = LineWriter(stream, replace=escaped, report=dropped_line)
+    _json_log = (redactor, writer) if fmt == "json" else None
     renderers: list[Processor] = [structlog.processors.format_exc_info, _render_json, redactor]
     if fmt == "console":
         renderers = [
+            structlog.processors.format_exc_info,
+            _make_printable,
             structlog.dev.ConsoleRenderer(
-                colors=color and stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+                colors=color and writer.isatty(), exception_formatter=structlog.dev.plain_traceback
             ),
             redactor,
         ]
@@ -182,10 +156,10 @@ def configure(*, level: str, fmt: str, redactor: Redactor, stream: TextIO, color
     structlog.configure(
         processors=[_filter_by_level, *shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", writer)),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(stream)
+    handler = logging.StreamHandler(writer)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
@@ -227,7 +201,17 @@ def _render_json(logger: WrappedLogger, name: str, event_dict: EventDict) -> str
         "event": event_dict.pop("event"),
         **event_dict,
     }
-    return _encode_json(ordered)
+    return printable(_encode_json(ordered))
+
+
+def _make_printable(logger: WrappedLogger, name: str, event_dict: EventDict) -> EventDict:  # noqa: ARG001
+    """Escape what a terminal would obey; the renderer itself escapes only what it puts in quotes."""
+    return {
+        printable(key): printable(value, keep="\n" if key == "exception" else "")
+        if isinstance(value, str)
+        else value
+        for key, value in event_dict.items()
+    }
 
 
 def _excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:

@@ -17,6 +17,8 @@ from bits_auth_proxy.auth.tokens import TokenState
 from bits_auth_proxy.forward import problems
 
 MAX_OPERATIONS: Final = 100
+MAX_OPERATION_NAME: Final = 64
+"""Characters of an operation's name. The name of Bits' longest operation has half as many."""
 OTHER: Final = "other"
 TLS_HANDSHAKE: Final = "tls_handshake"
 """The reason under which a client's failed handshake is counted among the rejected requests."""
@@ -171,7 +173,8 @@ TOKEN_WAIT: Final = Family(
 REQUESTS: Final = Family(
     "counter",
     "requests",
-    "Requests that were accepted for forwarding and have ended, by the status sent to the client.",
+    "Requests that were accepted for forwarding and have ended, by the status sent to the client. Statuses "
+    "that are not registered are counted by class, such as 4xx.",
     {"operation": (), "method": METHODS, "status": ()},
 )
 REQUEST_DURATION: Final = Family(
@@ -198,6 +201,17 @@ REJECTED: Final = Family(
     "rejected_requests",
     "Requests that the proxy rejected because the client was at fault, by reason.",
     {"reason": (*problems.REJECTION_CODES, TLS_HANDSHAKE)},
+)
+CLIENT_AUTHORIZATION: Final = Family(
+    "counter",
+    "client_authorization",
+    "Requests that brought their own Authorization field, by what the proxy did with it.",
+    {"handling": ("kept", "replaced", "rejected")},
+)
+CLIENT_UNAUTHORIZED: Final = Family(
+    "counter",
+    "client_authorization_unauthorized",
+    "Requests whose own Authorization field was kept and that the API answered with 401.",
 )
 RETRIES: Final = Family(
     "counter", "retries", "Requests sent again, by reason.", {"reason": ("token_refused", "connection_lost")}
@@ -276,6 +290,11 @@ LOG_SUPPRESSED: Final = Family(
     "log_lines_suppressed",
     "Log lines that were not written because there were too many similar ones, by event.",
     {"event": ()},
+)
+LOG_DROPPED: Final = Family(
+    "counter",
+    "log_lines_dropped",
+    "Log lines that were dropped because the log's reader was too slow or gone, or the disk was full.",
 )
 BUILD_INFO: Final = Family(
     "gauge", "build_info", "Always 1. The labels hold the versions.", {"version": (), "python": ()}

@@ -3,6 +3,7 @@
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
@@ -16,15 +17,20 @@ from bits_auth_proxy.auth.lifecycle import Reason
 from bits_auth_proxy.auth.ports import RefresherStatus
 from bits_auth_proxy.auth.tokens import AccessToken, TokenState
 from bits_auth_proxy.clock import Clock
+from bits_auth_proxy.forward.problems import OWN_CREDENTIALS
 from bits_auth_proxy.forward.record import RequestRecord
 from bits_auth_proxy.telemetry import metrics
 from bits_auth_proxy.telemetry.event_log import EventLog
 from bits_auth_proxy.telemetry.journal import Journal
+from bits_auth_proxy.telemetry.line_writer import LineWriter
 from bits_auth_proxy.telemetry.metrics import TLS_HANDSHAKE
 from bits_auth_proxy.telemetry.repeat_limit import Timer
 from bits_auth_proxy.telemetry.token_counters import TokenCounters
 from bits_auth_proxy.telemetry.traffic import Limits, Load, TrafficCounters
 
+SCRAPE_LIFE: Final = 1.0
+"""Seconds for which scrapes get the same text. To make it costs as much as hundreds of requests."""
+_MAX_SCRAPES: Final = 8
 FIRST_ERROR: Final = 400
 """The lowest status that the access log counts as an error."""
 
@@ -59,6 +65,9 @@ class Telemetry(Collector):
         """The last token that got a 401."""
         # Most requests are not logged, and should not pay for a call that finds that out.
         self._first_logged = 0 if access_log == "all" else FIRST_ERROR
+        self._clock = clock
+        self._scrapes: dict[str, tuple[float, bytes]] = {}
+        """When each content type was last scraped, and what."""
         self._internal_errors = 0
         self._suppressed: Counter[str] = Counter()
         self._log = EventLog(
@@ -87,14 +96,18 @@ class Telemetry(Collector):
         """Count a request, note it, and log it if the access log's mode asks for it."""
         self._traffic.exchange_ended(record)
         self._journal.exchange(record)
+        if record.client_authorization:
+            self._own_authorization(record)
         if record.problem or record.status >= self._first_logged:
             self._log.exchange_ended(record)
 
-    def request_rejected(self, reason: str, peer: str, request_id: bytes) -> None:
+    def request_rejected(self, reason: str, peer: str, request_id: bytes, detail: str | None = None) -> None:
         """Count, note and log a request that was rejected before it was admitted."""
         self._traffic.rejected[reason] += 1
+        if reason == OWN_CREDENTIALS.code:
+            self._traffic.client_authorization["rejected"] += 1
         self._journal.rejection(reason, peer)
-        self._log.request_rejected(reason, peer, request_id)
+        self._log.request_rejected(reason, peer, request_id, detail)
 
     def handshake_failed(self, detail: str, peer: str) -> None:
         """Count a failed TLS handshake with a client as a rejected request."""
@@ -211,6 +224,19 @@ class Telemetry(Collector):
         """Return the totals of the counters, for people."""
         return self._traffic.totals() | self._token.totals()
 
+    def scrape(self, accept: str) -> tuple[bytes, str]:
+        """Return what `render` does, at most SCRAPE_LIFE seconds old: many scrapers cost as much as one."""
+        encode, content_type = choose_encoder(accept)
+        now = self._clock.now()
+        made, content = self._scrapes.get(content_type, (-SCRAPE_LIFE, b""))
+        if now - made >= SCRAPE_LIFE:
+            if len(self._scrapes) >= _MAX_SCRAPES:
+                # The content type repeats a version that the client has chosen.
+                self._scrapes.clear()
+            content = encode(self.registry)
+            self._scrapes[content_type] = (now, content)
+        return content, content_type
+
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics in the format that `accept` prefers, and its content type."""
         encode, content_type = choose_encoder(accept)
@@ -227,7 +253,17 @@ class Telemetry(Collector):
         yield from self._traffic.collect_connections(self._load(), self._limits)
         yield metrics.INTERNAL_ERRORS.of(self._internal_errors)
         yield metrics.LOG_SUPPRESSED.by(self._suppressed)
+        yield metrics.LOG_DROPPED.of(LineWriter.dropped)
         yield metrics.BUILD_INFO.by({(__version__, platform.python_version()): 1})
+
+    def _own_authorization(self, record: RequestRecord) -> None:
+        """Count a request that brought its own Authorization, and log what an operator may not expect."""
+        self._traffic.client_authorization[record.client_authorization] += 1
+        if record.client_authorization == "replaced":
+            self._log.client_authorization_replaced(record)
+        elif record.status == HTTPStatus.UNAUTHORIZED:
+            self._traffic.client_unauthorized += 1
+            self._log.client_authorization_unauthorized(record)
 
     def _count_suppressed(self, event: str, count: int) -> None:
         self._suppressed[event] += count

@@ -2,21 +2,27 @@
 
 They are plain integers, which become metric families at the scrape. They cost two microseconds per request;
 the locks and checks of metric objects would cost seven. Labels are bounded: an operation earns its own label
-with a successful response, so callers can't invent time series.
+with a successful response to a POST, so callers can't invent time series.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple, final
+from http import HTTPStatus
+from typing import Final, NamedTuple, TypeAlias, final
 
 from prometheus_client.core import Metric
 
 from bits_auth_proxy.forward.problems import REJECTION_CODES
 from bits_auth_proxy.forward.record import RequestRecord
 from bits_auth_proxy.telemetry import metrics
-from bits_auth_proxy.telemetry.metrics import MAX_OPERATIONS, METHODS, OTHER, Histogram
+from bits_auth_proxy.telemetry.metrics import MAX_OPERATION_NAME, MAX_OPERATIONS, METHODS, OTHER, Histogram
 
 _OK: Final = range(200, 300)
 _SERVER_ERROR: Final = 500
+_STATUSES: Final = frozenset((*map(int, HTTPStatus), 499))
+"""The statuses that have labels of their own. 499 is the proxy's own, for a client that has left."""
+
+Status: TypeAlias = int | str
+"""A status, or what several that nobody knows have in common: `4xx` or `other`."""
 
 
 class Load(NamedTuple):
@@ -44,13 +50,14 @@ class _Operation:
     __slots__ = ("durations", "requests", "upstream_durations")
 
     def __init__(self) -> None:
-        self.requests: dict[tuple[bytes, int], int] = {}
+        self.requests: dict[tuple[bytes, Status], int] = {}
         self.durations = Histogram()
         self.upstream_durations = Histogram()
 
     def count_new(self, method: bytes, status: int) -> None:
         """Count a request whose method or status is new."""
-        key = (method if method.decode("latin-1") in METHODS else OTHER.encode(), status)
+        name = method if method.decode("latin-1") in METHODS else OTHER.encode()
+        key = (name, status if status in _STATUSES else _class_of(status))
         self.requests[key] = self.requests.get(key, 0) + 1
 
 
@@ -65,6 +72,8 @@ class TrafficCounters:
         "_response_bytes",
         "_token_waits",
         "certificate_reloads",
+        "client_authorization",
+        "client_unauthorized",
         "connects",
         "in_flight",
         "problems",
@@ -82,6 +91,8 @@ class TrafficCounters:
         self.in_flight = 0
         self.problems = metrics.REQUEST_PROBLEMS.zeros()
         self.rejected = metrics.REJECTED.zeros()
+        self.client_authorization = metrics.CLIENT_AUTHORIZATION.zeros()
+        self.client_unauthorized = 0
         self.retries = metrics.RETRIES.zeros()
         self.connects = metrics.CONNECTS.zeros()
         self.certificate_reloads = metrics.CERTIFICATE_RELOADS.zeros()
@@ -91,7 +102,7 @@ class TrafficCounters:
         """Count a request that had been admitted."""
         self.in_flight -= 1
         status, started = record.status, record.started
-        operation = self._operations.get(record.operation) or self._admit(record.operation, status)
+        operation = self._operations.get(record.operation) or self._admit(record)
         try:
             operation.requests[record.method, status] += 1
         except KeyError:
@@ -118,16 +129,17 @@ class TrafficCounters:
         return {
             "requests": sum(requests.values()),
             "failed_requests": sum(
-                count for (_, _, status), count in requests.items() if status >= _SERVER_ERROR
+                count for (_, _, status), count in requests.items() if _is_failure(status)
             ),
             "requests_in_flight": self.in_flight,
             "rejected_requests": self.rejected.total(),
+            "client_authorization_unauthorized": self.client_unauthorized,
             "retries": self.retries.total(),
             "request_bytes": self._request_bytes,
             "response_bytes": self._response_bytes,
         }
 
-    def requests(self) -> dict[tuple[str, bytes, int], int]:
+    def requests(self) -> dict[tuple[str, bytes, Status], int]:
         """Return the counts of ended requests by operation, method and status."""
         return {
             (name, *key): count
@@ -150,6 +162,8 @@ class TrafficCounters:
         yield metrics.IN_FLIGHT.of(self.in_flight)
         yield metrics.REQUEST_PROBLEMS.by(self.problems)
         yield metrics.REJECTED.by(self.rejected)
+        yield metrics.CLIENT_AUTHORIZATION.by(self.client_authorization)
+        yield metrics.CLIENT_UNAUTHORIZED.of(self.client_unauthorized)
         yield metrics.RETRIES.by(self.retries)
         yield metrics.REQUEST_BYTES.of(self._request_bytes)
         yield metrics.RESPONSE_BYTES.of(self._response_bytes)
@@ -167,9 +181,23 @@ class TrafficCounters:
         yield metrics.CONNECTS.by(self.connects)
         yield metrics.CONNECT_DURATION.of(self._connect_duration)
 
-    def _admit(self, name: str, status: int) -> _Operation:
+    def _admit(self, record: RequestRecord) -> _Operation:
         """Return the counts for an operation without a label: new ones if it has earned its own label now."""
-        if status not in _OK or len(self._operations) > MAX_OPERATIONS:
+        name = record.operation
+        if (
+            record.method != b"POST"
+            or record.status not in _OK
+            or len(name) > MAX_OPERATION_NAME
+            or len(self._operations) > MAX_OPERATIONS
+        ):
             return self._operations[OTHER]
         operation = self._operations[name] = _Operation()
         return operation
+
+
+def _class_of(status: int) -> str:
+    return f"{status // 100}xx" if status < 600 else OTHER  # noqa: PLR2004 - the last class ends
+
+
+def _is_failure(status: Status) -> bool:
+    return status >= _SERVER_ERROR if isinstance(status, int) else status in ("5xx", OTHER)

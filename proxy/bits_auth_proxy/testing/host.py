@@ -20,6 +20,8 @@ from bits_auth_proxy.settings.loading import load
 from bits_auth_proxy.sidecar import Sidecar
 from bits_auth_proxy.telemetry.log import Redactor, configure
 
+# Tests see what the service will see: a session token that it sends itself reaches the API.
+_DEFAULTS: Final = {"BITS_CLIENT_AUTHORIZATION": "keep"}
 _PORTS: Final = {
     "BITS_LISTEN": "127.0.0.1:0",
     "BITS_ADMIN_LISTEN": "127.0.0.1:0",
@@ -45,7 +47,8 @@ async def host(lines: asyncio.StreamReader) -> None:
 @contextlib.asynccontextmanager
 async def _sandbox(environ: Mapping[str, str]) -> AsyncIterator[Mapping[str, str]]:
     """Serve an emulator and a proxy; yield their addresses."""
-    loaded = load(environ={**environ, **_PORTS}, env_file=None, credentials_required=False, calls_api=False)
+    environ = {**_DEFAULTS, **environ, **_PORTS}
+    loaded = load(environ=environ, env_file=None, credentials_required=False, calls_api=False)
     redactor = Redactor()
     fmt = loaded.settings.log_format or "console"
     configure(level=loaded.settings.log_level, fmt=fmt, redactor=redactor, stream=sys.stderr)

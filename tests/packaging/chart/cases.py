@@ -77,7 +77,12 @@ CASES: Final[dict[str, Case]] = {
             "monitoring": {"labels": {"release": "prometheus"}, "podMonitor": True},
             "gateway": {
                 "replicas": {"min": 3, "max": 30, "targetCpu": 50},
-                "tls": {"secretName": "bits-tls", "clientCertificates": True},
+                "tls": {
+                    "secretName": "bits-tls",
+                    "clientCertificates": True,
+                    "allowedNames": ["checkout.shop.example", "spiffe://cluster.local/ns/shop/sa/web"],
+                    "revocationLists": True,
+                },
                 "networkPolicy": {
                     "from": [
                         {

@@ -299,7 +299,7 @@ def _fields(node: Any) -> Iterator[tuple[str, Any]]:
 
 def _volumes(pod: Document) -> dict[str, list[str]]:
     """Return the files in each volume. Without `items`, it is a Secret of type kubernetes.io/tls."""
-    whole = [{"path": name} for name in ("tls.crt", "tls.key", "ca.crt")]
+    whole = [{"path": name} for name in ("tls.crt", "tls.key", "ca.crt", "ca.crl")]
     return {
         volume["name"]: [
             item["path"] for item in volume.get("secret", volume.get("configMap")).get("items", whole)

@@ -47,6 +47,8 @@ _OTHERS: dict[str, Any] = {
     "gateway.replicas.targetCpu": 50,
     "gateway.tls.secretName": "tls",
     "gateway.tls.clientCertificates": True,
+    "gateway.tls.allowedNames": ["spiffe://cluster.local/ns/shop/sa/checkout"],
+    "gateway.tls.revocationLists": True,
     "gateway.networkPolicy.enabled": False,
     "gateway.networkPolicy.from": [{"podSelector": {}}],
     "gateway.networkPolicy.metricsFrom": [],
@@ -59,6 +61,7 @@ _OTHERS: dict[str, Any] = {
 }
 _ENTRY = {"credentials.externalSecret.remoteKey": "apps/bits"}
 _STORE = {**_ENTRY, "credentials.externalSecret.storeName": "vault"}
+_MUTUAL = {"gateway.tls.secretName": "tls", "gateway.tls.clientCertificates": True}
 # A value on the left has an effect only together with those on the right.
 _CONDITIONS: dict[str, dict[str, Any]] = {
     "credentials.externalSecret.storeName": _ENTRY,
@@ -68,6 +71,8 @@ _CONDITIONS: dict[str, dict[str, Any]] = {
     "trustedCa.key": {"trustedCa.configMapName": "ca"},
     "monitoring.labels": {"monitoring.podMonitor": True},
     "gateway.tls.clientCertificates": {"gateway.tls.secretName": "tls"},
+    "gateway.tls.allowedNames": _MUTUAL,
+    "gateway.tls.revocationLists": _MUTUAL,
 }
 
 

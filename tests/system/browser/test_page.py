@@ -207,6 +207,19 @@ async def test_refused_credentials_are_told_with_their_remedy(browser: Browser) 
         assert await page.evaluate(FAINT_TEXTS) == []
 
 
+async def test_a_401_to_a_clients_own_credential_is_explained(browser: Browser) -> None:
+    async with standing() as stand, opened(browser, stand) as page:
+        await expect(page.locator("#state")).to_have_text("fresh")
+        await expect(page.locator("#client-unauthorized")).to_be_hidden()
+        async with (
+            aiohttp.ClientSession(stand.url, headers={"Authorization": "Bearer placeholder"}) as client,
+            client.post(CREATE, json=APPLICATION) as answer,
+        ):
+            assert answer.status == 401
+        await expect(page.locator("#client-unauthorized")).to_contain_text("answered 401: 1.")
+        await expect(page.locator("#client-unauthorized")).to_contain_text("BITS_CLIENT_AUTHORIZATION=keep")
+
+
 async def test_inspected_requests_open_masked_and_as_text(browser: Browser) -> None:
     async with standing(BITS_INSPECT="true") as stand, opened(browser, stand) as page:
         markup = "<img src=x onerror=console.error(1)>"

@@ -8,6 +8,7 @@ import pyte
 import pytest
 
 from bits_auth_proxy.cli.live_view import LiveView, duration_text, render
+from tests.support.line_writers import direct
 
 NOW = 1_700_000_000.0
 
@@ -140,7 +141,7 @@ class Stage:
         self.activity = activity()
         self.size = terminal_size((columns, lines))
         self.output = io.StringIO()
-        self.view = LiveView(terminal=self.output, color=True, size=lambda: self.size)
+        self.view = LiveView(terminal=direct(self.output), color=True, size=lambda: self.size)
 
     def screen(self) -> list[str]:
         # Lines end with CR LF, as the terminal's driver makes them.

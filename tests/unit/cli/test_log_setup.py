@@ -12,6 +12,7 @@ import structlog
 from bits_auth_proxy.cli.live_view import LiveView
 from bits_auth_proxy.cli.log_setup import log_warnings, set_up_log
 from bits_auth_proxy.settings.loading import Loaded, load
+from tests.support.line_writers import direct
 from tests.support.logging_state import logging_restored
 
 
@@ -61,7 +62,7 @@ def test_the_format_is_the_streams_unless_it_is_set(
 @pytest.mark.parametrize("stream", [io.StringIO(), Screen()], ids=["elsewhere", "terminal"])
 def test_the_log_goes_above_the_view_where_both_are_on_the_terminal(stream: io.StringIO) -> None:
     terminal = Screen()
-    view = LiveView(terminal=terminal, color=False, size=lambda: terminal_size((80, 24)))
+    view = LiveView(terminal=direct(terminal), color=False, size=lambda: terminal_size((80, 24)))
     redactor = set_up_log(loaded().settings, stream=stream, view=view)
     redactor.add("canary-secret", pinned=True)
     structlog.get_logger().info("hello", value="canary-secret")

@@ -7,6 +7,7 @@ import pytest
 from bits_auth_proxy.cli import healthcheck
 from bits_auth_proxy.cli.main import main
 from bits_auth_proxy.settings.disclosure import shown_path
+from bits_auth_proxy.settings.fields import SettingField, fields, flag_of
 
 SECRETS = [
     "s3cr3t-Canary-9d2f",
@@ -113,9 +114,14 @@ def test_on_the_command_line(
     assert not shows(text, secret)
 
 
-def test_a_flag_for_the_secret_is_answered_with_the_variable(capsys: pytest.CaptureFixture[str]) -> None:
-    text = said(capsys, "run", "--client-secret", "s3cr3t")
-    assert "--client-secret: others can read a command line; set BITS_CLIENT_SECRET " in text
+@pytest.mark.parametrize("field", [field for field in fields() if field.secret], ids=lambda field: field.name)
+def test_a_flag_for_a_secret_is_answered_with_the_variable(
+    capsys: pytest.CaptureFixture[str], field: SettingField
+) -> None:
+    flag = flag_of(field.name)
+    text = said(capsys, "run", flag, "s3cr3t")
+    assert f"{flag}: others can read a command line; set {field.variable}" in text
+    assert "s3cr3t" not in text
 
 
 @pytest.mark.parametrize("secret", SECRETS[:1])

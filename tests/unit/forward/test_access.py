@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from urllib.parse import quote, unquote_to_bytes
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bits_auth_proxy.forward import problems
@@ -14,6 +14,7 @@ from bits_auth_proxy.forward.access import (
     LOOPBACK_HOSTS,
     AccessRules,
     HostRule,
+    Pattern,
     SiteRule,
     is_ambiguous,
     split_target,
@@ -179,6 +180,207 @@ def test_what_any_reader_could_take_for_the_token_endpoint_is_refused(path: byte
     elif refusal is None:
         # What passes means the same to everyone.
         assert as_a_lenient_server_reads(path).rstrip(b"/") == unquote_to_bytes(path).lower().rstrip(b"/")
+
+
+ANY_ENCODING = AccessRules(allow=["POST /v1/*"], safe_operations=SAFE, encoded_paths=True)
+MORE_PIECES = [
+    b"%2F", b"%252F", b"%25252e", b"%E9", b"%e2%80%8b", b"%ef%bd%8f", b"%c2%ad", b"%ef%bc%8f", b"%e2%80%a5",
+    b"%c0%af", b"%ff", b"%b2", b"caf%E9", b"applications.get", b"%2Eget", b"%3b", b"%5c",
+]  # fmt: skip
+
+
+def as_any_server_reads(path: bytes) -> set[bytes]:
+    """`path` as a lenient server reads it, in any encoding, with what is not visible dropped or kept."""
+    while (decoded := unquote_to_bytes(path)) != path:
+        path = decoded
+    texts = {path.decode("utf-8", "ignore"), path.decode("latin-1")}
+    texts |= {"".join(each for each in text if each.isprintable()) for text in texts}
+    texts |= {unicodedata.normalize("NFKC", text) for text in texts}
+    return {as_a_lenient_server_reads(text.encode()) for text in texts}
+
+
+@settings(max_examples=600)
+@given(
+    st.lists(st.sampled_from(PIECES + MORE_PIECES), max_size=8).map(lambda parts: b"/v1/" + b"".join(parts))
+)
+@example(b"/v1/%2e%2e/oauth2/token")
+@example(b"/v1/x%2F..%2F..%2Fadmin")
+@example(b"/v1/oa%ffuth2%2Ftoken")
+def test_with_any_encoding_allowed_no_reading_escapes_the_rules(path: bytes) -> None:
+    if ANY_ENCODING.decide(b"POST", path).rejection is None:
+        for meant in as_any_server_reads(path):
+            assert not re.search(rb"(?:\A|/)oauth2[ .]*/.", meant)
+            assert meant == b"/v1" or meant.startswith(b"/v1/")
+
+
+@pytest.mark.parametrize("target", TOKEN_PATHS)
+@pytest.mark.parametrize("allow", [(), ("* /*",), ("POST /v1/*", "GET *")])
+def test_with_any_encoding_allowed_no_spelling_of_the_token_endpoint_passes(
+    target: bytes, allow: tuple[str, ...]
+) -> None:
+    its = AccessRules(allow=allow, safe_operations=SAFE, encoded_paths=True)
+    for method in (b"GET", b"POST"):
+        _, path = split_target(head_of(method, target))
+        refusal = its.decide(method, path.partition(b"?")[0]).rejection
+        assert refusal in (problems.NOT_ALLOWED, problems.AMBIGUOUS_PATH)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/v1/files/a%2Fb",
+        b"/v1/files/a%2fb.pdf",
+        b"/v1/files/a%2F",
+        b"/v1/caf%E9",
+        b"/v1/%E9%E8",
+        b"/v1/caf%C3%A9",
+        b"/v1/%EF%AC%81nance",
+        b"/v1/a%C2%A0b",
+        b"/v1/bits%3Aapplication%3A%3A1",
+        b"/v1/%7Euser",
+        b"/v1/100%25",
+        b"/v1/a%5Cb",
+        b"/v1/a%3Bb",
+        b"/v1/%F0%9F%91%A9%E2%80%8D%F0%9F%92%BB",
+    ],
+)
+def test_any_encoding_passes_where_it_is_allowed(path: bytes) -> None:
+    for allow in ((), ("POST /v1/*",)):
+        its = AccessRules(allow=allow, safe_operations=SAFE, encoded_paths=True)
+        assert its.decide(b"POST", path).rejection is None
+        assert its.decide(b"POST", path).operation == "other"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/v1/x/..",
+        b"/v1//x",
+        b"/v1/x;y",
+        b"/v1/x\\y",
+        b"/v1/%zz",
+        b"/v1/%",
+        b"/v1/%u0041",
+        b"/v1/%00",
+        b"/v1/%250a",
+        b"/v1/%7f",
+        b"/v1/..%2Fx",
+        b"/v1/%2e%2e",
+        b"/v1/x%2F%2Fy",
+        b"/v1/%2Fx",
+        b"/v1/..%3Bx/y",
+        b"/v1/%3Bx/y",
+        b"/v1/..%5Cx",
+        b"/v1/%E2%80%A5/x",
+        b"/v1/%ef%bc%852e",
+        b"/v1/%c0%ae%c0%ae/x",
+        b"/v1/" + b"%25" * 5 + b"2525252541",
+    ],
+)
+def test_what_is_never_allowed(path: bytes) -> None:
+    its = AccessRules(allow=(), safe_operations=SAFE, encoded_paths=True)
+    assert its.decide(b"GET", path).rejection is problems.AMBIGUOUS_PATH
+
+
+@pytest.mark.parametrize(
+    ("allow", "path", "passes"),
+    [
+        ("POST /v1/files/*", b"/v1/files/a%2Fb", True),
+        ("POST /v1/files/*", b"/v1/files%2Fa", False),
+        ("POST /v1/files/a%2Fb", b"/v1/files/a%2Fb", False),
+        ("POST /v1/applications.get", b"/v1/applications%2Eget", False),
+        ("POST /v1/*.get", b"/v1/x%2Fapplications.get", True),
+        ("POST /v1/*.get", b"/v1/applications.create%3B.get", False),
+        ("POST /v1/*.get", b"/v1/applications%2Fcreate%5Cx%3B.get", False),
+    ],
+)
+def test_each_reading_of_an_encoded_path_must_be_on_the_list(allow: str, path: bytes, passes: bool) -> None:
+    its = AccessRules(allow=(allow,), safe_operations=SAFE, encoded_paths=True)
+    assert (its.decide(b"POST", path).rejection is None) is passes
+
+
+def test_an_encoded_name_is_repeatable_only_if_each_reading_is() -> None:
+    its = AccessRules(allow=(), safe_operations=SAFE, encoded_paths=True)
+    assert its.decide(b"POST", b"/v1/caf%E9.get").repeatable
+    assert not its.decide(b"POST", b"/v1/applications.create%3Bx.get").repeatable
+    assert not its.decide(b"POST", b"/v1/applications.get%2Fx").repeatable
+
+
+TOKEN_URL_PATHS = [
+    b"/v1/auth/token",
+    b"/v1/auth/token/",
+    b"/v1/auth/token/x",
+    b"/V1/Auth/TOKEN",
+    b"/v1/auth/token.",
+    b"/v1/auth%20/token",
+    b"/v1./auth../token%20",
+]
+MORE_TOKEN_URL_PATHS = [
+    b"/v1/auth%2Ftoken",
+    b"/v1/auth%252Ftoken",
+    b"/v1/a%75th/token",
+    b"/v1/auth/to%E2%80%8Bken",
+    b"/v1/auth/to%ffken",
+    b"/v1/auth/%EF%BD%94oken",
+    b"/v1/auth%5Ctoken",
+    b"/v1/auth%3Bx/token",
+]
+
+
+@pytest.mark.parametrize("path", TOKEN_URL_PATHS + MORE_TOKEN_URL_PATHS)
+@pytest.mark.parametrize("allow", [(), ("* *",), ("POST /v1/auth/token",)])
+@pytest.mark.parametrize("encoded_paths", [False, True])
+def test_the_token_url_is_refused_whatever_its_path_and_the_rules(
+    path: bytes, allow: tuple[str, ...], encoded_paths: bool
+) -> None:
+    its = AccessRules(
+        allow=allow, safe_operations=SAFE, token_path="/v1/auth/token", encoded_paths=encoded_paths
+    )
+    for method in (b"GET", b"POST"):
+        refusal = its.decide(method, path).rejection
+        if encoded_paths or path in TOKEN_URL_PATHS:
+            assert refusal is problems.NOT_ALLOWED
+        else:
+            assert refusal is problems.AMBIGUOUS_PATH
+
+
+@pytest.mark.parametrize("path", [b"/v1/auth/tokens", b"/v1/auth", b"/x/v1/auth/token", b"/v1/authtoken"])
+def test_other_paths_than_the_token_urls_pass(path: bytes) -> None:
+    for token_path in ("/v1/auth/token", "/V1/%61uth/token/"):
+        its = AccessRules(allow=(), safe_operations=SAFE, token_path=token_path)
+        assert its.decide(b"POST", path).rejection is None
+        assert its.decide(b"POST", b"/v1/auth/token").rejection is problems.NOT_ALLOWED
+
+
+def test_a_token_url_without_a_path_takes_the_root_alone() -> None:
+    its = AccessRules(allow=(), safe_operations=SAFE, token_path="/")
+    assert its.decide(b"POST", b"/").rejection is problems.NOT_ALLOWED
+    assert its.decide(b"POST", b"/v1/x").rejection is None
+
+
+@pytest.mark.parametrize(
+    ("allow", "passes"),
+    [((), True), (("OPTIONS *",), True), (("* *",), True), (("* /*",), False), (("GET *",), False)],
+)
+def test_the_asterisk_meets_the_allow_list(allow: tuple[str, ...], passes: bool) -> None:
+    assert (rules(*allow).decide(b"OPTIONS", b"*").rejection is None) is passes
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", ".", "*", "**"]), max_size=7).map("".join),
+    st.lists(st.sampled_from([b"a", b"b", b".", b"ab"]), max_size=8).map(b"".join),
+)
+def test_a_pattern_matches_as_a_regular_expression_would(pattern: str, text: bytes) -> None:
+    expression = b".*".join(re.escape(part.encode()) for part in pattern.split("*"))
+    assert Pattern(pattern).matches(text) == bool(re.fullmatch(expression, text, re.DOTALL))
+
+
+def test_a_pattern_of_many_stars_takes_no_time() -> None:
+    # A search that goes back would take longer than a life.
+    its = rules("POST " + "*." * 50 + "get")
+    assert its.decide(b"POST", b"/" + b"a." * 4000 + b"x").rejection is problems.NOT_ALLOWED
+    assert its.decide(b"POST", b"/" + b"a." * 4000 + b"get").rejection is None
+    assert rules("POST *.*.*.get").decide(b"POST", b"/" + b"." * 8000).rejection is problems.NOT_ALLOWED
 
 
 @pytest.mark.parametrize(
@@ -365,6 +567,9 @@ def test_on_loopback_only_loopback_names_are_served_whatever_the_port() -> None:
         b"localhost::",
         b"api.bits.bi",
         b"localhost:8080:1",
+        b"localhost..",
+        b"[1.2.3.4]",
+        b"[::1.]:80",
         b"",
     ):
         assert not rule.accepts(host)
@@ -378,11 +583,32 @@ def test_an_accepted_host_does_not_open_the_door_to_the_next() -> None:
     assert rule.accepts(b"APP:8080")
 
 
-def test_without_a_list_any_host_is_served_but_no_foreign_authority() -> None:
+def test_without_a_list_any_host_is_served_and_any_authority() -> None:
     rule = HostRule(allowed=None, upstream=b"API.bits.bi")
     assert rule.accepts(b"anything:1")
     assert rule.accepts_authority(b"api.BITS.bi")
-    assert not rule.accepts_authority(b"anything:1")
+    assert rule.accepts_authority(b"anything:1")
+
+
+@pytest.mark.parametrize(
+    ("upstream", "target", "passes"),
+    [
+        (b"api.bits.bi", b"http://api.bits.bi/x", True),
+        (b"api.bits.bi", b"http://API.bits.bi.:80/x", True),
+        (b"api.bits.bi", b"https://api.bits.bi:443/x", True),
+        (b"api.bits.bi:443", b"http://api.bits.bi/x", True),
+        (b"api.bits.bi:8443", b"http://api.bits.bi:8443/x", True),
+        (b"[2001:db8::1]:8443", b"http://[2001:DB8:0::1]:8443/x", True),
+        (b"api.bits.bi", b"http://api.bits.bi:8080/x", False),
+        (b"api.bits.bi", b"http://api.bits.bi.evil.example/x", False),
+        (b"api.bits.bi", b"http://bits.bi/x", False),
+    ],
+)
+def test_the_apis_own_authority_passes_in_any_spelling(upstream: bytes, target: bytes, passes: bool) -> None:
+    rule = HostRule(allowed=["app"], upstream=upstream)
+    authority, _ = split_target(RequestHead(b"GET", target, 1, [], {}))
+    assert authority is not None
+    assert rule.accepts_authority(authority) is passes
 
 
 def test_with_a_list_the_authority_meets_it_or_is_the_apis() -> None:

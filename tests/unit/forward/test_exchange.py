@@ -11,7 +11,7 @@ import pytest
 from bits_auth_proxy.auth.tokens import TokenUnavailable
 from bits_auth_proxy.forward import exchange as module
 from bits_auth_proxy.forward import problems
-from bits_auth_proxy.forward.exchange import State
+from bits_auth_proxy.forward.exchange import CONTINUE, State
 from bits_auth_proxy.forward.headers import ClientAuthorization
 from tests.support.exchange_rig import (
     LIFETIME,
@@ -22,6 +22,7 @@ from tests.support.exchange_rig import (
     STREAM_TIMEOUT,
     TOKEN_WAIT,
     Rig,
+    response_head,
 )
 
 WEBSOCKET: dict[str, Any] = {
@@ -421,6 +422,54 @@ def test_what_is_sent_again(served: int, repeatable: bool, answered: bool, held:
     assert (rig.exchange.state is _CONNECTION) == again
     assert rig.exchange.state in (_CONNECTION, _OVER)
     rig.check()
+
+
+def test_a_client_that_waits_is_told_to_continue_once_there_is_a_connection() -> None:
+    for connects in (True, False):
+        rig = Rig(fields=b"Expect: 100-continue\r\nContent-Length: 10\r\n")
+        rig.give_token()
+        rig.start()
+        assert rig.client.received == b""
+        if connects:
+            rig.connect()
+            assert rig.client.received == CONTINUE
+            rig.body(b"0123456789", done=True)
+            assert rig.connection.sent.endswith(b"\r\n\r\n0123456789")
+        else:
+            # It has not sent its content for nothing.
+            rig.refuse(problems.CONNECTION_REFUSED)
+            assert rig.answers()[0] == [502]
+        rig.check()
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_100_of_the_api_passes_unless_the_client_has_had_one(told: bool) -> None:
+    rig = Rig(fields=b"Expect: 100-continue\r\nContent-Length: 1\r\n" if told else b"Content-Length: 1\r\n")
+    rig.give_token()
+    rig.make_idle()
+    rig.start()
+    rig.body(b"x", done=True)
+    sink = rig.connection.sink
+    assert sink is not None
+    sink.response_interim(response_head(CONTINUE))
+    rig.read(head=b"HTTP/1.1 204 No Content\r\n\r\n")
+    assert rig.answers()[0] == [100, 204]
+
+
+def test_an_interim_head_restarts_the_time_for_the_final_one_but_not_that_of_the_client() -> None:
+    for done in (True, False):
+        rig = Rig(fields=b"Content-Length: 1\r\n")
+        rig.give_token()
+        rig.make_idle()
+        rig.start()
+        if done:
+            rig.body(b"x", done=True)
+        for _ in range(3):
+            rig.pass_time(0.8 * min(RESPONSE_TIMEOUT, STREAM_TIMEOUT))
+            if rig.is_over:
+                break
+            rig.read(interims=1)
+        assert rig.is_over is not done
 
 
 def test_interim_heads_go_before_a_refusal_that_is_held_back() -> None:

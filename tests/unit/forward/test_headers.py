@@ -1,5 +1,8 @@
 """The header rules one by one; `test_header_rules.py` has what holds for whatever is sent."""
 
+import re
+from urllib.parse import urljoin, urlsplit
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -179,6 +182,11 @@ def test_without_a_request_id_none_is_used() -> None:
         (b"https://api.bits.bi:8443/x", b"https://api.bits.bi:8443/x"),
         (b"https://api.bits.bi.evil.example/x", b"https://api.bits.bi.evil.example/x"),
         (b"https://api.bits.bi@evil.example/x", b"https://api.bits.bi@evil.example/x"),
+        # Browsers ignore tabs and take a backslash for a slash.
+        (b"https://api.bits.bi/\\evil.example/", b"/%5Cevil.example/"),
+        (b"https://api.bits.bi/\\\\evil.example/", b"/%5C%5Cevil.example/"),
+        (b"https://api.bits.bi/\t/evil.example/", b"/.//evil.example/"),
+        (b"https://api.bits.bi/x\\y\tz?\\\t#\\", b"/x%5Cyz?\\\t#\\"),
         (b"https://acme.example/?u=https://api.bits.bi/", b"https://acme.example/?u=https://api.bits.bi/"),
         (b"/login?next=https://api.bits.bi/", b"/login?next=https://api.bits.bi/"),
         (b"next", b"next"),
@@ -188,6 +196,55 @@ def test_without_a_request_id_none_is_used() -> None:
 def test_a_location_at_the_apis_origin_leads_back_here(location: bytes, localised: bytes) -> None:
     down = sent_down(response(b"Location: " + location, b"Content-Length: 0", status=b"302 Found"))
     assert b"Location: " + localised in down
+
+
+def whatwg_host(reference: bytes, base: bytes) -> bytes:
+    """The host that a browser goes to (WHATWG URL section 4.4, as far as it concerns special schemes)."""
+    text = reference.strip(bytes(range(0x21)))
+    text = text.translate(None, b"\t\r\n").replace(b"\\", b"/")
+    scheme = re.match(rb"[A-Za-z][A-Za-z0-9+.-]*:", text)
+    if scheme:
+        text = text[scheme.end() :]
+    if scheme or text.startswith(b"//"):
+        return re.split(rb"[/?#]", text.lstrip(b"/"), maxsplit=1)[0].rpartition(b"@")[2]
+    return base
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                b"/",
+                b"\\",
+                b"\t",
+                b" ",
+                b".",
+                b"..",
+                b"%2e",
+                b"%2F",
+                b"%5c",
+                b"@",
+                b":",
+                b"?",
+                b"#",
+                b"evil.example",
+            ]
+        ),
+        max_size=8,
+    ).map(b"".join),
+    st.sampled_from([b"https://api.bits.bi", b"//api.bits.bi", b"HTTPS://API.BITS.BI:443"]),
+)
+def test_no_parser_reads_another_host_in_a_location_that_is_rewritten(rest: bytes, origin: bytes) -> None:
+    location = (origin + rest).strip(b" \t")
+    down = sent_down(response(b"Location: " + location, b"Content-Length: 0", status=b"302 Found"))
+    (line,) = (line for line in down if line.startswith(b"Location"))
+    rewritten = line.partition(b": ")[2]
+    if rewritten == location:
+        return
+    assert rewritten.startswith(b"/")
+    assert whatwg_host(rewritten, b"here") == b"here"
+    assert urlsplit(urljoin("http://here/x", rewritten.decode())).netloc == "here"
+    assert not rewritten.startswith((b"//", b"/\\", b"/\t"))
 
 
 def test_an_origin_is_lower_case_without_its_default_port() -> None:

@@ -112,7 +112,7 @@ def test_an_answer(
         b"alt-svc",
         b"strict-transport-security",
     }
-    added = (b"x-request-id", b"content-length", b"transfer-encoding", b"connection")
+    added = (b"date", b"x-request-id", b"content-length", b"transfer-encoding", b"connection")
     got = [(each.name, each.value) for each in head.fields if each.key not in added]
     assert got == [line for line in lines if line[0].lower() not in gone and line[0].lower() not in added]
     length = head.length

@@ -91,6 +91,7 @@ function show(activity) {
     if (at(name)) set(name, name.endsWith("_bytes") ? size(count) : number.format(count));
   }
   set("connections", String(Object.values(activity.upstream_connections).reduce((a, b) => a + b, 0)));
+  at("client-unauthorized").hidden = activity.totals.client_authorization_unauthorized === 0;
   countDown();
   at("inspecting").hidden = !activity.inspecting;
   if (!paused) {
