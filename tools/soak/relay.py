@@ -14,13 +14,13 @@ _FIELD = b"authorization: basic "
 class TokenRelay:
     """Relays each token request over a connection of its own, unless one of these is set.
 
-    `answer` is sent instead to everybody, and `answers_to[secret]` to those who ask with that secret. The
-    next `hangs` requests get no answer at all. `asked` counts by secret.
+    `answer` is sent instead to everybody, and `answers_to[secret]` to those who ask with that secret; None
+    there is no answer at all. The next `hangs` requests get none either. `asked` counts by secret.
     """
 
     def __init__(self, port: int) -> None:
         self.answer: bytes | None = None
-        self.answers_to: dict[str, bytes] = {}
+        self.answers_to: dict[str, bytes | None] = {}
         self.hangs = 0
         self.asked: Counter[str] = Counter()
         self._news = asyncio.Event()
@@ -40,6 +40,7 @@ class TokenRelay:
             answer = self.answers_to.get(secret, self.answer)
             hanging = self.hangs > 0
             self.hangs -= hanging
+            hanging = hanging or (secret in self.answers_to and answer is None)
             self._news.set()
             if hanging:
                 # Until the proxy gives up.

@@ -33,8 +33,10 @@ TOKEN_ANSWERS: Final = {
     "no HTTP": b"220 mail.example ESMTP\r\n\r\n",
 }
 """Broken answers of the token endpoint; the connection is cut after each."""
-WRONG_PAIR_ANSWERS: Final = {"500": b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"}
-"""What the token endpoint answers to some of the new pairs that are never taken. It denies the others."""
+WRONG_PAIR_ANSWERS: Final = {"500": b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", "hang": None}
+"""What the token endpoint answers to some of the new pairs that are never taken; None is nothing at all. It
+denies the others.
+"""
 DISTURBANCES: Final = (
     "refuse",
     "fail",
@@ -47,6 +49,7 @@ DISTURBANCES: Final = (
     "rotate",
     "mistake_denied",
     "mistake_500",
+    "mistake_hang",
     "nothing",
 )
 
@@ -226,6 +229,9 @@ class Soak:
         await self._relay.until(lambda: self._relay.asked[secret] > 0)
         await asyncio.sleep(self._rng.uniform(0.5, 2.5))
         await self._mount(self._secret)
+        if kind == "hang":
+            # Until the proxy has given up the token request.
+            await asyncio.sleep(3)
 
     async def _mount(self, secret: str) -> None:
         # In a thread, so that a busy disk does not delay the API, which this event loop serves.
