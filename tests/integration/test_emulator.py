@@ -360,6 +360,37 @@ async def test_a_slow_token_endpoint_and_latency_delay_what_they_name() -> None:
         assert loop.time() - given >= 0.19
 
 
+async def test_the_api_learns_of_a_token_late(caller: Caller) -> None:
+    known = await caller.token()
+    await caller.control("faults", token_lag=5)
+    late = await caller.token()
+    assert (await caller.call(USERINFO, late)).status == 401
+    assert (await caller.call(USERINFO, known)).status == 200
+    caller.clock.advance(5)
+    assert (await caller.call(USERINFO, late)).status == 200
+
+
+async def test_tokens_die_before_their_lifetime_is_over(caller: Caller) -> None:
+    living = await caller.token()
+    await caller.control("faults", token_death=5)
+    answer = await caller.ask_token()
+    assert answer.members["expires_in"] == 3600
+    dying = answer.members["access_token"]
+    assert (await caller.call(USERINFO, dying)).status == 200
+    caller.clock.advance(5)
+    assert (await caller.call(USERINFO, dying)).status == 401
+    assert (await caller.call(USERINFO, living)).status == 200
+
+
+async def test_one_operation_refuses_every_token_and_takes_no_other_fault(caller: Caller) -> None:
+    token = await caller.token()
+    await caller.control("faults", always_401="userinfo", next_500=1)
+    assert [(await caller.call(USERINFO, token)).status for _ in range(3)] == [401] * 3
+    assert (await caller.call(CREATE, token, APPLICATION)).status == 500
+    await caller.control("faults", always_401="")
+    assert (await caller.call(USERINFO, token)).status == 200
+
+
 @pytest.mark.parametrize("status", [401, 429, 500])
 async def test_the_next_calls_fail_as_often_as_asked_and_no_more(caller: Caller, status: int) -> None:
     token = await caller.token()
@@ -393,6 +424,9 @@ async def test_faults_of_calls_spare_the_token_endpoint_and_the_controls(caller:
         ("token_lifetime", 0),
         ("token_lifetime", float("nan")),
         ("token_delay", -1),
+        ("token_lag", "1"),
+        ("token_death", -1),
+        ("always_401", 1),
         ("latency", "1"),
         ("next_401", True),
         ("next_cut", 1.5),
@@ -423,6 +457,7 @@ async def test_the_state_counts_requests_by_operation_and_reset_sets_back() -> N
             "tokens_issued": 1,
             "applications.create": 1,
             "userinfo": 1,
+            "userinfo 401": 1,
         }
         assert (state["faults"]["next_401"], state["faults"]["latency"]) == (1, 0.001)
         faults = (await caller.control("reset"))["faults"]

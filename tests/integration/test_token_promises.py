@@ -359,6 +359,20 @@ async def test_whatever_happens_to_the_new_pair_the_old_one_goes_on(
     assert "candidate_timestamp_seconds 1.7" not in (await stage.get("/metrics"))[1]
 
 
+@pytest.mark.parametrize("lifetime", [2, 10, 20])
+@stepped
+async def test_a_new_pair_that_hangs_delays_no_call_however_short_the_tokens_live(
+    stage: Stage, tmp_path: Path, lifetime: int
+) -> None:
+    stage.door.lifetime = lifetime
+    mount(tmp_path, "s", "old")
+    await stage.begin(BITS_CREDENTIALS_DIR=str(tmp_path), BITS_CLIENT_ID="", BITS_CLIENT_SECRET="")
+    stage.door.trouble_of["new"] = HANG
+    mount(tmp_path, "s", "new")
+    stage.sidecar._watcher.look()
+    assert set(await stage.traffic(60, every=0.2)) == {200}
+
+
 @stepped
 async def test_a_wrong_new_pair_while_the_token_is_suspect_is_not_reported_as_adopted(
     stage: Stage, tmp_path: Path

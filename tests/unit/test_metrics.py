@@ -1,6 +1,7 @@
 """The metrics as numbers, families, JSON and documentation; and that callers can't make series up."""
 
 import io
+import json
 from collections import Counter
 from collections.abc import Iterator
 from random import Random
@@ -10,7 +11,7 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from bits_auth_proxy.auth.ports import RefresherStatus
-from bits_auth_proxy.auth.tokens import TokenState
+from bits_auth_proxy.auth.tokens import AccessToken, TokenState
 from bits_auth_proxy.forward import problems
 from bits_auth_proxy.forward.record import RequestRecord
 from bits_auth_proxy.telemetry.journal import Journal
@@ -33,6 +34,10 @@ def ended(operation: str, method: bytes = b"POST", status: int = 200, problem: s
     record.request_bytes, record.response_bytes = 300, 350
     record.status, record.problem = status, problem
     return record
+
+
+def token(value: str) -> AccessToken:
+    return AccessToken(value, issued_at=0.0, issued_wall=0.0, lifetime=3600.0, margin=30.0)
 
 
 def telemetry(clock: FakeClock | None = None, access_log: str = "errors") -> Telemetry:
@@ -243,6 +248,18 @@ async def test_only_who_had_to_wait_for_a_token_is_in_its_histogram() -> None:
     its.exchange_ended(waited)
     assert its.numbers()["token_wait_duration_seconds_count"] == 1
     assert its.numbers()["token_wait_duration_seconds_sum"] == pytest.approx(0.75)
+
+
+async def test_a_token_that_is_refused_and_accepted_in_turn_is_counted_and_logged_once(
+    log: io.StringIO,
+) -> None:
+    its = telemetry()
+    first, second = token("one"), token("two")
+    for each in (first, first, second, second):
+        its.token_unauthorized(each)
+    assert its.numbers()["token_refused_total"] == 2
+    logged = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [event["fingerprint"] for event in logged] == [first.fingerprint, second.fingerprint]
 
 
 async def test_every_metric_is_documented() -> None:

@@ -1,8 +1,9 @@
 """Short tokens, random faults, rotations and 16 clients: every response is accounted for.
 
-`make soak` runs for 10 minutes. Each response must be a success or an injected fault of the API. No request
-may fail because of the token, and no call may reach the API twice, except after a 401. The exit code is 0 if
-all of this held.
+`make soak` runs for 10 minutes. The token endpoint fails, hangs and sends rubbish; the API learns of new
+tokens late, refuses them early, and refuses one operation always; the credential files get new pairs, good
+and bad ones. Each response must be a success or an injected fault of the API. No request may fail because of
+the token, and no call may reach the API twice, except after a 401. The exit code is 0 if all of this held.
 """
 
 import argparse
@@ -36,9 +37,11 @@ async def one(seconds: float, seed: int) -> tuple[bool, float]:
         logged = Counter(event["event"] for event in soak.events)
     print(f"seed {seed}, {seconds:g} s, {CLIENTS} clients, tokens of {LIFETIME:g} s")
     print(f"responses by status: {dict(sorted(soak.seen.items()))}; the slowest took {soak.slowest:.2f} s")
-    print(f"calls that reached the API: {soak.arrived}")
+    print(f"to the operation that the API refuses: {dict(soak.refused)}")
+    print(f"calls that reached the API: {soak.arrived}, of which {soak.replayed} were replayed after a 401")
     print(f"injected faults: {dict(soak.injected)}; disturbances: {dict(soak.done)}")
     print(f"tokens: {logged['token_refreshed']}, failed token requests: {logged['token_refresh_failed']}")
+    print(f"pairs adopted: {logged['credentials_adopted']}; failures: {dict(soak.failures) or 0}")
     if wrong:
         print("\n".join(f"{name}:\n{text}" for name, text in evidence.told()))
     for each in wrong:

@@ -249,7 +249,7 @@ class Lifecycle:
             self._forced = False
             self._requested = False
         token = self.current(now)
-        urgent = token is None or self._died or token.expires_at - now < min(_URGENT, token.lifetime / 2)
+        urgent = token is None or self._died or token.expires_at - now < _URGENT
         return URGENT_FLIGHT_LIMIT if urgent else FLIGHT_LIMIT
 
     def obtained(self, token: AccessToken, now: float, *, candidate_taken: bool = False) -> None:

@@ -16,7 +16,7 @@ from bits_auth_proxy.telemetry.line_writer import LineWriter
 TICK: Final = 0.5
 """Seconds between two updates."""
 MAX_ROWS: Final = 8
-_FIXED_LINES: Final = 5
+_FIXED_LINES: Final = 6
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _SERVER_ERROR: Final = 500
@@ -46,6 +46,10 @@ def render(activity: Mapping[str, Any], *, rows: int) -> list[Spans]:
     lines: list[Spans] = [
         [(f"── bits-auth-proxy {activity['version']} ", _BOLD), ("─" * 200, _DIM)],
         [("token    ", _DIM), *_token(activity["token"], now)],
+    ]
+    if activity["token"]["candidate"]:
+        lines.append([("new pair ", _DIM), *_candidate(activity["token"], now)])
+    lines += [
         [
             ("traffic  ", _DIM),
             (f"{totals['requests']} requests · {totals['requests_in_flight']} in flight · ", _PLAIN),
@@ -75,6 +79,15 @@ def _token(token: Mapping[str, Any], now: float) -> Spans:
         spans.append((f" · expires in {_countdown(token['expires_timestamp_seconds'] - now)}", _PLAIN))
     if token["last_error"]:
         spans.append((f" · {token['last_error']}", _RED))
+    return spans
+
+
+def _candidate(token: Mapping[str, Any], now: float) -> Spans:
+    candidate = token["candidate"]
+    since = _countdown(now - candidate["since_timestamp_seconds"])
+    spans = [(f"{candidate['client_id']} · not in use for {since} · {token['client_id']} serves", _YELLOW)]
+    if candidate["last_error"]:
+        spans.append((f" · {candidate['last_error']}", _RED))
     return spans
 
 

@@ -80,7 +80,7 @@ class Api:
         self._counters[operation] += 1
         await request.read()
         await self._pause(self._faults.latency)
-        fault = self._faults.take_next()
+        fault = "401" if operation == self._faults.always_401 else self._faults.take_next()
         if fault == "cut":
             if request.transport is not None:
                 request.transport.abort()
@@ -94,6 +94,7 @@ class Api:
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
         grant = self._tokens.look_up(value.strip()) if scheme.lower() == "bearer" else None
         if grant is None or fault == "401":
+            self._counters[f"{operation} 401"] += 1
             error = api_error(web.HTTPUnauthorized, "invalid_token", "a valid token is required")
             error.headers["WWW-Authenticate"] = 'Bearer error="invalid_token"' if value else "Bearer"
             raise error

@@ -17,7 +17,13 @@ class Faults:
     token_status: int = 500
     """The status of the token endpoint's responses while `token_mode` is `fail`."""
     token_delay: float = 0.0
+    token_lag: float = 0.0
+    """How long the API does not know a token that is issued from now on."""
+    token_death: float = 0.0
+    """How long after its issue such a token becomes invalid, whatever its lifetime says. 0 turns this off."""
     latency: float = 0.0
+    always_401: str = ""
+    """The operation that refuses every token; no other fault affects it."""
     next_401: int = 0
     next_429: int = 0
     next_500: int = 0
@@ -51,6 +57,8 @@ class Faults:
     def _fits(name: str, value: Any) -> bool:
         if name == "token_mode":
             return value in TOKEN_MODES
+        if name == "always_401":
+            return isinstance(value, str)
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         if name == "token_status":

@@ -71,10 +71,10 @@ class OAuth:
             return _denial("invalid_scope", f"the supported scopes are {APPLICATION} and {APPLICATION_READ}")
         scope = APPLICATION_READ if asked == {APPLICATION_READ} else " ".join(sorted(asked)) or APPLICATION
         lifetime = round(float(faults.token_lifetime), 3)
-        self._tokens.lifetime = lifetime
+        ends = min(lifetime, faults.token_death) if faults.token_death else lifetime
         body = {
             "type": "Bearer",
-            "access_token": self._tokens.issue(scope),
+            "access_token": self._tokens.issue(scope, lag=faults.token_lag, lifetime=ends),
             "expires_in": int(lifetime) if lifetime.is_integer() else lifetime,
             "scope": scope,
         }

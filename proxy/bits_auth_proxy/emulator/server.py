@@ -49,7 +49,7 @@ class Emulator:
         self._loopback_only = True
         faults = Faults(token_lifetime=token_lifetime, token_delay=token_delay, latency=latency)
         counters: Counter[str] = Counter()
-        tokens = Tokens(lifetime=token_lifetime, clock=clock)
+        tokens = Tokens(clock=clock)
         customer = f"bits:customer::{uuid.uuid4()}"
         oauth = OAuth(
             client_id=client_id,

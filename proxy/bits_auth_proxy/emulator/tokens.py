@@ -18,6 +18,7 @@ class Grant:
     """What a token allows. A sessionToken is for one application, `application_id`."""
 
     scope: str
+    known_at: float = field(repr=False)
     expires_at: float = field(repr=False)
     application_id: str | None = None
 
@@ -25,29 +26,30 @@ class Grant:
 class Tokens:
     """The tokens that are valid at present."""
 
-    def __init__(self, *, lifetime: float, clock: Clock) -> None:
-        """Issue tokens that live for `lifetime` seconds."""
-        self.lifetime = lifetime
+    def __init__(self, *, clock: Clock) -> None:
+        """Begin without a token."""
         self.issued = 0
         self._clock = clock
         # These are separate, so that many sessions don't displace a client's token.
         self._clients: dict[str, Grant] = {}
         self._sessions: dict[str, Grant] = {}
 
-    def issue(self, scope: str) -> str:
-        """Return a new token for a client."""
+    def issue(self, scope: str, *, lag: float, lifetime: float) -> str:
+        """Return a new token for a client, valid from `lag` to `lifetime` seconds after now."""
         self.issued += 1
-        return _keep(self._clients, Grant(scope, self._clock.now() + self.lifetime))
+        now = self._clock.now()
+        return _keep(self._clients, Grant(scope, now + lag, now + lifetime))
 
     def issue_session(self, application_id: str) -> str:
         """Return a new sessionToken, for one application."""
-        end = self._clock.now() + SESSION_LIFETIME
-        return _keep(self._sessions, Grant(APPLICATION_SESSION, end, application_id))
+        now = self._clock.now()
+        grant = Grant(APPLICATION_SESSION, now, now + SESSION_LIFETIME, application_id)
+        return _keep(self._sessions, grant)
 
     def look_up(self, value: str) -> Grant | None:
-        """Return what `value` allows, or None if it is not a token, or is expired or revoked."""
+        """Return what `value` allows, or None if it is not a token, or is not valid now."""
         grant = self._clients.get(value) or self._sessions.get(value)
-        return grant if grant is not None and self._clock.now() < grant.expires_at else None
+        return grant if grant is not None and grant.known_at <= self._clock.now() < grant.expires_at else None
 
     def revoke_all(self) -> int:
         """Make all tokens invalid; return how many there were."""

@@ -119,8 +119,9 @@ TOKEN_REFRESH_FAILED: Final = Event(
 TOKEN_UNAUTHORIZED: Final = Event(
     "token_refused",
     ("warning",),
-    "The API answered the current token with 401. The proxy requests another token, unless it did so for "
-    "this reason too recently.",
+    "The API answered 401 to the current token, which it should accept. If it accepted the token before, the "
+    "proxy requests another one. If the token is new, the proxy uses the previous one and tries the new one "
+    "again. It logs this once for each token.",
     {"fingerprint": "the token's fingerprint"},
 )
 TOKENS_DIE_EARLY: Final = Event(

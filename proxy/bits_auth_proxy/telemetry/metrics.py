@@ -144,7 +144,9 @@ CREDENTIALS_READ_FAILURES: Final = Family(
     "Checks of the credential files, one every 5 s, that found a file missing, empty or unreadable.",
 )
 TOKEN_UNAUTHORIZED: Final = Family(
-    "counter", "token_refused", "Current tokens that the API answered with 401 before they expired."
+    "counter",
+    "token_refused",
+    "Current tokens that the API answered with 401 before they expired, once each.",
 )
 TOKENS_DIE_EARLY: Final = Family(
     "counter",

@@ -61,6 +61,8 @@ class Telemetry(Collector):
         self._journal = journal
         self._traffic = TrafficCounters()
         self._token = TokenCounters()
+        self._unauthorized: AccessToken | None = None
+        """The last token that got a 401."""
         # Most requests are not logged, and should not pay for a call that finds that out.
         self._first_logged = 0 if access_log == "all" else FIRST_ERROR
         self._clock = clock
@@ -160,7 +162,13 @@ class Telemetry(Collector):
         )
 
     def token_unauthorized(self, token: AccessToken) -> None:
-        """Count and log that the API answered 401 to the token in hand."""
+        """Count and log that the API answered 401 to the token in hand, once for each token.
+
+        While some of the API's servers do not know it yet, it may be refused and accepted in turn.
+        """
+        if token is self._unauthorized:
+            return
+        self._unauthorized = token
         self._token.unauthorized += 1
         self._log.token_unauthorized(token)
 

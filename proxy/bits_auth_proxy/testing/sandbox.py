@@ -72,7 +72,7 @@ class Sandbox:
         self._control("reset")
 
     def counters(self) -> dict[str, int]:
-        """Return the number of calls by operation, with `token_requests` and `tokens_issued`."""
+        """Return the number of calls and of 401s by operation, with `token_requests` and `tokens_issued`."""
         found: dict[str, int] = _fetch(f"{self.emulator_url}/_emulator/state")["counters"]
         return found
 

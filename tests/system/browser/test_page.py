@@ -11,6 +11,8 @@ import aiohttp
 import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 
+from tests.support.commands import CLIENT_ID, CLIENT_SECRET
+from tests.support.credentials import mount
 from tests.support.stand import APPLICATION, CREATE, Stand, standing
 from tests.support.waiting import HANGS
 
@@ -50,9 +52,12 @@ class Watched:
 
 @contextlib.asynccontextmanager
 async def opened(
-    browser: Browser, stand: Stand, scheme: Scheme = "light", width: int = 1100
+    browser: Browser, stand: Stand, scheme: Scheme = "light", width: int = 1100, ready: str = "ready"
 ) -> AsyncIterator[Page]:
-    """Open the page. At the end, its console must be empty, and it must have called no other origin."""
+    """Open the page and wait until it says `ready`.
+
+    At the end, its console must be empty, and it must have called no other origin.
+    """
     context = await browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
     context.set_default_timeout(PATIENCE)
     page = await context.new_page()
@@ -62,7 +67,7 @@ async def opened(
         "document.addEventListener('securitypolicyviolation', (breach) => console.error(breach.blockedURI))"
     )
     await page.goto(f"{stand.admin}/")
-    await expect(page.locator("#connection")).to_have_text("ready")
+    await expect(page.locator("#connection")).to_have_text(ready)
     yield page
     # Check before the page is closed, which cancels its requests.
     assert watched.complaints == []
@@ -167,6 +172,39 @@ async def test_a_token_in_trouble_is_told(browser: Browser) -> None:
         await expect(page.locator("#last-error")).to_contain_text("503")
         await expect(page.locator("#refreshes tr").first).to_contain_text("failure")
         await expect(page.locator("#state")).to_have_text(re.compile("fresh|stale"))
+
+
+async def test_a_new_pair_that_is_not_taken_is_told_with_its_remedy(browser: Browser, tmp_path: Path) -> None:
+    mount(tmp_path, CLIENT_SECRET)
+    async with (
+        standing(BITS_CREDENTIALS_DIR=str(tmp_path)) as stand,
+        opened(browser, stand) as page,
+    ):
+        await expect(page.locator("#client-id")).to_have_text(CLIENT_ID)
+        await expect(page.locator("#candidate")).to_be_hidden()
+        await expect(page.locator("#credentials-refused")).to_be_hidden()
+        mount(tmp_path, "wrong", "another-client")
+        stand.sidecar._watcher.look()
+        candidate = page.locator("#candidate")
+        await expect(candidate).to_contain_text("another-client")
+        await expect(candidate).to_contain_text("invalid_client")
+        await expect(candidate).to_contain_text("Do not revoke the old secret")
+        await expect(page.locator("#client-id")).to_have_text(CLIENT_ID)
+        assert await page.evaluate(FAINT_TEXTS) == []
+        mount(tmp_path, CLIENT_SECRET)
+        stand.sidecar._watcher.look()
+        await expect(candidate).to_be_hidden()
+
+
+async def test_refused_credentials_are_told_with_their_remedy(browser: Browser) -> None:
+    async with (
+        standing(BITS_CLIENT_SECRET="wrong", BITS_STARTUP_GRACE="0") as stand,
+        opened(browser, stand, ready="started without a token") as page,
+    ):
+        refused = page.locator("#credentials-refused")
+        await expect(refused).to_contain_text("Put the right pair into the credential files")
+        await expect(page.locator("#last-error")).to_contain_text("invalid_client")
+        assert await page.evaluate(FAINT_TEXTS) == []
 
 
 async def test_a_401_to_a_clients_own_credential_is_explained(browser: Browser) -> None:

@@ -38,15 +38,16 @@ class Phase(NamedTuple):
 
 _NEW: Final = "another-secret"
 PHASES: Final = (
+    Phase(0.04, "the secret in the file is wrong", secret="mistaken"),
     Phase(0.10, "the secret's file is gone", secret=""),
     Phase(0.14, "and there again", secret=CLIENT_SECRET),
     Phase(0.20, "the API is slow", "faults", {"latency": 0.15}),
     Phase(0.30, "the API fails", "faults", {"latency": 0, "next_500": 25, "next_429": 10}),
     Phase(0.36, "and cuts", "faults", {"next_cut": 25}),
     Phase(0.41, "all tokens are revoked", "revoke"),
-    Phase(0.44, "the API refuses good tokens", "faults", {"next_401": 10}),
+    Phase(0.44, "the API refuses an operation", "faults", {"always_401": "applications.organization.get"}),
     Phase(0.47, "the token endpoint is down", "faults", {"token_mode": "fail", "token_status": 500}),
-    Phase(0.73, "and back", "faults", {"token_mode": "ok"}),
+    Phase(0.73, "and back", "faults", {"token_mode": "ok", "always_401": ""}),
     Phase(0.82, "the secret is another", "rotate", {"client_secret": _NEW}),
     Phase(0.94, "and so in the file", secret=_NEW),
 )

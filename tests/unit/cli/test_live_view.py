@@ -20,6 +20,9 @@ def activity(**changes: Any) -> dict[str, Any]:
         "next_refresh_timestamp_seconds": NOW + 2592,
         "expires_timestamp_seconds": NOW + 3570,
         "last_error": None,
+        "credentials_refused": False,
+        "client_id": "bits-client-3f1c",
+        "candidate": None,
     }
     return {
         "timestamp_seconds": NOW,
@@ -96,6 +99,15 @@ def test_without_an_admin_listener_none_is_shown() -> None:
 )
 def test_it_shows_the_token_in_every_state(token: dict[str, Any], line: str) -> None:
     assert text(token=token)[1] == line
+
+
+def test_a_new_pair_that_is_not_in_use_has_a_line_of_its_own() -> None:
+    candidate = {"client_id": "new", "since_timestamp_seconds": NOW - 75, "last_error": None}
+    lines = text(token={"candidate": candidate})
+    assert lines[2] == "new pair new · not in use for 1m 15s · bits-client-3f1c serves"
+    assert lines[3].startswith("traffic")
+    candidate["last_error"] = "the response is 401 invalid_client"
+    assert text(token={"candidate": candidate})[2].endswith(" serves · the response is 401 invalid_client")
 
 
 def test_it_shows_why_the_proxy_is_not_ready() -> None:

@@ -82,6 +82,8 @@ function show(activity) {
   set("lifetime", token.lifetime_seconds === null ? "–" : span(token.lifetime_seconds));
   set("scope", token.scope ?? "–");
   set("fingerprint", token.fingerprint ?? "–");
+  set("client-id", token.client_id ?? "–");
+  showCredentials(token);
   at("last-error").hidden = token.last_error === null;
   set("last-error", `The last token request failed: ${token.last_error}`);
   if (document.activeElement !== at("level")) at("level").value = activity.log_level;
@@ -98,6 +100,24 @@ function show(activity) {
   }
   showRefreshes(activity.refreshes);
   showRejections(activity.rejections);
+}
+
+function showCredentials({ credentials_refused: refused, client_id: serving, candidate }) {
+  at("credentials-refused").hidden = !refused;
+  set(
+    "credentials-refused",
+    `The token endpoint denies the credentials of ${serving}. ` +
+      "Put the right pair into the credential files, or change the settings and restart the proxy.",
+  );
+  at("candidate").hidden = candidate === null;
+  if (candidate === null) return;
+  const { client_id: id, since_timestamp_seconds: since, last_error: error } = candidate;
+  set(
+    "candidate",
+    `The credential files have held another pair, of ${id}, since ${time(since)}. ` +
+      (error === null ? "It has not been tried yet. " : `It is not in use: ${error}. `) +
+      `The pair of ${serving} goes on. Do not revoke the old secret, and correct the files.`,
+  );
 }
 
 function countDown() {
