@@ -364,6 +364,7 @@ class Lifecycle:
             self._died = False
             self._trust()
         elif token is self._previous:
+            self._forced_pace = 0.0
             self._previous_until = self.try_at
 
     def _trust(self) -> None:
@@ -431,9 +432,9 @@ class Lifecycle:
 
     def _unproven_unauthorized(self, newest: AccessToken, operation: str, now: float) -> Replacement:
         proven = self._proven_previous(now)
-        if proven is not None and not self._operations.accepts(operation):
-            # It says nothing of the new token: the previous one has not served this operation either.
-            return Replacement.AT_HAND
+        if not self._operations.accepts(operation) and not self._operations.is_empty:
+            # It says nothing of the new token: no other one has served this operation either.
+            return self._own_unauthorized(operation, now) if proven is None else Replacement.AT_HAND
         self._refused = True
         if now >= self.try_at:
             self.try_at = now + self._pause

@@ -49,6 +49,11 @@ class Operations:
         """Return whether the API has accepted a token for `operation` since its last 401 that was doubted."""
         return operation in self._accepted
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no operation is known that the API accepts our tokens for."""
+        return not self._accepted
+
     def is_paced(self, operation: str, now: float) -> bool:
         """Return whether `operation` has forced a flight, or was to blame, too recently to force another."""
         pace = self._paces.get(operation)

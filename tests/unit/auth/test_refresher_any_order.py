@@ -19,12 +19,10 @@ LIFETIMES = st.sampled_from((1.0, 2.0, 60.0, 3600.0)) | st.floats(1, 7200)
 
 
 class Caller:
-    """A `TokenWaiter` who checks what it is told; `refused` is the token it came back with."""
+    """A `TokenWaiter` who checks what it is told."""
 
-    def __init__(self, clock: FakeClock, refused: AccessToken | None = None) -> None:
+    def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
-        self._refused = refused
-        self._proven = refused is not None and refused.proven
         self.told = 0
         self.faults: list[str] = []
 
@@ -32,8 +30,6 @@ class Caller:
         self.told += 1
         if self._clock.now() >= token.expires_at:
             self.faults.append("got an expired token")
-        if token is self._refused and token.proven and self._proven:
-            self.faults.append("got the proven token that was refused")
 
     def token_unavailable(self, reason: TokenUnavailable) -> None:
         self.told += 1
@@ -123,7 +119,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(data=st.data(), operation=st.sampled_from("xyz"), repeated=st.booleans())
     def the_api_refuses(self, data: st.DataObject, operation: str, repeated: bool) -> None:
         token = data.draw(st.sampled_from(self.tokens))
-        caller = Caller(self.clock, token)
+        caller = Caller(self.clock)
         self.callers.append(caller)
         self.do(self.it.unauthorized, token, operation, caller, repeated=repeated)
 
