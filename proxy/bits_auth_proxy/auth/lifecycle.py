@@ -60,7 +60,7 @@ WORTH_WAITING: Final = 4.0
 """Seconds that a request whose token got a 401 waits at most for the next flight to begin."""
 _URGENT: Final = 15.0
 _FIRST_PAUSE: Final = 0.25
-_MAX_PAUSE: Final = 30.0
+_MAX_PAUSE: Final = 2.0
 _MAX_PAUSE_ALONE: Final = 1.0
 """Seconds until a refused, unproven token is tried again: the first pause, which doubles, and the longest
 ones: with and without a proven token before it."""
@@ -96,7 +96,7 @@ class Replacement(Enum):
     AT_HAND = "at_hand"
     """Another valid token is in hand: `alternative`."""
     AGAIN = "again"
-    """The same token is tried again at `try_at`: the API may not know it yet."""
+    """The same token is tried again at `try_at`, or another one that comes before: it may be unknown yet."""
     COMING = "coming"
     """A flight is under way or begins within `WORTH_WAITING`."""
     NONE = "none"
@@ -449,11 +449,9 @@ class Lifecycle:
 
     def _again(self, newest: AccessToken, now: float) -> Replacement:
         age = now - newest.issued_at
-        if age < _PATIENCE_ALONE:
-            return Replacement.AGAIN
-        replacement = self._force_for_new(now)
-        # Another one would not be known any sooner.
-        return Replacement.AGAIN if replacement is Replacement.NONE and age < _LAG else replacement
+        replacement = Replacement.AGAIN if age < _PATIENCE_ALONE else self._force_for_new(now)
+        # Another one may be unknown as well; the request gets it if it comes first.
+        return Replacement.AGAIN if age < _LAG else replacement
 
     def _dies(self, token: AccessToken, now: float) -> Replacement:
         self._died = True

@@ -495,8 +495,9 @@ def test_with_no_previous_token_the_same_one_is_tried_again() -> None:
     assert life.it.try_at - life.clock.now() == 0.25
     assert life.due() is None
     life.clock.advance(0.25)
-    # Refused twice, it may have been revoked. Another one would not help if it is unknown.
-    assert life.unauthorized(token) is Replacement.COMING
+    # Refused twice, it may have been revoked.
+    assert life.unauthorized(token) is Replacement.AGAIN
+    assert life.due() is Reason.UNAUTHORIZED
     other = life.obtain()
     assert life.unauthorized(other) is Replacement.AT_HAND
     assert life.unauthorized(token) is Replacement.AGAIN

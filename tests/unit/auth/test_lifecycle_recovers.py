@@ -5,6 +5,7 @@ The token endpoint is well here. Calls are made one after the other, and sent ag
 
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,16 +15,16 @@ from bits_auth_proxy.auth.tokens import AccessToken
 from tests.support.clock import FakeClock
 
 PATIENCE = 5.0
-LIFETIME = 600.0
 
 
 class World:
     """A lifecycle, a token endpoint that always grants, and an API."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, lifetime: float = 600.0) -> None:
         self.clock = FakeClock()
         self.life = Lifecycle(now=self.clock.now(), rng=Random(seed))
         self.lag = 0.0
+        self.lifetime = lifetime
         self.known_at: dict[AccessToken, float] = {}
         self.revoked: set[AccessToken] = set()
         self.issued: list[AccessToken] = []
@@ -41,8 +42,8 @@ class World:
             f"token-{len(self.issued)}",
             issued_at=now,
             issued_wall=self.clock.wall(),
-            lifetime=LIFETIME,
-            margin=schedule.safety_margin(LIFETIME),
+            lifetime=self.lifetime,
+            margin=schedule.safety_margin(self.lifetime),
         )
         self.issued.append(token)
         self.known_at[token] = now + self.lag
@@ -151,3 +152,21 @@ def test_with_lag_too_they_are_served_again(seed: int, events: list[tuple[str, o
     play(world, events)
     # New tokens that are refused as well are replaced after 30 s.
     assert all(outcomes_within(world, 45)[-4:])
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("lifetime", [10.0, 14.0, 30.0])
+def test_an_api_that_learns_of_tokens_late_fails_no_call_however_short_they_live(
+    seed: int, lifetime: float
+) -> None:
+    world = World(seed, lifetime=lifetime)
+    world.call("a")
+    world.wait(3)
+    world.lag = 5.0
+    began = world.clock.now()
+    for _ in range(200):
+        if world.life.current(world.clock.now()) is not None:
+            assert world.call("a")
+        world.wait(0.3)
+    # A token that is unknown when the one before it ends is replaced once more.
+    assert len(world.issued) <= 2 * (world.clock.now() - began) / (0.7 * lifetime) + 2
