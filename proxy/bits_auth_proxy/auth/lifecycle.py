@@ -424,8 +424,11 @@ class Lifecycle:
             return Replacement.AT_HAND
         if token.proven and self._operations.accepts(operation):
             self._previous = None
-            # If the newest is refused too, all have been revoked.
-            return Replacement.AT_HAND if not self._refused else self._force_for_new(now)
+            if not self._refused:
+                return Replacement.AT_HAND
+            # The newest is refused too, so all have been revoked.
+            self._force(max(now, self._forced_at + schedule.MIN_DELAY, self._not_before))
+            return self._coming(now)
         if newest.proven:
             return Replacement.AT_HAND
         return self._own_unauthorized(operation, now) if token.proven else self._again(newest, now)
