@@ -196,8 +196,8 @@ async def test_a_401_that_depends_on_the_request_is_passed_on_and_hides_no_death
         assert await stage.call() == 200
         await stage.pass_time(1)
     assert {await call for call in refused} == {401}
-    # Two requests in each interval, which begin at 0, 30 and 90 s, and at 210 and 450 s.
-    assert stage.door.asked <= 1 + 2 * 5
+    # Up to three requests in each interval, which begin at 0, 30 and 90 s, and at 210 and 450 s.
+    assert stage.door.asked <= 1 + 3 * 5
     assert stage.events("tokens_refused_early") == []
     stage.api.revoked.add(list(stage.door.issued)[-1])
     assert await stage.traffic(2) == [401, 401] + [200] * 38
