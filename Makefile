@@ -72,7 +72,7 @@ release: $(VENV)/.dev ## Build and check a release of the last commit, in dist/;
 commands: $(VENV)/.dev ## Run every command of the documentation in a shell; needs bash and curl
 	$(BIN)/python -m pytest tests/system/commands $(ARGS)
 
-differential: $(VENV)/.dev ## Send the same requests through nginx and through the proxy; needs nginx
+differential: $(VENV)/.dev ## Send the same requests through other proxies; needs nginx, caddy and haproxy
 	$(BIN)/python -m pytest tests/system/differential $(ARGS)
 
 egress: $(VENV)/.dev ## Reach the API through a real egress proxy; needs tinyproxy
