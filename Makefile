@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check generate lock image containers kubernetes cluster release browser commands differential egress monitoring dashboard screencast fuzz soak simulation bench gate sporadic clean
+.PHONY: help demo test check generate lock image containers kubernetes cluster release browser commands differential egress network monitoring dashboard screencast fuzz soak simulation bench gate sporadic clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -72,11 +72,14 @@ release: $(VENV)/.dev ## Build and check a release of the last commit, in dist/;
 commands: $(VENV)/.dev ## Run every command of the documentation in a shell; needs bash and curl
 	$(BIN)/python -m pytest tests/system/commands $(ARGS)
 
-differential: $(VENV)/.dev ## Send the same requests through nginx and through the proxy; needs nginx
+differential: $(VENV)/.dev ## Send the same requests through other proxies; needs nginx, caddy and haproxy
 	$(BIN)/python -m pytest tests/system/differential $(ARGS)
 
 egress: $(VENV)/.dev ## Reach the API through a real egress proxy; needs tinyproxy
 	$(BIN)/python -m pytest tests/system/egress $(ARGS)
+
+network: $(VENV)/.dev ## Change the network under idle connections to the API; needs Linux, root and iproute2
+	$(BIN)/python -m pytest tests/system/network $(ARGS)
 
 fuzz: $(VENV)/.dev ## Change the bytes of requests and responses at random for ten minutes; needs Linux
 	@exec $(BIN)/python -m tools.fuzz $(ARGS)

@@ -89,8 +89,12 @@ class Sidecar:
         credentials: CredentialSource,
         redactor: Redactor,
         clock: Clock | None = None,
+        neighbors: int = 0,
     ) -> None:
-        """Build everything, inside a running loop; nothing listens or connects yet. Raises OperatorError."""
+        """Build everything, inside a running loop; nothing listens or connects yet. Raises OperatorError.
+
+        `neighbors` is the number of connections that the rest of the process may have.
+        """
         self._settings = settings
         self._source = credentials
         self._redactor = redactor
@@ -101,10 +105,11 @@ class Sidecar:
         self._stopping = asyncio.Event()
         self._hurried = False
         self._admin = AdminServer()
-        max_clients = client_limit(
+        self._descriptors = raise_descriptor_limit()
+        self._max_clients = max_clients = client_limit(
             wanted=settings.limits.max_connections,
-            descriptors=raise_descriptor_limit(),
-            others=settings.upstream.max_connections + MAX_CONNECTIONS,
+            descriptors=self._descriptors,
+            others=settings.upstream.max_connections + MAX_CONNECTIONS + neighbors,
         )
         self._sockets = ListeningSockets()
         self._journal = Journal(self._clock)
@@ -303,6 +308,7 @@ class Sidecar:
         self._serve()
         self._warn_of_exposed_files()
         self._watcher.start()
+        self._warn_of_lowered_limit()
         if self._inspection is not None:
             self._log.warning(events.INSPECTING.name, mask=",".join(settings.inspect_mask))
         # Everything that exists by now stays, so the collector need not examine it again and again.
@@ -317,6 +323,16 @@ class Sidecar:
             api=settings.api_url,
             token_url=masked_query(settings.effective_token_url),
         )
+
+    def _warn_of_lowered_limit(self) -> None:
+        wanted = self._settings.limits.max_connections
+        if self._max_clients < wanted:
+            self._log.warning(
+                events.CLIENT_LIMIT_LOWERED.name,
+                limit=self._max_clients,
+                wanted=wanted,
+                descriptors=self._descriptors,
+            )
 
     async def _serve_admin(self) -> None:
         views = Views(
@@ -495,14 +511,15 @@ async def serve(
     credentials: CredentialSource,
     redactor: Redactor,
     started: Callable[[Sidecar], None] | None = None,
+    neighbors: int = 0,
 ) -> bool:
     """Run a sidecar until SIGTERM or SIGINT. Returns whether it drained without being cut short.
 
-    `started` is called as soon as the sidecar serves.
+    `started` is called as soon as the sidecar serves. For `neighbors`, see `Sidecar`.
     """
     keep_freed_memory()
     guard_memory(core_dumps=settings.allow_core_dumps, debuggers=settings.allow_debuggers)
-    sidecar = Sidecar(settings, credentials=credentials, redactor=redactor)
+    sidecar = Sidecar(settings, credentials=credentials, redactor=redactor, neighbors=neighbors)
     handlers = {signal.SIGTERM: sidecar.stop, signal.SIGINT: sidecar.stop, signal.SIGHUP: sidecar.reload}
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(on_signals(handlers))

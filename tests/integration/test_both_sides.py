@@ -7,6 +7,7 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from bits_auth_proxy.forward.downstream import ClientConnection
 from bits_auth_proxy.settings.addresses import TcpAddress
 from tests.support.bench import set_up
 from tests.support.held_api import HeldApi, HeldConnection, Tls, holding, received, settings_for
+from tests.support.pki import Pki
 from tests.support.recorder import recording
+from tests.support.tls_peer import tls_peer
 from tests.support.waiting import HANGS
 
 pytestmark = pytest.mark.usefixtures("brisk")
@@ -48,6 +51,11 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ssl.SSLCon
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
     return str(ca_file), context
+
+
+@pytest.fixture
+def pki(tmp_path: Path) -> Pki:
+    return Pki(tmp_path)
 
 
 @pytest.fixture(params=["plain", "TLS"])
@@ -329,6 +337,49 @@ async def half_closed(tls: Tls, requests: list[bytes], *, apart: bool) -> None:
             assert got.count(b"HTTP/1.1 200 OK") == len(requests)
             assert got.endswith(b"answer %d" % (len(requests) - 1))
             assert api.bench.in_flight() == 0
+
+
+@pytest.mark.parametrize("first", ["client", "API"])
+def test_a_fin_that_becomes_readable_with_the_answer_costs_no_answer(run: Run, tls: Tls, first: str) -> None:
+    run(ended_at_the_answer(tls, first))
+
+
+async def ended_at_the_answer(tls: Tls, first: str) -> None:
+    async with holding(tls) as api:
+        client = await api.client()
+        with closing(client):
+            client.sendall(GET)
+            connection = await api.accept()
+            await connection.until(b"\r\n\r\n")
+            if first == "client":
+                client.shutdown(socket.SHUT_WR)
+            connection.send(answer(b"answer"))
+            if first == "API":
+                client.shutdown(socket.SHUT_WR)
+            assert (await received(client, b"")).endswith(b"answer")
+
+
+@pytest.mark.parametrize("first", ["client", "API"])
+def test_a_close_notify_that_becomes_readable_with_the_answer_costs_no_answer(
+    run: Run, pki: Pki, first: str
+) -> None:
+    run(notified_at_the_answer(pki, first))
+
+
+async def notified_at_the_answer(pki: Pki, first: str) -> None:
+    async with holding(None, **pki.settings) as api:
+        address = api.bench.sidecar.addresses[0]
+        assert isinstance(address, TcpAddress)
+        async with tls_peer((address.host, address.port), pki.client()) as peer:
+            peer.send(GET)
+            connection = await api.accept()
+            await connection.until(b"\r\n\r\n")
+            if first == "client":
+                peer.say_goodbye()
+            connection.send(answer(b"answer"))
+            if first == "API":
+                peer.say_goodbye()
+            assert (await peer.rest()).endswith(b"answer")
 
 
 @pytest.mark.parametrize(

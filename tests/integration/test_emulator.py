@@ -578,7 +578,7 @@ async def test_on_all_addresses_any_host_reaches_the_api_and_still_none_the_cont
 
 
 async def test_connections_that_are_held_open_keep_no_call_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 3)
     async with serving() as caller:
         where = urlsplit(str(caller.session._base_url))
         held = [await asyncio.open_connection(where.hostname, where.port) for _ in range(8)]

@@ -9,7 +9,7 @@ import ssl
 import warnings
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self, TypeVar, cast
 
 import aiohttp
 import pytest
@@ -17,10 +17,12 @@ import trustme
 from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 
+from bits_auth_proxy.forward.downstream import ClientConnection
 from bits_auth_proxy.settings.addresses import TcpAddress
 from bits_auth_proxy.sidecar import Sidecar
 from tests.support.bench import Bench, set_up
 from tests.support.commands import Command, command, get, proxy_env, run
+from tests.support.key_updates import REPLY, KeyUpdates
 from tests.support.pki import Pki
 from tests.support.rawclient import RawClient, raw_client
 from tests.support.recorder import CUT, OK_ANSWER, recording
@@ -37,6 +39,7 @@ UPGRADE = (
 PIECE = bytes(range(256)) * 256
 # What the kernel's buffers on loopback may hold on top of ours, on both connections.
 KERNEL = 16 * 2**20
+UPLOAD = b"POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
 T = TypeVar("T")
 
 
@@ -690,3 +693,59 @@ async def test_settings_that_need_each_other_are_asked_for(pki: Pki, given: list
     code, _, stderr = await run("run", env=proxy_env("http://127.0.0.1:1", **some))
     assert code == 64
     assert variable in stderr
+
+
+# Key updates.
+
+
+async def forger(pki: Pki, bench: Bench, stack: contextlib.AsyncExitStack) -> tuple[TlsPeer, KeyUpdates]:
+    """Connect; return the client, and what it sends in place of its own records."""
+    keylog = pki.directory / "keys"
+    context = pki.client()
+    context.keylog_filename = str(keylog)
+    peer = await stack.enter_async_context(tls_peer(place(bench.sidecar), context))
+    return peer, KeyUpdates(peer.session, keylog, "CLIENT")
+
+
+async def test_a_client_may_change_its_keys_often(pki: Pki, secure: Bench) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        peer, updates = await forger(pki, secure, stack)
+        for _ in range(3):
+            peer.writer.write(updates.request(1000) + updates.data(GET) + updates.request())
+            assert b"HTTP/1.1 200 " in await peer.until(b"\r\n\r\nok")
+
+
+async def test_replies_to_key_updates_reach_a_client_that_sends_nothing_else(pki: Pki, secure: Bench) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        peer, updates = await forger(pki, secure, stack)
+        peer.writer.write(updates.request(1000))
+        async with asyncio.timeout(HANGS):
+            # The session tickets come first.
+            await peer.reader.readexactly(999 * REPLY)
+
+
+@pytest.mark.parametrize("data", [b"", GET[:-4], UPLOAD], ids=["idle", "head", "body"])
+async def test_a_client_that_asks_for_key_updates_and_reads_nothing_is_cut(
+    pki: Pki, secure: Bench, data: bytes
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        peer, updates = await forger(pki, secure, stack)
+        if data:
+            peer.writer.write(updates.data(data))
+        clients = secure.sidecar._clients.open
+        await seen(lambda: any(isinstance(each, ClientConnection) for each in clients))
+        (served,) = clients
+        assert isinstance(served, ClientConnection)
+        transport = served._transport
+        assert transport is not None
+        # Small buffers in the kernel, so that the test need not fill megabytes.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        cast("asyncio.Transport", peer.writer.transport).pause_reading()
+        most = 0
+        async with asyncio.timeout(HANGS):
+            while clients:
+                peer.writer.write(updates.request(100) + (updates.data(b"x") if data else b""))
+                await asyncio.sleep(0)
+                most = max(most, transport.get_write_buffer_size())
+        assert 64 * 1024 < most < 128 * 1024

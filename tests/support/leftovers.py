@@ -32,3 +32,9 @@ def leftovers(sidecar: Sidecar, descriptors: int) -> dict[str, int]:
 def open_descriptors() -> int:
     """Return how many descriptors this process has."""
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def is_idle(sidecar: Sidecar, port: int) -> bool:
+    """Return whether the connection from `port` to the API is idle."""
+    transports = [connection._transport for connection in sidecar._pool._idle]
+    return port in [each.get_extra_info("sockname")[1] for each in transports if each is not None]

@@ -146,16 +146,20 @@ async def _read_body(reader: asyncio.StreamReader, head: bytes) -> bytes:
     fields = {name.strip().lower(): value.strip() for name, _, value in lines}
     if b"content-length" in fields:
         return await reader.readexactly(int(fields[b"content-length"]))
-    if fields.get(b"transfer-encoding") != b"chunked":
+    if fields.get(b"transfer-encoding", b"").lower() != b"chunked":
         return b""
     body = b""
     while True:
         line = await reader.readuntil(b"\r\n")
         body += line
         size = int(line, 16)
-        body += await reader.readexactly(size + 2)
         if size == 0:
-            return body
+            break
+        body += await reader.readexactly(size + 2)
+    while line != b"\r\n":
+        line = await reader.readuntil(b"\r\n")
+        body += line
+    return body
 
 
 @contextlib.asynccontextmanager

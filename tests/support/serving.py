@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def serving(serve: Serve, *, limit: int = 2**16) -> AsyncIterator[asyncio.Server]:
-    """Run `serve` for each connection to a free port; cancel those that still run at the end."""
+async def serving(
+    serve: Serve, *, limit: int = 2**16, sock: socket.socket | None = None
+) -> AsyncIterator[asyncio.Server]:
+    """Run `serve` for each connection to `sock`, or to a free port; cancel what still runs at the end."""
     tasks: set[asyncio.Future[None]] = set()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -17,7 +20,9 @@ async def serving(serve: Serve, *, limit: int = 2**16) -> AsyncIterator[asyncio.
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=limit)
+    if sock is None:
+        sock = socket.create_server(("127.0.0.1", 0))
+    server = await asyncio.start_server(accept, sock=sock, limit=limit)
     try:
         yield server
     finally:

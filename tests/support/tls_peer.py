@@ -54,9 +54,13 @@ class TlsPeer:
     async def rest(self) -> bytes:
         """Read plaintext up to close_notify. Raises EOFError at a FIN without it."""
         data = b""
-        while piece := await self._read(65_536):
+        while piece := await self.read():
             data += piece
         return data
+
+    async def read(self) -> bytes:
+        """Read what comes next: nothing at close_notify. Raises EOFError at a FIN without it."""
+        return await self._read(65_536)
 
     async def _read(self, size: int) -> bytes:
         while True:

@@ -1,5 +1,6 @@
 """Lines that can't be written are dropped and counted, and nobody waits for a reader."""
 
+import contextlib
 import errno
 import fcntl
 import io
@@ -47,8 +48,10 @@ def pipe() -> Iterator[Pipe]:
     made = Pipe(capacity=1000)
     yield made
     made.it.close(timeout=0)
-    os.close(made.reader)
     made.stream.close()
+    # The end of the pipe is the end of the thread, so no test has the lines of another.
+    made.read()
+    os.close(made.reader)
 
 
 def until_full(it: LineWriter) -> int:
@@ -172,6 +175,68 @@ def test_while_lines_are_dropped_all_the_time_the_others_are_still_written(
     pipe.it.close(HANGS)
     reports = [data for data in written if b"dropped" in data]
     assert 0 < len(reports) <= len(written) / 2 + 1
+
+
+@contextlib.contextmanager
+def reused(number: int) -> Iterator[int]:
+    """Let the descriptor `number`, which was closed, be another pipe's; yield that pipe's other end."""
+    pair = os.pipe()
+    reader, writer = (fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, number + 1) for each in pair)
+    for each in pair:
+        os.close(each)
+    os.dup2(writer, number)
+    os.close(writer)
+    os.set_blocking(reader, False)
+    try:
+        yield reader
+    finally:
+        os.close(reader)
+        os.close(number)
+
+
+def holds(reader: int) -> bytes:
+    try:
+        return os.read(reader, 65_536)
+    except BlockingIOError:
+        return b""
+
+
+def test_lines_that_wait_when_the_stream_is_closed_do_not_reach_who_gets_its_number(pipe: Pipe) -> None:
+    accepted = until_full(pipe.it)
+    number = pipe.stream.fileno()
+    pipe.stream.close()
+    with reused(number) as other:
+        thread, found = reading(pipe)
+        pipe.it.close(HANGS)
+        thread.join(HANGS)
+        assert holds(other) == b""
+    assert "".join(found).replace("(1 dropped)\n", "") == LINE * accepted
+
+
+def test_lines_after_the_stream_is_closed_are_dropped(pipe: Pipe, dropped: Callable[[], int]) -> None:
+    number = pipe.stream.fileno()
+    pipe.stream.close()
+    with reused(number) as other:
+        assert not pipe.it.write(LINE * 2)
+        pipe.it.close(HANGS)
+        assert holds(other) == b""
+    assert dropped() == 2
+
+
+def test_without_a_free_descriptor_lines_are_dropped_until_there_is_one(
+    pipe: Pipe, dropped: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bits_auth_proxy.telemetry.line_writer.os.dup", full)
+        assert not pipe.it.write(LINE)
+    assert dropped() == 1
+    assert pipe.it.write(LINE)
+    pipe.it.close(HANGS)
+    pipe.stream.close()
+    assert pipe.read() == LINE + "(1 dropped)\n"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437", "utf-8", "utf-16", "shift_jis"])

@@ -5,12 +5,14 @@ import contextlib
 import re
 import ssl
 from collections.abc import Callable, Mapping
-from typing import Final
+from functools import partial
+from typing import Final, cast
 
 from tests.support.rawclient import reset_on_close
 from tests.support.recorder import TOKEN
 from tests.unit.forward.test_access import as_a_lenient_server_reads
-from tools.fuzz.cases import MARK, Case, Leaving
+from tools.fuzz.cases import MARK, Case, Early, Leaving
+from tools.fuzz.collisions import Collisions
 
 _LINE: Final = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) ([!-~\x80-\xff]+) HTTP/1\.1\Z")
 _FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([^\x00-\x08\x0a-\x1f\x7f]*)\Z")
@@ -77,9 +79,14 @@ class Request:
 class Api:
     """Serves the case that the marks in a request name; calls `report` with each violation and the bytes."""
 
-    def __init__(self, cases: Mapping[bytes, Case], report: Callable[[str, bytes], None]) -> None:
+    def __init__(
+        self, cases: Mapping[bytes, Case], report: Callable[[str, bytes], None], collisions: Collisions
+    ) -> None:
         self._cases = cases
+        self._collisions = collisions
         self._report = report
+        self._seen: dict[asyncio.StreamWriter, bytes] = {}
+        """What each connection received last, for reports."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
         self.requests = 0
@@ -102,40 +109,69 @@ class Api:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        seen = b""
+        self._seen[writer] = b""
         try:
-            while True:
-                seen = await reader.readuntil(b"\r\n\r\n")
-                request = Request(seen)
-                self.requests += 1
-                case = self._whose(seen)
-                if case is not None and case.early:
-                    writer.write(case.answer)
-                    seen += await self._body(reader, request)
-                    self._whose(seen, case)
-                else:
-                    seen += await self._body(reader, request)
-                    case = self._whose(seen)
-                    writer.write(_DEFAULT if case is None else case.answer)
-                if case is not None and request.upgrades and _SWITCHES.match(case.answer):
-                    # This is a tunnel now, so all bytes must belong to the same client.
-                    while seen := await reader.read(65_536):
-                        self._whose(seen, case)
-                    break
-                if case is not None and case.api_leaves is not Leaving.STAY:
-                    if case.api_leaves is Leaving.RST:
-                        reset_on_close(writer)
-                    break
+            while await self._serve_one(reader, writer):
+                pass
         except Violation as error:
-            self._report(str(error), seen)
+            self._report(str(error), self._seen[writer])
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # The proxy may abandon a request.
         except asyncio.LimitOverrunError:
-            self._report("a head without an end", seen)
+            self._report("a head without an end", self._seen[writer])
         finally:
+            del self._seen[writer]
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
+
+    async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Respond to one request; return whether the connection stays open."""
+        seen = self._seen[writer] = await reader.readuntil(b"\r\n\r\n")
+        request = Request(seen)
+        self.requests += 1
+        case = self._whose(seen)
+        if case is not None and case.early is Early.CLOSES and request.length != 0:
+            await self._refuse(writer, case)
+            return False
+        if case is not None and case.early is Early.READS:
+            self._answer(writer, case)
+            self._seen[writer] = seen = seen + await self._body(reader, request)
+            self._whose(seen, case)
+        else:
+            self._seen[writer] = seen = seen + await self._body(reader, request)
+            case = self._whose(seen)
+            self._answer(writer, case)
+        if case is None:
+            return True
+        if request.upgrades and _SWITCHES.match(case.answer):
+            # This is a tunnel now, so all bytes must belong to the same client.
+            while seen := await reader.read(65_536):
+                self._seen[writer] = seen
+                self._whose(seen, case)
+            return False
+        if case.api_leaves is Leaving.RST:
+            reset_on_close(writer)
+        if case.api_leaves is Leaving.STAY and case.api_first is not None:
+            port = writer.get_extra_info("peername")[1]
+            self._collisions.act_with_request(port, partial(_act_late, writer, case.late))
+        return case.api_leaves is Leaving.STAY
+
+    def _answer(self, writer: asyncio.StreamWriter, case: Case | None) -> None:
+        if case is None:
+            writer.write(_DEFAULT)
+        else:
+            self._collisions.answer(case, partial(writer.write, case.answer))
+
+    async def _refuse(self, writer: asyncio.StreamWriter, case: Case) -> None:
+        """Respond, and close the connection while the body lies unread in the socket, or is on its way."""
+        transport = cast("asyncio.Transport", writer.transport)
+        transport.pause_reading()
+        self._answer(writer, case)
+        # uvloop writes at the end of its turn.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        transport.abort()
 
     async def _body(self, reader: asyncio.StreamReader, request: Request) -> bytes:
         if request.length is not None:
@@ -160,3 +196,15 @@ class Api:
                 raise Violation(f"bytes of cases {found.number} and {case.number} in one request")
             case = found or case
         return case
+
+
+def _act_late(writer: asyncio.StreamWriter, late: bytes | Leaving) -> None:
+    """Do on an idle connection what belongs to no request."""
+    if writer.transport.is_closing():
+        return
+    if isinstance(late, bytes):
+        writer.write(late)
+        return
+    if late is Leaving.RST:
+        reset_on_close(writer)
+    writer.close()

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from tools.fuzz.corpus import ANSWERS, REQUESTS, WORDS
 
-GOOD_ANSWER: Final = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-Mark: %b\r\n\r\n%b"
+GOOD_ANSWER: Final = b"HTTP/1.1 %b\r\nContent-Length: %d\r\nX-Mark: %b\r\n\r\n%b"
 MARK: Final = re.compile(rb"[QA][0-9a-f]{32}")
 """Marks that show which case bytes belong to. Its request has Q and its response A, with the same digits."""
 
@@ -23,6 +23,16 @@ class Leaving(Enum):
     """It keeps the connection open until the other side closes it or some time has passed."""
 
 
+class Early(Enum):
+    """Whether the API responds before it reads a request's body."""
+
+    NO = "no"
+    READS = "reads"
+    """It reads the body afterwards."""
+    CLOSES = "closes"
+    """It closes the connection instead, with the body unread."""
+
+
 class Case(NamedTuple):
     """What happens on one client connection. A `good` case is valid on both sides and must succeed."""
 
@@ -35,42 +45,84 @@ class Case(NamedTuple):
     """The response to every request on the connection."""
     client_leaves: Leaving
     api_leaves: Leaving
-    early: bool
-    """Whether the API responds before it reads the body."""
+    early: Early
+    api_first: bool | None
+    """Whether the API acts before the client where both act at once; None if they never do."""
+    late: bytes | Leaving
+    """What the API does on the idle connection to the proxy when any client sends its request."""
 
 
 def make_case(seed: int, number: int) -> Case:
     """Return case `number` of a run with `seed`."""
     rng = random.Random(f"{seed}/{number}")
     digits = b"%032x" % rng.getrandbits(128)
-    good = rng.random() < 0.15
-    if good:
-        request = b"GET /v1/x?Q%b HTTP/1.1\r\nHost: localhost\r\nX-Mark: Q%b\r\n\r\n" % (digits, digits)
-        answer = _good_answer(digits)
-    else:
-        side = rng.choice(("request", "answer", "both"))
-        request = b"".join(
-            _tagged(rng.choice(REQUESTS), b"Q" + digits) for _ in range(rng.choice((1, 1, 2, 3)))
-        )
-        answer = _tagged(rng.choice(ANSWERS), b"A" + digits)
-        if side != "answer":
-            request = mutated(rng, request, REQUESTS)
-        answer = _good_answer(digits) if side == "request" else mutated(rng, answer, ANSWERS)
+    if rng.random() < 0.2:
+        return _good_case(rng, number, digits)
+    side = rng.choice(("request", "answer", "both"))
+    request = b"".join(_tagged(rng.choice(REQUESTS), b"Q" + digits) for _ in range(rng.choice((1, 1, 2, 3))))
+    answer = _tagged(rng.choice(ANSWERS), b"A" + digits)
+    if side != "answer":
+        request = mutated(rng, request, REQUESTS)
+    leaves = _leaving(rng)
+    if leaves is Leaving.HALF and rng.random() < 0.3:
+        request = _truncate(rng, request, REQUESTS)
+    answer = _good_answer(digits) if side == "request" else mutated(rng, answer, ANSWERS)
     return Case(
         number,
         digits,
-        good,
-        _split(rng, request),
-        answer,
-        rng.choice((Leaving.FIN, Leaving.RST, Leaving.HALF)) if rng.random() < 0.98 else Leaving.STAY,
-        Leaving.STAY if good else rng.choice((*[Leaving.STAY] * 6, Leaving.FIN, Leaving.RST)),
-        early=rng.random() < 0.2,
+        good=False,
+        request=_split(rng, request),
+        answer=answer,
+        client_leaves=leaves,
+        api_leaves=rng.choice((*[Leaving.STAY] * 6, Leaving.FIN, Leaving.RST)),
+        early=rng.choice((*[Early.NO] * 6, Early.READS, Early.CLOSES)),
+        api_first=rng.choice((None, False, True)),
+        late=_late(rng, digits),
     )
 
 
-def _good_answer(digits: bytes) -> bytes:
+def _good_case(rng: random.Random, number: int, digits: bytes) -> Case:
+    """Return a valid request and its response, which may come from the head alone."""
+    refused = rng.random() < 0.3
+    mark = b"Q" + digits
+    if refused:
+        body = bytes(rng.choice((1, 1000, 50_000, 200_000)))
+        request = (
+            b"POST /v1/x?%b HTTP/1.1\r\nHost: localhost\r\nX-Mark: %b\r\nContent-Length: %d\r\n\r\n%b"
+            % (
+                mark,
+                mark,
+                len(body),
+                body,
+            )
+        )
+    else:
+        request = b"GET /v1/x?%b HTTP/1.1\r\nHost: localhost\r\nX-Mark: %b\r\n\r\n" % (mark, mark)
+    return Case(
+        number,
+        digits,
+        good=True,
+        request=_split(rng, request),
+        answer=_good_answer(digits, b"413 Content Too Large" if refused else b"200 OK"),
+        client_leaves=_leaving(rng),
+        api_leaves=Leaving.STAY,
+        early=Early.CLOSES if refused else Early.NO,
+        api_first=rng.choice((None, False, True)),
+        late=_late(rng, digits),
+    )
+
+
+def _leaving(rng: random.Random) -> Leaving:
+    return rng.choice((Leaving.FIN, Leaving.RST, Leaving.HALF)) if rng.random() < 0.98 else Leaving.STAY
+
+
+def _late(rng: random.Random, digits: bytes) -> bytes | Leaving:
+    return rng.choice((_good_answer(digits), b"A" + digits, Leaving.FIN, Leaving.RST))
+
+
+def _good_answer(digits: bytes, status: bytes = b"200 OK") -> bytes:
     body = b"A" + digits
-    return GOOD_ANSWER % (len(body), body, body)
+    return GOOD_ANSWER % (status, len(body), body, body)
 
 
 def _tagged(message: bytes, mark: bytes) -> bytes:

@@ -11,20 +11,22 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from bits_auth_proxy.settings.addresses import TcpAddress
 from bits_auth_proxy.sidecar import Sidecar
-from tests.support.leftovers import leftovers, open_descriptors
+from tests.support.leftovers import is_idle, leftovers, open_descriptors
 from tests.support.pki import Pki
-from tests.support.rawclient import reset_on_close
 from tests.support.recorder import TOKEN, recording
 from tests.support.stand import sidecar_for
 from tests.support.waiting import HANGS
 from tools.fuzz.answers import fault_in
 from tools.fuzz.api import Api
 from tools.fuzz.cases import MARK, Case, Leaving, make_case
+from tools.fuzz.client import Client
+from tools.fuzz.collisions import Collisions
 
 CLIENTS: Final = 24
 QUIET: Final = 0.03
@@ -54,6 +56,7 @@ class Run:
         self._secure = secure
         self._failures = failures
         self._cases: dict[bytes, Case] = {}
+        self._collisions = Collisions()
         self._log = io.StringIO()
         self._context: ssl.SSLContext | None = None
         self.findings: list[str] = []
@@ -93,13 +96,15 @@ class Run:
         outcomes = ", ".join(f"{count} {name}" for name, count in self._outcomes.most_common())
         lines = [
             f"{total} cases in {self._seconds:.0f} s: {outcomes}",
-            f"{self._requests} requests reached the API; memory grew by {self._growth / 2**20:.1f} MiB",
+            f"{self._requests} requests reached the API",
+            f"{self._collisions.acts} times a client and the API acted at once",
+            f"memory grew by {self._growth / 2**20:.1f} MiB",
         ]
         return "\n".join([*lines, *(f"FOUND: {finding}" for finding in self.findings)])
 
     @contextlib.asynccontextmanager
     async def _stand(self) -> AsyncIterator[tuple[Sidecar, TcpAddress]]:
-        api = Api(self._cases, self._report)
+        api = Api(self._cases, self._report, self._collisions)
         try:
             async with recording() as tokens, self._secrets(api) as (origin, more):
                 # Short, so that after a 401 there often is another token to retry with.
@@ -109,6 +114,7 @@ class Run:
                 async with sidecar_for(origin, self._log, **env) as sidecar:
                     address = sidecar.addresses[0]
                     assert isinstance(address, TcpAddress)
+                    self._collisions.is_idle = partial(is_idle, sidecar)
                     await self._normal(address)
                     yield sidecar, address
         finally:
@@ -147,9 +153,6 @@ class Run:
         finally:
             watching.cancel()
 
-    async def _connect(self, address: TcpAddress) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection(address.host, address.port, ssl=self._context)
-
     # Clients.
 
     async def _all(self, numbers: Iterator[int], address: TcpAddress) -> None:
@@ -171,18 +174,20 @@ class Run:
     async def _try(self, case: Case, address: TcpAddress) -> None:
         received = b""
         began = asyncio.get_running_loop().time()
-        reader, writer = await self._connect(address)
+        client = await Client.connect(address, self._context)
         quiet = STAYS if case.client_leaves is Leaving.STAY or case.good else QUIET
         try:
-            for piece in case.request:
-                writer.write(piece)
+            for number, piece in enumerate(case.request, start=1):
+                if number == len(case.request):
+                    self._end_with_answer(case, client)
+                self._collisions.send(case, partial(client.send, piece))
                 await asyncio.sleep(0)
-            if case.client_leaves is Leaving.HALF and not case.good and writer.can_write_eof():
-                writer.write_eof()
+            if case.client_leaves is Leaving.HALF and case.api_first is None:
+                client.end_half()
             with contextlib.suppress(TimeoutError):
                 while True:
                     async with asyncio.timeout(quiet):
-                        piece = await reader.read(65_536)
+                        piece = await client.read()
                     received += piece
                     if not piece or (case.good and received.endswith(b"A" + case.digits)):
                         break
@@ -193,16 +198,22 @@ class Run:
         ):  # uvloop raises RuntimeError for a write to a closed transport.
             self._outcomes["reset"] += 1
         finally:
-            if case.client_leaves is Leaving.RST:
-                reset_on_close(writer)
-            writer.close()
-            with contextlib.suppress(OSError):  # raised if it was closed before
-                await writer.wait_closed()
+            answered = self._collisions.forget(case)
+            await client.close(reset=case.client_leaves is Leaving.RST)
         # Give the watching task a turn.
         await asyncio.sleep(0)
-        self._judge(case, received, stalled=self._stalled >= began)
+        self._judge(case, received, stalled=self._stalled >= began, answered=answered)
 
-    def _judge(self, case: Case, received: bytes, *, stalled: bool) -> None:
+    def _end_with_answer(self, case: Case, client: Client) -> None:
+        """Let the client end its half of the connection, or all of it, when the API responds."""
+        if case.api_first is None:
+            return
+        if case.client_leaves is Leaving.HALF:
+            self._collisions.end_with_answer(case, client.end_half)
+        elif case.client_leaves is Leaving.RST and not case.good:
+            self._collisions.end_with_answer(case, client.abort)
+
+    def _judge(self, case: Case, received: bytes, *, stalled: bool, answered: bool) -> None:
         self._outcomes[received[9:12].decode("latin-1") if received else "no answer"] += 1
         if TOKEN.encode() in received:
             self._find("the token reached a client", case, received)
@@ -215,10 +226,10 @@ class Run:
             self._find(fault, case, received)
         if not case.good:
             return
-        if b'"connection_lost"' in received:
-            # The proxy retries once, and the API may be closing the second connection as well.
-            self._outcomes["good and lost"] += 1
-        elif not (received.startswith(b"HTTP/1.1 200 ") and received.endswith(b"A" + case.digits)):
+        if b'"connection_lost"' in received and not answered:
+            # The API may be closing the connection of a POST, or both that the proxy tries for a GET.
+            self._outcomes["good and lost" if case.request[0].startswith(b"G") else "POST and lost"] += 1
+        elif not (received.startswith(case.answer[:13]) and received.endswith(b"A" + case.digits)):
             if stalled:
                 self._outcomes["good and held up"] += 1
                 return
@@ -226,14 +237,15 @@ class Run:
 
     async def _normal(self, address: TcpAddress) -> None:
         """Check that a single request gets its response."""
-        reader, writer = await self._connect(address)
-        writer.write(b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        client = await Client.connect(address, self._context)
+        client.send(b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = b""
         async with asyncio.timeout(HANGS):
-            answer = await reader.read()
+            while piece := await client.read():
+                answer += piece
         if not (answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"\r\n\r\nok")):
             self._find(f"a normal request: {answer!r}")
-        writer.close()
-        await writer.wait_closed()
+        await client.close()
 
     # What is left over.
 

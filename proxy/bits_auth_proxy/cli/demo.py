@@ -15,6 +15,7 @@ from bits_auth_proxy.cli.live_view import LiveView
 from bits_auth_proxy.cli.log_setup import log_warnings, set_up_log
 from bits_auth_proxy.cli.output import print_text
 from bits_auth_proxy.cli.terminal import live_view
+from bits_auth_proxy.emulator.server import MAX_CONNECTIONS
 from bits_auth_proxy.settings.addresses import ListenAddress, UnixAddress
 from bits_auth_proxy.settings.credentials import CredentialSource
 from bits_auth_proxy.settings.loading import Loaded
@@ -62,6 +63,7 @@ async def _serve(loaded: Loaded, *, redactor: Redactor, view: LiveView | None) -
                 credentials=CredentialSource.from_settings(settings),
                 redactor=redactor,
                 started=started,
+                neighbors=MAX_CONNECTIONS,
             )
         finally:
             LineWriter.on_gone = None

@@ -21,7 +21,8 @@ from bits_auth_proxy.emulator.tokens import Tokens
 from bits_auth_proxy.guarding import ConnectionGuard
 
 CONTROLS: Final = "/_emulator/"
-_MAX_CONNECTIONS: Final = 512
+MAX_CONNECTIONS: Final = 512
+"""The maximum number of connections to an emulator."""
 _FIRST_BYTE_TIMEOUT: Final = 60.0
 """Longer than the proxy keeps a connection ready without a request."""
 
@@ -45,7 +46,7 @@ class Emulator:
         self._closing = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
-        self._guard = ConnectionGuard(limit=_MAX_CONNECTIONS, first_byte_timeout=_FIRST_BYTE_TIMEOUT)
+        self._guard = ConnectionGuard(limit=MAX_CONNECTIONS, first_byte_timeout=_FIRST_BYTE_TIMEOUT)
         self._loopback_only = True
         faults = Faults(token_lifetime=token_lifetime, token_delay=token_delay, latency=latency)
         counters: Counter[str] = Counter()

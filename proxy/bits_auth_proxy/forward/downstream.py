@@ -149,6 +149,8 @@ class ClientConnection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:  # noqa: D102
         exchange = self._exchange
         if exchange is None and not self._ahead:
+            # The last response may still be in the batch.
+            self._batcher.flush()
             self._leave()
             return False
         self._ended = True

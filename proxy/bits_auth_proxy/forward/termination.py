@@ -25,6 +25,7 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
     __slots__ = (
         "_above",
         "_below",
+        "_blocked",
         "_certificate",
         "_channel",
         "_deadline",
@@ -56,7 +57,7 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
         self._listener = listener
         self._below: asyncio.Transport
         self._deadline = listener.context.now + listener.head_timeout
-        self._has_received = self._ended = False
+        self._has_received = self._ended = self._blocked = False
 
     # The event loop's side.
 
@@ -72,6 +73,7 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
         channel = self._channel
         try:
             plaintext = channel.receive(received) if channel.established else self._handshake(received)
+            replies = channel.replies(blocked=self._blocked)
         except ssl.SSLError as error:
             if channel.established:
                 self.abort()
@@ -80,6 +82,8 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
                 self._below.write(channel.pending_output())
                 self._fail(reason_of(error))
             return
+        if replies and not self._ended:
+            self._below.write(replies)
         if plaintext:
             self._deliver(plaintext)
         if channel.closed_cleanly and not self._below.is_closing() and not self._above.eof_received():
@@ -103,9 +107,11 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
             self._listener.clients.closed(self)
 
     def pause_writing(self) -> None:  # noqa: D102
+        self._blocked = True
         self._above.pause_writing()
 
     def resume_writing(self) -> None:  # noqa: D102
+        self._blocked = False
         self._above.resume_writing()
 
     # The client list's side, during the handshake.

@@ -22,6 +22,10 @@ _RECORD_HEADER: Final = 5
 _READ_SIZE: Final = 16 * 1024
 """The largest size of a record (RFC 8446 section 5.1). A read never returns more than one record."""
 
+_MAX_UNREAD_REPLIES: Final = 16 * 1024
+"""Bytes of replies to a peer that reads nothing: those to some 600 key updates, of which a peer with as many
+gigabytes to send needs one or two."""
+
 
 def restrict(context: ssl.SSLContext) -> None:
     """Set what holds for clients and servers: TLS 1.2 at least, forward secrecy, AEAD, HTTP/1.1."""
@@ -57,6 +61,7 @@ class TlsChannel:
         "_missing",
         "_outgoing",
         "_session",
+        "_unread_replies",
         "closed_cleanly",
         "established",
     )
@@ -77,6 +82,7 @@ class TlsChannel:
         )
         self._header = b""
         self._missing = 0
+        self._unread_replies = 0
         self.established = False
         self.closed_cleanly = False
         """Whether the peer has sent close_notify; EOF without it is a truncation (RFC 8446 section 6.1)."""
@@ -98,8 +104,21 @@ class TlsChannel:
         return self._outgoing.read()
 
     def pending_output(self) -> bytes:
-        """Return bytes that the session itself has to send (an alert, a key update), usually none."""
+        """Return bytes that the session itself has to send, such as an alert, usually none."""
         return self._outgoing.read()
+
+    def replies(self, *, blocked: bool) -> bytes:
+        """Return the replies to the peer's key updates (RFC 8446 section 4.6.3), usually none.
+
+        Call this after `receive`. `blocked` says that the peer does not read; raises ssl.SSLError if the
+        replies become too many meanwhile.
+        """
+        replies = self._outgoing.read()
+        if replies:
+            self._unread_replies = self._unread_replies + len(replies) if blocked else 0
+            if self._unread_replies > _MAX_UNREAD_REPLIES:
+                raise ssl.SSLError(ssl.SSL_ERROR_SSL, "too many key updates from a peer that does not read")
+        return replies
 
     def receive(self, data: bytes | memoryview) -> bytes:
         """Take ciphertext, return the plaintext that it completes, maybe none. Raises ssl.SSLError."""

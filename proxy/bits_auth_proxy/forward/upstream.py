@@ -267,6 +267,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             return
         try:
             data = tls.receive(received) if tls.established else self._continue_handshake(tls, received)
+            replies = tls.replies(blocked=self.blocked)
         except ssl.SSLError as error:
             if self._transport is not None:
                 # Send the alert, so that the peer can log why.
@@ -274,6 +275,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 self._batcher.flush()
             self._fail(error, problems.TLS_ERROR)
             return
+        if replies and self._transport is not None:
+            self._batcher.write(self._transport, replies)
         if data:
             self._receive(data)
         if tls.closed_cleanly:

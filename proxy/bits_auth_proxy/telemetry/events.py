@@ -215,6 +215,17 @@ SETTING_UNKNOWN: Final = Event(
     "A variable with the prefix BITS_ is not a setting.",
     {"detail": "the variable and the nearest setting"},
 )
+CLIENT_LIMIT_LOWERED: Final = Event(
+    "client_limit_lowered",
+    ("warning",),
+    "The process may open too few files for `BITS_LIMITS__MAX_CONNECTIONS`, so it accepts fewer clients at a "
+    "time. Raise the hard limit of open files (RLIMIT_NOFILE), or lower the setting.",
+    {
+        "limit": "how many clients it accepts",
+        "wanted": "the value of the setting",
+        "descriptors": "how many files the process may open",
+    },
+)
 ALLOWED_HOSTS_UNSET: Final = Event(
     "allowed_hosts_unset",
     ("warning",),

@@ -65,7 +65,7 @@ class LineWriter:
         self._replace = replace
         self._report = report
         self._capacity = capacity
-        self._descriptor = _descriptor_of(stream)
+        self._direct = _descriptor_of(stream) is None
         self._encoding = getattr(stream, "encoding", None) or "utf-8"
         self._waiting: queue.SimpleQueue[_Text | None] = queue.SimpleQueue()
         self._size = 0
@@ -76,29 +76,23 @@ class LineWriter:
     def write(self, text: str, lines: int | None = None) -> bool:
         """Write `text` soon; return whether it was accepted. `lines` is how many it counts as if dropped."""
         count = text.count("\n") if lines is None else lines
-        descriptor = self._descriptor
-        if descriptor is None:
+        if self._direct:
             return self._write_directly(text, count)
         content = self._encoded(text)
         with self._lock:
             if self._size and self._size + len(content) > self._capacity:
                 self._drop(count)
                 return False
-            if self._thread is None:
-                self._flush_stream()
-                try:
-                    self._thread = start_daemon(partial(self._run, descriptor), name="log")
-                except RuntimeError:  # The process is ending.
-                    self._drop(count)
-                    return False
-                atexit.register(self.close)
+            if self._thread is None and not self._start():
+                self._drop(count)
+                return False
             self._size += len(content)
             self._waiting.put(_Text(content, count))
         return True
 
     def flush(self) -> None:
         """Write what a stream without a descriptor has buffered. Other lines do not wait for a call."""
-        if self._descriptor is None:
+        if self._direct:
             self._flush_stream()
 
     def isatty(self) -> bool:
@@ -120,6 +114,28 @@ class LineWriter:
             thread.join(timeout)
 
     # Internals.
+
+    def _start(self) -> bool:
+        """Start the thread; return whether that was possible. The caller holds the lock.
+
+        The thread gets a descriptor of its own: once the stream is closed, its number may soon be that of a
+        client's connection.
+        """
+        self._flush_stream()
+        number = _descriptor_of(self._stream)
+        if number is None:
+            return False
+        try:
+            descriptor = os.dup(number)
+        except OSError:  # The process has too many open files.
+            return False
+        try:
+            self._thread = start_daemon(partial(self._run, descriptor), name="log")
+        except RuntimeError:  # The process is ending.
+            os.close(descriptor)
+            return False
+        atexit.register(self.close)
+        return True
 
     def _write_directly(self, text: str, lines: int) -> bool:
         # ValueError: the stream is closed.
@@ -158,7 +174,10 @@ class LineWriter:
             self._stream.flush()
 
     def _run(self, descriptor: int) -> None:
-        """Write what waits, as much as there is at a time, until the end is announced. Runs in the thread."""
+        """Write what waits, as much as there is at a time, until the end is announced; close `descriptor`.
+
+        Runs in the thread.
+        """
         ended = False
         while not ended:
             entries = [self._waiting.get()]
@@ -172,6 +191,7 @@ class LineWriter:
                 with self._lock:
                     self._size += len(report)
                 self._write_out(descriptor, [_Text(report, 1)])
+        os.close(descriptor)
 
     def _write_out(self, descriptor: int, texts: list[_Text]) -> bool:
         """Write `texts`; return whether all could be written."""

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 from bits_auth_proxy.cli import emulation
+from bits_auth_proxy.emulator.server import MAX_CONNECTIONS
 from bits_auth_proxy.errors import ProxyError
 from bits_auth_proxy.settings.credentials import CredentialSource
 from bits_auth_proxy.settings.loading import load
@@ -54,7 +55,12 @@ async def _sandbox(environ: Mapping[str, str]) -> AsyncIterator[Mapping[str, str
     configure(level=loaded.settings.log_level, fmt=fmt, redactor=redactor, stream=sys.stderr)
     async with emulation.emulating(loaded.settings.emulator, redactor) as emulator:
         settings = emulation.settings_for(emulator, loaded, access_log="all")
-        sidecar = Sidecar(settings, credentials=CredentialSource.from_settings(settings), redactor=redactor)
+        sidecar = Sidecar(
+            settings,
+            credentials=CredentialSource.from_settings(settings),
+            redactor=redactor,
+            neighbors=MAX_CONNECTIONS,
+        )
         try:
             await sidecar.start()
             scheme = "https" if sidecar.speaks_tls else "http"

@@ -1,16 +1,11 @@
 """Debian's nginx as a reverse proxy, configured to change as little as it can."""
 
-import asyncio
-import contextlib
-import shutil
-import tempfile
-from collections.abc import AsyncIterator
-from pathlib import Path
+from typing import Final
 
-from tests.support.waiting import HANGS
+from tests.system.differential.peers import Peer
 
 # One process, not a daemon, so that it can be ended by its id and runs as the user of the tests.
-_CONFIG = """\
+_CONFIGURATION: Final = """\
 daemon off;
 master_process off;
 pid nginx.pid;
@@ -45,41 +40,4 @@ http {{
     }}
 }}
 """
-
-
-@contextlib.asynccontextmanager
-async def nginx_before(authority: str, token: str) -> AsyncIterator[Path]:
-    """Run nginx in front of the API at `authority`; yield the path of its Unix socket."""
-    # Debian installs it in a directory that is not on every PATH.
-    binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if binary is None:
-        raise AssertionError("nginx is not installed: the differential test needs Debian's package nginx")
-    # The path must be short: the name of a Unix socket has at most 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="nginx-") as name:
-        home = Path(name)
-        socket = home / "sock"
-        config = home / "nginx.conf"
-        config.write_text(_CONFIG.format(authority=authority, socket=socket, token=token))
-        log = home / "error.log"
-        process = await asyncio.create_subprocess_exec(binary, "-p", name, "-c", str(config), "-e", str(log))
-        try:
-            async with asyncio.timeout(HANGS):
-                while not await _accepts(socket):
-                    if process.returncode is not None:
-                        raise AssertionError(f"nginx did not start: {log.read_text()}")
-                    await asyncio.sleep(0.01)
-            yield socket
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
-
-
-async def _accepts(socket: Path) -> bool:
-    try:
-        _, writer = await asyncio.open_unix_connection(socket)
-    except OSError:
-        return False
-    writer.close()
-    await writer.wait_closed()
-    return True
+NGINX: Final = Peer("nginx", _CONFIGURATION, ("-p", "{home}", "-c", "{config}", "-e", "{home}/error.log"))

@@ -17,7 +17,8 @@ from tests.support.bench import set_up
 from tests.support.recorder import TOKEN
 from tests.system.differential.cases import CASES, Case
 from tests.system.differential.differences import DIFFERENCES
-from tests.system.differential.nginx import nginx_before
+from tests.system.differential.nginx import NGINX
+from tests.system.differential.peers import running
 from tests.system.differential.wire import Response, Seen, observe
 
 _LIMIT = 2**20
@@ -39,7 +40,7 @@ async def pairs() -> AsyncIterator[dict[str, Pair]]:
     # nginx can only replace the field.
     async with (
         set_up(BITS_CLIENT_AUTHORIZATION="replace") as bench,
-        nginx_before(bench.upstream.authority, TOKEN) as nginx,
+        running(NGINX, bench.upstream.authority, TOKEN) as nginx,
     ):
         # So that a 401 does not lead to another token, which nginx would not have.
         bench.upstream.same_token = True

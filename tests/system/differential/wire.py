@@ -170,7 +170,7 @@ async def _body(reader: asyncio.StreamReader, fields: Fields) -> tuple[bytes, Fi
     """Return the content and the trailers."""
     by_name = {name.lower(): value for name, value in fields}
     if b"transfer-encoding" in by_name:
-        if by_name[b"transfer-encoding"] != b"chunked" or b"content-length" in by_name:
+        if by_name[b"transfer-encoding"].lower() != b"chunked" or b"content-length" in by_name:
             raise ValueError(f"framing: {fields}")
         content = b""
         while size := int(await _line(reader), 16):

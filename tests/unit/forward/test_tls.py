@@ -33,8 +33,14 @@ CONTEXT = trusting()
 class Server:
     """The other end, by the standard library alone."""
 
-    def __init__(self, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> None:
+    def __init__(
+        self, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, *, keylog: str | None = None
+    ) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        if keylog is not None:
+            # The records of a forger begin where the session's end, which then sends no tickets.
+            context.keylog_filename = keylog
+            context.num_tickets = 0
         context.minimum_version = context.maximum_version = version
         context.set_alpn_protocols(["h2", "http/1.1"])
         CERTIFICATE.configure_cert(context)

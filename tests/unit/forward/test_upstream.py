@@ -4,6 +4,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -14,6 +15,7 @@ from bits_auth_proxy.forward.upstream import UpstreamConnection
 from bits_auth_proxy.forward.write_batcher import WriteBatcher
 from bits_auth_proxy.http1.messages import Field, ResponseHead
 from tests.support.connector import MemoryTransport, unexpected
+from tests.support.key_updates import REPLY, KeyUpdates
 from tests.support.waiting import seen
 from tests.unit.forward.test_tls import CONTEXT, Server
 
@@ -82,44 +84,77 @@ class Wire(MemoryTransport):
         self.written += bytes(data)
 
 
-@pytest.mark.parametrize("ends", [False, True])
-async def test_an_answer_with_the_end_of_tls_right_behind_leaves_no_connection_to_use(ends: bool) -> None:
-    loop = asyncio.get_running_loop()
-    server, keeper = Server(), Keeper()
-    buffer = memoryview(bytearray(65_536))
-    batcher = WriteBatcher(loop.call_soon, unexpected)
-    connection = UpstreamConnection(
-        loop=loop,
-        keeper=keeper,
-        tls=TlsChannel(CONTEXT, "api.bits.bi"),
-        batcher=batcher,
-        read_buffer=buffer,
-        now=0.0,
-    )
-    wire = Wire(connection)
+class Pair:
+    """A connection over TLS, whose handshake is done, and its server in memory."""
 
-    def read(data: bytes) -> None:
-        buffer[: len(data)] = data
-        connection.buffer_updated(len(data))
+    def __init__(self, keylog: str | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        self.server, self.keeper = Server(keylog=keylog), Keeper()
+        self._buffer = memoryview(bytearray(65_536))
+        self._batcher = WriteBatcher(loop.call_soon, unexpected)
+        self.connection = UpstreamConnection(
+            loop=loop,
+            keeper=self.keeper,
+            tls=TlsChannel(CONTEXT, "api.bits.bi"),
+            batcher=self._batcher,
+            read_buffer=self._buffer,
+            now=0.0,
+        )
+        self._wire = Wire(self.connection)
+        self.connection.connection_made(self._wire)
+        while not self.connection.is_ready:
+            self.read(self.server.handshake(self.written()))
+        # TLS 1.3: the session tickets.
+        self.read(self.server.handshake(self.written()))
 
-    def written() -> bytes:
-        batcher.flush()
-        data, wire.written = wire.written, b""
+    def read(self, data: bytes) -> None:
+        self._buffer[: len(data)] = data
+        self.connection.buffer_updated(len(data))
+
+    def written(self) -> bytes:
+        self._batcher.flush()
+        data, self._wire.written = self._wire.written, b""
         return data
 
-    connection.connection_made(wire)
-    while not connection.is_ready:
-        read(server.handshake(written()))
-    # TLS 1.3: the session tickets.
-    read(server.handshake(written()))
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_an_answer_with_the_end_of_tls_right_behind_leaves_no_connection_to_use(ends: bool) -> None:
+    pair = Pair()
+    connection, server, keeper = pair.connection, pair.server, pair.keeper
     sink = Sink(connection)
     connection.begin(sink, b"GET", b"GET / HTTP/1.1\r\n\r\n")
-    read(server.send(ANSWER) + (server.close() if ends else b""))
+    pair.read(server.send(ANSWER) + (server.close() if ends else b""))
     assert sink.done
     assert keeper.released == (0 if ends else 1)
     connection.close()
     await asyncio.sleep(0)
     assert keeper.gone == 1
+
+
+async def test_key_updates_are_answered_and_an_api_that_reads_no_answers_is_cut(
+    tmp_path: Path,
+) -> None:
+    keylog = tmp_path / "keys"
+    pair = Pair(str(keylog))
+    connection = pair.connection
+    updates = KeyUpdates(pair.server.session, keylog, "SERVER")
+    for _ in range(100):
+        pair.read(updates.request(20))
+        # OpenSSL sends the last one with its next record.
+        assert len(pair.written()) in (19 * REPLY, 20 * REPLY)
+    assert connection.can_serve()
+    connection.begin(Sink(connection), b"GET", b"GET / HTTP/1.1\r\n\r\n")
+    pair.read(updates.data(ANSWER))
+    assert pair.keeper.released == 1
+    connection.pause_writing()
+    written = 0
+    while connection.is_open:
+        pair.read(updates.request(20))
+        written += len(pair.written())
+        assert written <= 20_000
+    assert written >= 100 * REPLY
+    await asyncio.sleep(0)
+    assert pair.keeper.gone == 1
 
 
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
