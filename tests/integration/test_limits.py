@@ -1,6 +1,7 @@
 """Limits and deadlines of the data path, on a clock that the tests move."""
 
 import asyncio
+import contextlib
 import json
 
 import pytest
@@ -45,7 +46,7 @@ async def test_an_idle_client_is_disconnected_without_a_word(bench: Bench) -> No
 async def test_a_body_that_stops_coming_is_answered_408(bench: Bench) -> None:
     bench.upstream.script = [()]
     async with bench.connect() as client:
-        await client.send(b"POST /v1/x" + HEAD + b"Content-Length: 10\r\n\r\nhalf")
+        await client.send(b"POST /v1/x" + HEAD + b"Content-Length: 100000\r\n\r\nhalf")
         await bench.upstream.arrived.wait()
         bench.clock.advance(61)
         answer = await client.answer()
@@ -104,6 +105,64 @@ async def test_more_requests_than_connections_queue_and_past_the_queue_get_503()
             bench.upstream.push(OK_ANSWER)
             assert (await second.answer()).status == 200
         assert bench.upstream.connections == 1
+
+
+async def test_clients_that_dribble_small_bodies_keep_no_connection_to_the_api_from_others() -> None:
+    async with set_up(BITS_UPSTREAM__MAX_CONNECTIONS="1") as bench, contextlib.AsyncExitStack() as stack:
+        slow = [await stack.enter_async_context(bench.connect()) for _ in range(10)]
+        for client in slow:
+            await client.send(b"POST /v1/x" + HEAD + b"Content-Length: 3\r\n\r\n")
+        await bench.seen(lambda: bench.in_flight() == 10)
+        for _ in range(2):
+            for client in slow:
+                await client.send(b"x")
+            async with bench.connect() as client:
+                await client.send(GET)
+                assert (await client.answer()).status == 200
+        for client in slow:
+            await client.send(b"x")
+        assert [(await client.answer()).status for client in slow] == [200] * 10
+        # The bodies went up whole.
+        assert [body for _, body in bench.upstream.requests if body] == [b"xxx"] * 10
+        assert bench.upstream.connections == 1
+
+
+async def test_a_small_body_that_waits_for_the_100_needs_no_connection_to_get_it() -> None:
+    async with (
+        set_up(BITS_UPSTREAM__MAX_CONNECTIONS="1") as bench,
+        bench.connect() as first,
+        bench.connect() as second,
+    ):
+        bench.upstream.script = [()]
+        await first.send(GET)
+        await bench.upstream.arrived.wait()
+        await second.send(b"POST /v1/x" + HEAD + b"Expect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+        assert (await second.answer()).status == 100
+        await second.send(b"body")
+        bench.upstream.push(OK_ANSWER)
+        assert (await first.answer()).status == 200
+        await bench.seen(lambda: len(bench.upstream.requests) == 2)
+        bench.upstream.push(OK_ANSWER)
+        assert (await second.answer()).status == 200
+        assert bench.upstream.requests[1][1] == b"body"
+
+
+async def test_when_no_more_bodies_can_be_held_they_are_streamed() -> None:
+    async with (
+        set_up(BITS_LIMITS__REPLAY_TOTAL="4") as bench,
+        bench.connect() as first,
+        bench.connect() as second,
+    ):
+        await first.send(b"POST /v1/x" + HEAD + b"Content-Length: 6\r\n\r\n1234")
+        await bench.seen(lambda: bench.sidecar._context.replay_budget.free == 0)
+        assert not bench.upstream.arrived.is_set()
+        await second.send(b"POST /v1/x" + HEAD + b"Content-Length: 2\r\n\r\n5")
+        await bench.upstream.arrived.wait()
+        for client in (second, first):
+            await client.send(b"66" if client is first else b"6")
+            assert (await client.answer()).status == 200
+        assert [body for _, body in bench.upstream.requests] == [b"56", b"123466"]
+        assert bench.sidecar._context.replay_budget.free == 4
 
 
 async def test_who_waits_too_long_for_a_connection_gets_503() -> None:

@@ -196,12 +196,13 @@ class LimitSettings(Group):
     replay_body: Bytes = Field(
         65_536,
         description="The maximum size in bytes of a request body that the proxy holds so that it can send "
-        "the request again.",
+        "the request again. A body that a Content-Length of at most this size announces is taken in before "
+        "the request uses a connection to the API.",
     )
     replay_total: Bytes = Field(
         16_777_216,
-        description="The maximum size in bytes of all the request bodies together that the proxy holds for "
-        "this purpose.",
+        description="The maximum size in bytes of all the request bodies together that the proxy holds. "
+        "What goes beyond it is streamed.",
     )
 
 
