@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import json
+from collections.abc import AsyncIterator
 
 import pytest
 
 from bits_auth_proxy.forward.downstream import READ_SIZE, ClientConnection
+from bits_auth_proxy.settings.addresses import TcpAddress
 from tests.support.bench import Bench, set_up
+from tests.support.rawclient import RawClient
 from tests.support.recorder import CUT, OK_ANSWER
 from tests.support.waiting import HANGS, at_rest
 
@@ -163,6 +166,74 @@ async def test_when_no_more_bodies_can_be_held_they_are_streamed() -> None:
             assert (await client.answer()).status == 200
         assert [body for _, body in bench.upstream.requests] == [b"56", b"123466"]
         assert bench.sidecar._context.replay_budget.free == 4
+
+
+WEBSOCKET = b"GET /v1/x" + HEAD + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+@contextlib.asynccontextmanager
+async def from_another_address(bench: Bench) -> AsyncIterator[RawClient]:
+    address = bench.sidecar.addresses[0]
+    assert isinstance(address, TcpAddress)
+    reader, writer = await asyncio.open_connection(address.host, address.port, local_addr=("127.0.0.2", 0))
+    client = RawClient(reader, writer)
+    try:
+        yield client
+    finally:
+        client.leave()
+        await asyncio.wait([asyncio.ensure_future(client.is_closed())])
+
+
+async def test_one_client_address_has_no_more_than_its_share_of_requests_in_flight() -> None:
+    async with set_up(BITS_LIMITS__PER_CLIENT="2") as bench, contextlib.AsyncExitStack() as stack:
+        tunnel, slow, third, fourth = [await stack.enter_async_context(bench.connect()) for _ in range(4)]
+        bench.upstream.script = [(SWITCH,), (), (OK_ANSWER,)]
+        await tunnel.send(WEBSOCKET)
+        await tunnel.until(b"\r\n\r\n")
+        await slow.send(GET)
+        await bench.seen(lambda: len(bench.upstream.requests) == 2)
+        await third.send(READ)
+        answer = await third.answer()
+        assert (answer.status, code(answer.body)) == (503, "overloaded")
+        assert answer.field(b"Retry-After") is not None
+        assert b"BITS_LIMITS__PER_CLIENT" in answer.body
+        assert await third.is_closed()
+        assert 'request_problems_total{problem="overloaded"} 1.0' in bench.metrics()
+        # Others are served, and so is who has room again.
+        other = await stack.enter_async_context(from_another_address(bench))
+        await other.send(GET)
+        assert (await other.answer()).status == 200
+        tunnel.leave()
+        await bench.seen(lambda: bench.in_flight() == 1)
+        for _ in range(3):
+            await fourth.send(READ)
+            assert (await fourth.answer()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "script"),
+    [
+        (GET, (OK_ANSWER,)),
+        (GET + GET, (OK_ANSWER,)),
+        (GET, (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ncut", CUT)),
+        (b"OPTIONS /v1/x" + HEAD + b"Max-Forwards: 0\r\n\r\n", ()),
+        (b"BREW /" + HEAD + b"\r\n", ()),
+        (b"POST /v1/x" + HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", ()),
+    ],
+    ids=["answered", "pipelined", "cut", "answered here", "rejected", "malformed"],
+)
+async def test_every_end_of_a_request_gives_its_share_back(sent: bytes, script: tuple[bytes, ...]) -> None:
+    async with set_up(BITS_LIMITS__PER_CLIENT="1") as bench:
+        bench.upstream.script = [script]
+        async with bench.connect() as client:
+            await client.send(sent)
+            assert (await client.answer()).status != 503
+        await bench.seen(lambda: bench.in_flight() == 0)
+        bench.upstream.script = [(OK_ANSWER,)]
+        async with bench.connect() as client:
+            await client.send(GET)
+            assert (await client.answer()).status == 200
 
 
 async def test_who_waits_too_long_for_a_connection_gets_503() -> None:

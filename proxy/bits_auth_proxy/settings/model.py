@@ -170,6 +170,12 @@ class LimitSettings(Group):
     max_connections: Count = Field(
         1000, description="The maximum number of client connections. Further connections wait to be accepted."
     )
+    per_client: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="The maximum number of requests in flight, WebSockets included, that a gateway accepts "
+        "from one client address. Further requests are answered with 503. 0 turns this off. Clients of Unix "
+        "sockets have no addresses, so they are not limited.",
+    )
     request_line: Annotated[int, Field(ge=128)] = Field(
         8192,
         description="The maximum size of a request line in bytes. A request with a longer one is answered "
