@@ -46,7 +46,7 @@ from bits_auth_proxy.forward.downstream import READ_SIZE
 from bits_auth_proxy.forward.exchange import Exchange
 from bits_auth_proxy.forward.gateway import Gateway
 from bits_auth_proxy.forward.inspecting import InspectedExchange
-from bits_auth_proxy.forward.limits import ConnectionLimit
+from bits_auth_proxy.forward.limits import ClientShares, ConnectionLimit
 from bits_auth_proxy.forward.listener_context import Clients, ListenerContext, request_ids
 from bits_auth_proxy.forward.pool import Pool
 from bits_auth_proxy.forward.replay import ReplayBudget
@@ -358,6 +358,7 @@ class Sidecar:
         access = access_rules(settings)
         ids = request_ids(secrets.token_hex(6))
         read_buffer = memoryview(bytearray(READ_SIZE))
+        shares = ClientShares(limits.per_client) if limits.per_client else None
         for address, sock in self._sockets.clients:
             certificate = self._certificate if isinstance(address, TcpAddress) else None
             listener_context = ListenerContext(
@@ -368,6 +369,8 @@ class Sidecar:
                 ),
                 request_ids=ids,
                 clients=self._clients,
+                # The clients of a Unix socket have no addresses.
+                shares=shares if isinstance(address, TcpAddress) else None,
                 read_buffer=read_buffer,
                 max_line=limits.request_line,
                 max_head=limits.head,

@@ -569,8 +569,16 @@ async def test_the_api_is_told_of_the_client_only_if_asked_for() -> None:
 async def test_a_client_that_leaves_takes_its_request_along(bench: Bench) -> None:
     bench.upstream.script = [()]
     async with bench.connect() as client:
-        await client.send(POST + b"Content-Length: 10\r\n\r\nhalf")
+        await client.send(POST + b"Content-Length: 100000\r\n\r\nhalf")
         await bench.upstream.arrived.wait()
     async with asyncio.timeout(HANGS):
         await bench.upstream.gone.wait()
     assert bench.upstream.requests[0][1] == b""
+
+
+async def test_a_client_that_leaves_within_a_small_body_has_not_reached_the_api(bench: Bench) -> None:
+    async with bench.connect() as client:
+        await client.send(POST + b"Content-Length: 10\r\n\r\nhalf")
+        await bench.seen(lambda: bench.in_flight() == 1)
+    await bench.seen(lambda: bench.in_flight() == 0)
+    assert bench.upstream.requests == []

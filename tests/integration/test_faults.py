@@ -25,6 +25,7 @@ pytestmark = pytest.mark.usefixtures("brisk")
 
 HEAD = b"POST /v1/applications.create HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n"
 BODY = b"0123456789"
+LARGE_HEAD = HEAD.replace(b": 10", b": 100000")
 CHUNKED_HEAD = HEAD.replace(b"Content-Length: 10", b"Transfer-Encoding: chunked")
 GET = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 WEBSOCKET = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -330,7 +331,8 @@ CLIENT_PHASES = [
     Sent("before its request", b""),
     Sent("in the request line", b"POST /v1/appl"),
     Sent("in the head", HEAD[:-4]),
-    Sent("in the body", HEAD + BODY[:5]),
+    Sent("in a small body", HEAD + BODY[:5]),
+    Sent("in a large body", LARGE_HEAD + BODY),
     Sent("in a chunk's size", CHUNKED_HEAD + b"5\r\n01234\r\n1"),
     Sent("before the answer", HEAD + BODY),
     Sent("with another request behind", HEAD + BODY + GET + GET),
@@ -359,8 +361,10 @@ async def the_client_fails(phase: Sent, fault: Fault, tls: Tls | None) -> None:
         if phase.receives:
             async with asyncio.timeout(HANGS):
                 await reader.readuntil(phase.receives)
-        elif phase.sends.startswith(HEAD):
+        elif phase.sends.startswith((HEAD + BODY, LARGE_HEAD)):
             await bench.seen(api.begun.is_set)
+        elif phase.sends.startswith(HEAD):
+            await bench.seen(lambda: bench.in_flight() == 1)
         end(writer, fault)
         # Behind a whole request a FIN is no departure: like a client that stalls, it ends by a deadline.
         whole = phase.sends.startswith((WEBSOCKET, HEAD + BODY))

@@ -1,12 +1,16 @@
 """Limits and deadlines of the data path, on a clock that the tests move."""
 
 import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator
 
 import pytest
 
 from bits_auth_proxy.forward.downstream import READ_SIZE, ClientConnection
+from bits_auth_proxy.settings.addresses import TcpAddress
 from tests.support.bench import Bench, set_up
+from tests.support.rawclient import RawClient
 from tests.support.recorder import CUT, OK_ANSWER
 from tests.support.waiting import HANGS, at_rest
 
@@ -45,7 +49,7 @@ async def test_an_idle_client_is_disconnected_without_a_word(bench: Bench) -> No
 async def test_a_body_that_stops_coming_is_answered_408(bench: Bench) -> None:
     bench.upstream.script = [()]
     async with bench.connect() as client:
-        await client.send(b"POST /v1/x" + HEAD + b"Content-Length: 10\r\n\r\nhalf")
+        await client.send(b"POST /v1/x" + HEAD + b"Content-Length: 100000\r\n\r\nhalf")
         await bench.upstream.arrived.wait()
         bench.clock.advance(61)
         answer = await client.answer()
@@ -104,6 +108,132 @@ async def test_more_requests_than_connections_queue_and_past_the_queue_get_503()
             bench.upstream.push(OK_ANSWER)
             assert (await second.answer()).status == 200
         assert bench.upstream.connections == 1
+
+
+async def test_clients_that_dribble_small_bodies_keep_no_connection_to_the_api_from_others() -> None:
+    async with set_up(BITS_UPSTREAM__MAX_CONNECTIONS="1") as bench, contextlib.AsyncExitStack() as stack:
+        slow = [await stack.enter_async_context(bench.connect()) for _ in range(10)]
+        for client in slow:
+            await client.send(b"POST /v1/x" + HEAD + b"Content-Length: 3\r\n\r\n")
+        await bench.seen(lambda: bench.in_flight() == 10)
+        for _ in range(2):
+            for client in slow:
+                await client.send(b"x")
+            async with bench.connect() as client:
+                await client.send(GET)
+                assert (await client.answer()).status == 200
+        for client in slow:
+            await client.send(b"x")
+        assert [(await client.answer()).status for client in slow] == [200] * 10
+        # The bodies went up whole.
+        assert [body for _, body in bench.upstream.requests if body] == [b"xxx"] * 10
+        assert bench.upstream.connections == 1
+
+
+async def test_a_small_body_that_waits_for_the_100_needs_no_connection_to_get_it() -> None:
+    async with (
+        set_up(BITS_UPSTREAM__MAX_CONNECTIONS="1") as bench,
+        bench.connect() as first,
+        bench.connect() as second,
+    ):
+        bench.upstream.script = [()]
+        await first.send(GET)
+        await bench.upstream.arrived.wait()
+        await second.send(b"POST /v1/x" + HEAD + b"Expect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+        assert (await second.answer()).status == 100
+        await second.send(b"body")
+        bench.upstream.push(OK_ANSWER)
+        assert (await first.answer()).status == 200
+        await bench.seen(lambda: len(bench.upstream.requests) == 2)
+        bench.upstream.push(OK_ANSWER)
+        assert (await second.answer()).status == 200
+        assert bench.upstream.requests[1][1] == b"body"
+
+
+async def test_when_no_more_bodies_can_be_held_they_are_streamed() -> None:
+    async with (
+        set_up(BITS_LIMITS__REPLAY_TOTAL="4") as bench,
+        bench.connect() as first,
+        bench.connect() as second,
+    ):
+        await first.send(b"POST /v1/x" + HEAD + b"Content-Length: 6\r\n\r\n1234")
+        await bench.seen(lambda: bench.sidecar._context.replay_budget.free == 0)
+        assert not bench.upstream.arrived.is_set()
+        await second.send(b"POST /v1/x" + HEAD + b"Content-Length: 2\r\n\r\n5")
+        await bench.upstream.arrived.wait()
+        for client in (second, first):
+            await client.send(b"66" if client is first else b"6")
+            assert (await client.answer()).status == 200
+        assert [body for _, body in bench.upstream.requests] == [b"56", b"123466"]
+        assert bench.sidecar._context.replay_budget.free == 4
+
+
+WEBSOCKET = b"GET /v1/x" + HEAD + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+@contextlib.asynccontextmanager
+async def from_another_address(bench: Bench) -> AsyncIterator[RawClient]:
+    address = bench.sidecar.addresses[0]
+    assert isinstance(address, TcpAddress)
+    reader, writer = await asyncio.open_connection(address.host, address.port, local_addr=("127.0.0.2", 0))
+    client = RawClient(reader, writer)
+    try:
+        yield client
+    finally:
+        client.leave()
+        await asyncio.wait([asyncio.ensure_future(client.is_closed())])
+
+
+async def test_one_client_address_has_no_more_than_its_share_of_requests_in_flight() -> None:
+    async with set_up(BITS_LIMITS__PER_CLIENT="2") as bench, contextlib.AsyncExitStack() as stack:
+        tunnel, slow, third, fourth = [await stack.enter_async_context(bench.connect()) for _ in range(4)]
+        bench.upstream.script = [(SWITCH,), (), (OK_ANSWER,)]
+        await tunnel.send(WEBSOCKET)
+        await tunnel.until(b"\r\n\r\n")
+        await slow.send(GET)
+        await bench.seen(lambda: len(bench.upstream.requests) == 2)
+        await third.send(READ)
+        answer = await third.answer()
+        assert (answer.status, code(answer.body)) == (503, "overloaded")
+        assert answer.field(b"Retry-After") is not None
+        assert b"BITS_LIMITS__PER_CLIENT" in answer.body
+        assert await third.is_closed()
+        assert 'request_problems_total{problem="overloaded"} 1.0' in bench.metrics()
+        # Others are served, and so is who has room again.
+        other = await stack.enter_async_context(from_another_address(bench))
+        await other.send(GET)
+        assert (await other.answer()).status == 200
+        tunnel.leave()
+        await bench.seen(lambda: bench.in_flight() == 1)
+        for _ in range(3):
+            await fourth.send(READ)
+            assert (await fourth.answer()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "script"),
+    [
+        (GET, (OK_ANSWER,)),
+        (GET + GET, (OK_ANSWER,)),
+        (GET, (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ncut", CUT)),
+        (b"OPTIONS /v1/x" + HEAD + b"Max-Forwards: 0\r\n\r\n", ()),
+        (b"BREW /" + HEAD + b"\r\n", ()),
+        (b"POST /v1/x" + HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", ()),
+    ],
+    ids=["answered", "pipelined", "cut", "answered here", "rejected", "malformed"],
+)
+async def test_every_end_of_a_request_gives_its_share_back(sent: bytes, script: tuple[bytes, ...]) -> None:
+    async with set_up(BITS_LIMITS__PER_CLIENT="1") as bench:
+        bench.upstream.script = [script]
+        async with bench.connect() as client:
+            await client.send(sent)
+            assert (await client.answer()).status != 503
+        await bench.seen(lambda: bench.in_flight() == 0)
+        bench.upstream.script = [(OK_ANSWER,)]
+        async with bench.connect() as client:
+            await client.send(GET)
+            assert (await client.answer()).status == 200
 
 
 async def test_who_waits_too_long_for_a_connection_gets_503() -> None:

@@ -57,10 +57,11 @@ async def test_a_head_that_trickles_in_has_its_ten_seconds_all_the_same(bench: B
         assert await client.is_closed()
 
 
-async def test_a_body_that_trickles_in_has_the_idle_time_in_all(bench: Bench) -> None:
+@pytest.mark.parametrize("length", [b"Content-Length: 90", b"Content-Length: 90000"])
+async def test_a_body_that_trickles_in_has_the_idle_time_in_all(bench: Bench, length: bytes) -> None:
     async with bench.connect() as client:
-        await client.send(b"POST /v1/x" + HEAD + b"Content-Length: 90\r\n\r\n")
-        await bench.upstream.arrived.wait()
+        await client.send(b"POST /v1/x" + HEAD + length + b"\r\n\r\n")
+        await bench.seen(lambda: bench.in_flight() == 1)
         for _ in range(3):
             await bench.pass_time(19)
             await client.send(b"x")
@@ -74,7 +75,7 @@ async def test_a_body_that_keeps_to_the_least_rate_is_taken(bench: Bench) -> Non
     piece = bytes(MIN_RATE * 50)
     async with bench.connect() as client:
         await client.send(b"POST /v1/x" + HEAD + b"Content-Length: %d\r\n\r\n" % (5 * len(piece)))
-        await bench.upstream.arrived.wait()
+        await bench.seen(lambda: bench.in_flight() == 1)
         (exchange,) = (each._exchange for each in bench.sidecar._clients.open)  # type: ignore[attr-defined] # plain
         assert exchange is not None
         for number in range(5):

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 BUDGET = 1000
 MAX_REPLAY = 100
+STREAMED = b"Content-Length: 1000\r\n"
+"""The length of content that a request may stream, because it says that it is too large to be taken in."""
 LIFETIME = 3600.0
 TOKEN_WAIT, QUEUE_TIMEOUT, PATIENCE, RESPONSE_TIMEOUT, STREAM_TIMEOUT = 5.0, 5.0, 10.0, 60.0, 50.0
 
@@ -281,7 +283,7 @@ class Rig:
         self,
         method: bytes = b"POST",
         *,
-        fields: bytes = b"Content-Length: 10\r\n",
+        fields: bytes = STREAMED,
         repeatable: bool = False,
         minor: int = 1,
         authorization: ClientAuthorization = ClientAuthorization.REPLACE,
@@ -292,6 +294,8 @@ class Rig:
         self.tokens = FakeTokens(self.clock)
         self.observer = FakeObserver()
         self.budget = ReplayBudget(BUDGET)
+        self.taken = 0
+        """How much of the budget other requests use."""
         self.connections: list[FakeConnection] = []
         self.content = b""
         self.answer_content = b""
@@ -383,6 +387,16 @@ class Rig:
         waiters, self.tokens.waiters = self.tokens.waiters, []
         for waiter in waiters:
             waiter.token_unavailable(TokenUnavailable("none", retry_after=1.0, permanent=permanent))
+
+    # The budget that all exchanges share.
+
+    def use_budget_up(self) -> None:
+        self.taken += self.budget.free
+        self.budget.free = 0
+
+    def free_budget(self) -> None:
+        self.budget.free += self.taken
+        self.taken = 0
 
     # The pool.
 
@@ -518,4 +532,4 @@ class Rig:
         assert exchange._upstream is None
         assert not exchange._replay.held
         assert not exchange._replay.pieces
-        assert self.budget.free == BUDGET
+        assert self.budget.free + self.taken == BUDGET

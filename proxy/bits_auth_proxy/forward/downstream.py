@@ -45,6 +45,7 @@ READ_SIZE: Final = 16 * 1024
 _READ_AHEAD: Final = 64 * 1024
 _WRITE_HIGH_WATER: Final = 64 * 1024
 _LINGER_BYTES: Final = 256 * 1024
+_SHARE_USED_UP: Final = "this client address has BITS_LIMITS__PER_CLIENT requests in flight"
 _LINGER_TIME: Final = 2.0
 """What is discarded of a client that still sends: beyond the bytes, it waits until the time is over."""
 
@@ -230,6 +231,9 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def exchange_over(self, *, keep_alive: bool) -> None:
         """Close the connection, or continue with the next request, which may have arrived already."""
+        listener = self._listener
+        if listener.shares is not None:
+            self._give_share_back()
         self._exchange = None
         self._body = None
         if not keep_alive or self._retired:
@@ -237,7 +241,6 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._close(unread=not self._request_done or bool(self._ahead))
             return
         self._phase = _IDLE
-        listener = self._listener
         self._deadline = listener.context.now + listener.keepalive_timeout
         if (self._ahead or self._paused) and not self._receiving and not self.blocked:
             self._go_on()
@@ -382,7 +385,13 @@ class ClientConnection(asyncio.BufferedProtocol):
             return None
         given = request_id_of(head) if b"x-request-id" in head.by_name else None
         request_id = given or next(listener.request_ids)
-        return self._make_exchange(context, self, head, decision, request_id, context.clock.now())
+        exchange = self._make_exchange(context, self, head, decision, request_id, context.clock.now())
+        shares = listener.shares
+        if shares is not None and not shares.take(self.peer):
+            self._request_done = False
+            exchange.fail(problems.OVERLOADED, detail=_SHARE_USED_UP, retry_after=1.0)
+            return None
+        return exchange
 
     def _answer(self, head: RequestHead, decision: Decision) -> None:
         """Answer a request that ends at this proxy, although nothing is wrong with it."""
@@ -504,8 +513,14 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._deadline = listener.context.now + listener.context.idle_stream_timeout
             transport.close()
 
+    def _give_share_back(self) -> None:
+        shares = self._listener.shares
+        if shares is not None and self._exchange is not None:
+            shares.give(self.peer)
+
     def _leave(self) -> None:
         """End the exchange, because the client has left."""
+        self._give_share_back()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()

@@ -4,7 +4,13 @@
 
     AWAITING_TOKEN        a token, an idle connection          AWAITING_RESPONSE
     AWAITING_TOKEN        a token, no idle connection          AWAITING_CONNECTION
+    AWAITING_TOKEN        a token, small content under way     AWAITING_CONTENT
     AWAITING_TOKEN        no token to be had                   OVER
+    AWAITING_CONTENT      all of it, an idle connection        AWAITING_RESPONSE
+    AWAITING_CONTENT      all of it, no idle connection        AWAITING_CONNECTION
+    AWAITING_CONTENT      all of it, the token expired         AWAITING_TOKEN
+    AWAITING_CONTENT      no room for it, an idle connection   AWAITING_RESPONSE
+    AWAITING_CONTENT      no room for it, no idle connection   AWAITING_CONNECTION
     AWAITING_CONNECTION   a connection                         AWAITING_RESPONSE
     AWAITING_CONNECTION   a connection, the token expired      AWAITING_TOKEN
     AWAITING_CONNECTION   no connection to be had              OVER
@@ -38,6 +44,10 @@ An exchange begins in AWAITING_TOKEN, and leaves it immediately if a token is in
 own. A 401 that arrived whole while it was held goes through RELAYING to OVER immediately. The request's
 content, which is its body without the framing of chunks, may arrive in any of these states; `_request_done`
 says whether it has ended.
+
+Content is small if its Content-Length says that it fits into the replay buffer. It is taken in before the
+exchange uses a connection, so that a slow client does not keep one from others. Larger content is streamed.
+So is content in chunks, whose length is unknown: it may be a stream that the API must see from its beginning.
 
 Each state has one deadline, with two exceptions. In AWAITING_CONNECTION, it is extended once if a connection
 is being made when it passes. In RELAYING and TUNNEL, it is extended for as long as a slow client goes on
@@ -92,6 +102,7 @@ class State(Enum):
     """The state of an exchange; see the module's docstring."""
 
     AWAITING_TOKEN = auto()
+    AWAITING_CONTENT = auto()
     AWAITING_CONNECTION = auto()
     AWAITING_RESPONSE = auto()
     UNAUTHORIZED = auto()
@@ -102,6 +113,7 @@ class State(Enum):
 
 # Before Python 3.12, looking up an enum member runs Python code, several times in every request.
 _AWAITING_TOKEN: Final = State.AWAITING_TOKEN
+_AWAITING_CONTENT: Final = State.AWAITING_CONTENT
 _AWAITING_CONNECTION: Final = State.AWAITING_CONNECTION
 _AWAITING_RESPONSE: Final = State.AWAITING_RESPONSE
 _UNAUTHORIZED: Final = State.UNAUTHORIZED
@@ -192,27 +204,29 @@ class Exchange:
         record = self.record
         if content:
             record.request_bytes = len(content)
-            self._replay.pieces.append(content)
+            self._replay.add(content)
         context = self._context
         if b"authorization" in self.head.by_name:
             if context.request_rules.keeps(self.head):
                 record.client_authorization = "kept"
-                self._connect(record.started)
+                self._proceed(record.started)
                 return
             record.client_authorization = "replaced"
         # What has not arrived whole may turn out too large to be sent again.
         tokens = context.tokens
         token = self._token = tokens.current(record.started) if done else tokens.steady(record.started)
-        if token is not None:
+        if token is None:
+            self._await_token(record.started)
+        elif done:
             self._connect(record.started)
         else:
-            self._await_token(record.started)
+            self._proceed(record.started)
 
     @property
     def wants_more(self) -> bool:
         """Whether the exchange can take the next piece of the request's content."""
         if self._upstream is None:
-            return not self._replay.held or self.record.request_bytes < self._context.max_replay_body
+            return self._replay.held and self.record.request_bytes < self._context.max_replay_body
         return not self._upstream.blocked
 
     def request_data(self, content: bytes, *, done: bool) -> None:
@@ -223,25 +237,12 @@ class Exchange:
             record, replay = self.record, self._replay
             record.request_bytes += len(content)
             if replay.held:
-                replay.pieces.append(content)
-                if upstream is not None:
-                    replay.keep(record.request_bytes)
+                replay.add(content)
         if upstream is None:
-            return
-        # Even after a complete 401, because only a request that is sent whole leaves a usable connection.
-        if self.head.length == CHUNKED:
-            content = _as_chunks(content, done=done)
-        if content:
-            upstream.send(content)
-        context = self._context
-        if self.state is _TUNNEL:
-            self._deadline = context.now + context.idle_stream_timeout
-            if done:
-                self._end_our_half(upstream)
-        elif self.state is not _UNAUTHORIZED:
-            self._deadline = context.now + (
-                context.response_timeout if done else self._time_for_more(len(content))
-            )
+            if self.state is _AWAITING_CONTENT:
+                self._take_in(len(content))
+        else:
+            self._stream(upstream, content, done=done)
 
     def client_blocked(self) -> None:
         """The client reads too slowly: let the API wait."""
@@ -273,6 +274,8 @@ class Exchange:
         if state is _AWAITING_TOKEN:
             reason = self._context.tokens.explain()
             self.fail(problems.TOKEN_UNAVAILABLE, detail=reason.detail, retry_after=reason.retry_after)
+        elif state is _AWAITING_CONTENT:
+            self.fail(problems.REQUEST_TIMEOUT)
         elif state is _AWAITING_CONNECTION:
             self._check_queue(now)
         elif state is _UNAUTHORIZED:
@@ -325,7 +328,7 @@ class Exchange:
         if self.state is _AWAITING_TOKEN:
             self.record.token_at = now
             self._token = token
-            self._connect(now)
+            self._proceed(now)
         elif self.state is _UNAUTHORIZED:
             # The token endpoint may issue the very token again that got the 401.
             refused = any(token.header_line == each.header_line for each in self._refused)
@@ -449,6 +452,25 @@ class Exchange:
 
     # Internals: the request.
 
+    def _stream(self, upstream: UpstreamConnection, content: bytes, *, done: bool) -> None:
+        """Send the next piece of the content, or of what the client sends through a tunnel."""
+        if not self._replay.held:
+            self._replay.release()
+        # Even after a complete 401, because only a request that is sent whole leaves a usable connection.
+        if self.head.length == CHUNKED:
+            content = _as_chunks(content, done=done)
+        if content:
+            upstream.send(content)
+        context = self._context
+        if self.state is _TUNNEL:
+            self._deadline = context.now + context.idle_stream_timeout
+            if done:
+                self._end_our_half(upstream)
+        elif self.state is not _UNAUTHORIZED:
+            self._deadline = context.now + (
+                context.response_timeout if done else self._time_for_more(len(content))
+            )
+
     def _time_for_more(self, received: int) -> float:
         """Return for how many seconds to wait for more content after `received` bytes of it."""
         context = self._context
@@ -458,6 +480,39 @@ class Exchange:
         self.state = _AWAITING_TOKEN
         self._deadline = now + self._context.token_wait
         self._context.tokens.acquire(self)
+
+    def _proceed(self, now: float) -> None:
+        """Take small content in before using a connection."""
+        head, context = self.head, self._context
+        if self._request_done or not (self._replay.held and 0 < head.length <= context.max_replay_body):
+            self._connect(now)
+            return
+        self.state = _AWAITING_CONTENT
+        self._deadline = now + context.idle_stream_timeout
+        self._ask_for_content()
+
+    def _take_in(self, received: int) -> None:
+        """Use a connection once the content is complete, or does not fit into the replay budget."""
+        if not self._request_done and self._replay.held:
+            self._deadline = self._context.now + self._time_for_more(received)
+            return
+        now = self._context.clock.now()
+        if self._token is not None:
+            # Another one may serve better now: one that has come, or that suits a request that is held.
+            tokens = self._context.tokens
+            self._token = tokens.current(now) if self._request_done else tokens.steady(now)
+            if self._token is None:
+                self._await_token(now)
+                return
+        self._connect(now)
+
+    def _ask_for_content(self) -> None:
+        """Send the 100 (Continue) that the client waits for, if it does."""
+        if self.head.expects_continue and not (
+            self._continued or self.record.request_bytes or self._request_done
+        ):
+            self._continued = True
+            self._client.send(CONTINUE)
 
     def _connect(self, now: float) -> None:
         connection = self._context.pool.take(now)
@@ -481,12 +536,11 @@ class Exchange:
             pieces += replay.pieces
         connection.begin(self, record.method, b"".join(pieces), upgrading=head.websocket)
         record.sent = now
-        if head.expects_continue and not (self._continued or record.request_bytes or self._request_done):
-            # Not before there is a connection: without one, the client need not send its content at all.
-            self._continued = True
-            client.send(CONTINUE)
-        if replay.held and record.request_bytes:
-            replay.keep(record.request_bytes)
+        if head.expects_continue:
+            # Not before there is a connection: without one, the client need not send what is to be streamed.
+            self._ask_for_content()
+        if not replay.held:
+            replay.release()
         if client.blocked:
             connection.pause_reading()
         if self._request_done:
@@ -641,6 +695,7 @@ class Exchange:
     def _end(self) -> None:
         """End the exchange before the response is complete."""
         state, self.state = self.state, _OVER
+        self._replay.release()
         if state is _AWAITING_TOKEN:
             self.record.token_at = self._context.clock.now()
         if state in (_AWAITING_TOKEN, _UNAUTHORIZED):
@@ -653,8 +708,6 @@ class Exchange:
         self._finish_record()
 
     def _finish_record(self) -> None:
-        if self._replay.held:
-            self._replay.release()
         self.record.ended = self._context.clock.now()
         self._context.observer.exchange_ended(self.record)
 

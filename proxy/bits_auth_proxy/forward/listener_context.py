@@ -7,7 +7,7 @@ from typing import Final, final
 
 from bits_auth_proxy.forward.admission import Admission
 from bits_auth_proxy.forward.context import ForwardContext
-from bits_auth_proxy.forward.limits import ConnectionLimit
+from bits_auth_proxy.forward.limits import ClientShares, ConnectionLimit
 from bits_auth_proxy.forward.ports import OpenConnection
 
 
@@ -60,6 +60,7 @@ class ListenerContext:
         "read_buffer",
         "request_ids",
         "scheme",
+        "shares",
     )
 
     def __init__(
@@ -70,6 +71,7 @@ class ListenerContext:
         admission: Admission,
         request_ids: Iterator[bytes],
         clients: Clients,
+        shares: ClientShares | None,
         read_buffer: memoryview,
         max_line: int,
         max_head: int,
@@ -82,6 +84,8 @@ class ListenerContext:
         self.admission: Final = admission
         self.request_ids: Final = request_ids
         self.clients: Final = clients
+        self.shares: Final = shares
+        """What each client address may take, if that is limited."""
         self.read_buffer: Final = read_buffer
         self.max_line: Final = max_line
         self.max_head: Final = max_head

@@ -5,7 +5,7 @@ from typing import Final, final
 
 @final
 class ReplayBudget:
-    """The bytes of request content that all exchanges together may hold for a replay."""
+    """The bytes of request content that all exchanges together may hold, whether it has been sent or not."""
 
     __slots__ = ("free",)
 
@@ -15,11 +15,7 @@ class ReplayBudget:
 
 @final
 class ReplayBuffer:
-    """The content of one request as far as it has arrived.
-
-    The budget counts content only once it is sent. Until then, no more than the limit of one buffer is read
-    from the client.
-    """
+    """The content of one request as far as it has arrived. Every byte counts from its arrival."""
 
     __slots__ = ("_budget", "_limit", "_reserved", "held", "pieces")
 
@@ -29,17 +25,24 @@ class ReplayBuffer:
         self._limit: Final = limit
         self._reserved = 0
         self.held = True
-        """Whether all content that has arrived is held."""
+        """Whether all content that has arrived is held, within the bounds."""
         self.pieces: list[bytes] = []
 
-    def keep(self, size: int) -> None:
-        """Keep `size` bytes of sent content for a replay, or drop all of it if that is too much."""
-        needed = size - self._reserved
-        if size <= self._limit and needed <= self._budget.free:
-            self._budget.free -= needed
-            self._reserved = size
+    def add(self, content: bytes) -> None:
+        """Add content that has arrived.
+
+        If that is too much, the content is no longer held for a replay. It stays until it is sent, so the
+        caller must not take more of it before it has called `release`.
+        """
+        self.pieces.append(content)
+        size = len(content)
+        reserved = self._reserved + size
+        free = self._budget.free - size
+        if reserved <= self._limit and free >= 0:
+            self._reserved = reserved
+            self._budget.free = free
         else:
-            self.release()
+            self.held = False
 
     def release(self) -> None:
         """Drop the content: it will not be sent again."""

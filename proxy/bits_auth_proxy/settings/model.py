@@ -170,6 +170,12 @@ class LimitSettings(Group):
     max_connections: Count = Field(
         1000, description="The maximum number of client connections. Further connections wait to be accepted."
     )
+    per_client: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="The maximum number of requests in flight, WebSockets included, that a gateway accepts "
+        "from one client address. Further requests are answered with 503. 0 turns this off. Clients of Unix "
+        "sockets have no addresses, so they are not limited.",
+    )
     request_line: Annotated[int, Field(ge=128)] = Field(
         8192,
         description="The maximum size of a request line in bytes. A request with a longer one is answered "
@@ -196,12 +202,13 @@ class LimitSettings(Group):
     replay_body: Bytes = Field(
         65_536,
         description="The maximum size in bytes of a request body that the proxy holds so that it can send "
-        "the request again.",
+        "the request again. A body that a Content-Length of at most this size announces is taken in before "
+        "the request uses a connection to the API.",
     )
     replay_total: Bytes = Field(
         16_777_216,
-        description="The maximum size in bytes of all the request bodies together that the proxy holds for "
-        "this purpose.",
+        description="The maximum size in bytes of all the request bodies together that the proxy holds. "
+        "What goes beyond it is streamed.",
     )
 
 

@@ -14,6 +14,7 @@ from bits_auth_proxy.forward import problems
 from bits_auth_proxy.forward.exchange import CONTINUE, MIN_RATE, State
 from bits_auth_proxy.forward.headers import ClientAuthorization
 from tests.support.exchange_rig import (
+    BUDGET,
     LIFETIME,
     MAX_REPLAY,
     PATIENCE,
@@ -42,6 +43,12 @@ FOREVER = 1000.0
 
 def to_awaiting_token(rig: Rig) -> None:
     rig.start()
+
+
+def to_awaiting_content(rig: Rig) -> None:
+    rig.give_token()
+    rig.start()
+    rig.body(b"012")
 
 
 def to_awaiting_connection(rig: Rig) -> None:
@@ -86,6 +93,7 @@ def to_tunnel(rig: Rig) -> None:
 
 REACH: dict[State, Callable[[Rig], None]] = {
     State.AWAITING_TOKEN: to_awaiting_token,
+    State.AWAITING_CONTENT: to_awaiting_content,
     State.AWAITING_CONNECTION: to_awaiting_connection,
     State.AWAITING_RESPONSE: to_awaiting_response,
     State.UNAUTHORIZED: to_refused,
@@ -93,10 +101,12 @@ REACH: dict[State, Callable[[Rig], None]] = {
     State.TUNNEL: to_tunnel,
 }
 LIVE = list(REACH)
+SMALL: dict[str, Any] = {"fields": b"Content-Length: 10\r\n"}
+OPTIONS: dict[State, dict[str, Any]] = {State.AWAITING_CONTENT: SMALL, State.TUNNEL: WEBSOCKET}
 
 
 def rig_in(state: State, **options: Any) -> Rig:
-    rig = Rig(**{**(WEBSOCKET if state is State.TUNNEL else {}), **options})
+    rig = Rig(**{**OPTIONS.get(state, {}), **options})
     REACH[state](rig)
     assert rig.exchange.state is state
     rig.check()
@@ -162,6 +172,30 @@ def end_halves(rig: Rig) -> None:
     rig.read(end=True)
 
 
+def rest(rig: Rig) -> None:
+    rig.body(b"3456789", done=True)
+
+
+def rest_idle(rig: Rig) -> None:
+    rig.make_idle()
+    rest(rig)
+
+
+def rest_expired(rig: Rig) -> None:
+    rig.clock.advance(LIFETIME + 1)
+    rest(rig)
+
+
+def no_room(rig: Rig) -> None:
+    rig.use_budget_up()
+    rig.body(b"3")
+
+
+def no_room_idle(rig: Rig) -> None:
+    rig.make_idle()
+    no_room(rig)
+
+
 def lost(rig: Rig) -> None:
     rig.lose(problems.CONNECTION_LOST)
 
@@ -185,12 +219,19 @@ def bad_body(rig: Rig) -> None:
 
 
 _TOKEN, _CONNECTION, _RESPONSE = State.AWAITING_TOKEN, State.AWAITING_CONNECTION, State.AWAITING_RESPONSE
+_CONTENT = State.AWAITING_CONTENT
 _REFUSED, _RELAYING, _TUNNEL, _OVER = State.UNAUTHORIZED, State.RELAYING, State.TUNNEL, State.OVER
 READ = {"repeatable": True}
 
 EDGES = [
     Edge(_TOKEN, "a token, an idle connection", _RESPONSE, token_idle),
     Edge(_TOKEN, "a token, no idle connection", _CONNECTION, token_busy),
+    Edge(_TOKEN, "a token, small content under way", _CONTENT, token_idle, SMALL),
+    Edge(_CONTENT, "all of it, an idle connection", _RESPONSE, rest_idle),
+    Edge(_CONTENT, "all of it, no idle connection", _CONNECTION, rest),
+    Edge(_CONTENT, "all of it, the token expired", _TOKEN, rest_expired),
+    Edge(_CONTENT, "no room for it, an idle connection", _RESPONSE, no_room_idle),
+    Edge(_CONTENT, "no room for it, no idle connection", _CONNECTION, no_room),
     Edge(_TOKEN, "no token to be had", _OVER, Rig.give_no_token),
     Edge(_CONNECTION, "a connection", _RESPONSE, Rig.connect),
     Edge(_CONNECTION, "a connection, the token expired", _TOKEN, expired),
@@ -248,7 +289,7 @@ def test_the_tests_walk_every_transition_of_the_docstring_and_no_other() -> None
 
 @pytest.mark.parametrize("edge", EDGES, ids=lambda edge: f"{edge.start.name}, {edge.on}")
 def test_a_transition(edge: Edge) -> None:
-    options = {**(WEBSOCKET if edge.start is _TUNNEL else {}), **edge.options}
+    options = {**OPTIONS.get(edge.start, {}), **edge.options}
     rig = Rig(**options)
     (edge.reach or REACH[edge.start])(rig)
     before = len(rig.exchange.walked)
@@ -273,6 +314,69 @@ def test_with_token_and_connection_at_hand_the_request_goes_up_at_once() -> None
     rig.start()
     assert rig.exchange.walked == [_TOKEN, _RESPONSE]
     assert rig.connection.sent.endswith(b"\r\n\r\n0123456789")
+
+
+def test_small_content_is_taken_in_before_a_connection_is_and_goes_up_in_one_piece() -> None:
+    rig = Rig(**SMALL)
+    rig.give_token()
+    rig.make_idle()
+    rig.start()
+    for byte in b"012345678":
+        rig.body(bytes([byte]))
+        assert len(rig.pool.idle) == 1
+    rig.give_token("second")
+    rig.body(b"9", done=True)
+    assert rig.connection.sent.endswith(b"\r\n\r\n0123456789")
+    # The token is that of the moment.
+    assert b"Bearer second" in rig.connection.sent
+    rig.check()
+
+
+def test_small_content_of_a_client_with_its_own_credentials_is_taken_in_too() -> None:
+    fields = b"Authorization: Basic own\r\nContent-Length: 10\r\n"
+    rig = Rig(fields=fields, authorization=ClientAuthorization.KEEP)
+    rig.make_idle()
+    rig.start()
+    assert rig.exchange.state is _CONTENT
+    rig.body(b"0123456789", done=True)
+    assert b"Basic own" in rig.connection.sent
+    rig.check()
+
+
+@pytest.mark.parametrize("length", [b"Transfer-Encoding: chunked", b"Content-Length: %d" % (MAX_REPLAY + 1)])
+def test_other_content_is_streamed(length: bytes) -> None:
+    rig = Rig(fields=length + b"\r\n")
+    rig.give_token()
+    rig.make_idle()
+    rig.start()
+    assert rig.exchange.state is _RESPONSE
+    rig.body(b"01")
+    assert b"01" in rig.connection.sent
+
+
+def test_content_that_comes_in_before_a_connection_is_within_the_budget() -> None:
+    rig = Rig(fields=b"Content-Length: 1000\r\n")
+    rig.start()
+    assert rig.exchange.wants_more
+    rig.body(b"x" * MAX_REPLAY)
+    assert rig.budget.free == BUDGET - MAX_REPLAY
+    assert not rig.exchange.wants_more
+    rig.check()
+
+
+def test_content_that_the_budget_has_no_room_for_waits_for_a_connection_and_goes_up_once() -> None:
+    rig = rig_in(_CONTENT)
+    rig.use_budget_up()
+    rig.body(b"34")
+    assert not rig.exchange.wants_more
+    rig.connect()
+    assert rig.connection.sent.endswith(b"\r\n\r\n01234")
+    assert rig.budget.free == 3
+    assert rig.exchange.wants_more
+    rig.body(b"56789", done=True)
+    assert rig.connection.sent.endswith(b"\r\n\r\n0123456789")
+    rig.read(head=REFUSAL, content=[b"nope"], end=True)
+    assert rig.answers() == ([401], b"nope")
 
 
 def test_the_clients_own_credentials_need_no_token() -> None:
@@ -424,16 +528,29 @@ def test_what_is_sent_again(served: int, repeatable: bool, answered: bool, held:
     rig.check()
 
 
-def test_a_client_that_waits_is_told_to_continue_once_there_is_a_connection() -> None:
+def test_a_client_that_waits_is_told_to_continue_once_its_content_can_be_taken() -> None:
+    rig = Rig(fields=b"Expect: 100-continue\r\nContent-Length: 10\r\n")
+    rig.start()
+    assert rig.client.received == b""
+    rig.give_token()
+    assert rig.client.received == CONTINUE
+    rig.body(b"0123456789", done=True)
+    rig.connect()
+    assert rig.connection.sent.endswith(b"\r\n\r\n0123456789")
+    assert rig.client.received == CONTINUE
+    rig.check()
+
+
+def test_a_client_with_much_to_send_is_told_to_continue_once_there_is_a_connection() -> None:
     for connects in (True, False):
-        rig = Rig(fields=b"Expect: 100-continue\r\nContent-Length: 10\r\n")
+        rig = Rig(fields=b"Expect: 100-continue\r\nContent-Length: 1000\r\n")
         rig.give_token()
         rig.start()
         assert rig.client.received == b""
         if connects:
             rig.connect()
             assert rig.client.received == CONTINUE
-            rig.body(b"0123456789", done=True)
+            rig.body(b"0123456789")
             assert rig.connection.sent.endswith(b"\r\n\r\n0123456789")
         else:
             # It has not sent its content for nothing.
@@ -458,7 +575,7 @@ def test_a_100_of_the_api_passes_unless_the_client_has_had_one(told: bool) -> No
 
 def test_an_interim_head_restarts_the_time_for_the_final_one_but_not_that_of_the_client() -> None:
     for done in (True, False):
-        rig = Rig(fields=b"Content-Length: 1\r\n")
+        rig = Rig()
         rig.give_token()
         rig.make_idle()
         rig.start()
@@ -496,10 +613,10 @@ def test_interim_heads_are_told_once_when_the_refusal_is_mended() -> None:
 # What does not end a state.
 
 
-@pytest.mark.parametrize("state", [state for state in LIVE if state is not _TUNNEL])
+@pytest.mark.parametrize("state", [state for state in LIVE if state not in (_CONTENT, _TUNNEL)])
 @pytest.mark.parametrize("chunked", [True, False])
 def test_the_body_may_arrive_in_any_state(state: State, chunked: bool) -> None:
-    fields = b"Transfer-Encoding: chunked\r\n" if chunked else b"Content-Length: 10\r\n"
+    fields = b"Transfer-Encoding: chunked\r\n" if chunked else b"Content-Length: 1000\r\n"
     rig = rig_in(state, fields=fields)
     for content, done in ((b"01234", False), (b"", False), (b"56789", True)):
         rig.body(content, done=done)
@@ -525,6 +642,7 @@ def test_a_deadline_that_has_not_come_changes_nothing(state: State) -> None:
     rig = rig_in(state)
     deadline = {
         _TOKEN: TOKEN_WAIT,
+        _CONTENT: STREAM_TIMEOUT,
         _CONNECTION: QUEUE_TIMEOUT,
         _RESPONSE: RESPONSE_TIMEOUT if rig.request_done else STREAM_TIMEOUT,
         _REFUSED: TOKEN_WAIT,
@@ -556,6 +674,7 @@ def test_who_queues_while_connections_are_made_waits_for_their_end() -> None:
     ("state", "problem"),
     [
         (_TOKEN, "token_unavailable"),
+        (_CONTENT, "request_timeout"),
         (_CONNECTION, "overloaded"),
         (_RESPONSE, "request_timeout"),
         (_RELAYING, "response_timeout"),

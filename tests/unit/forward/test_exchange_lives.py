@@ -22,6 +22,7 @@ BODIES = (
     b"Content-Length: 400\r\n",
     b"Transfer-Encoding: chunked\r\n",
     b"Expect: 100-continue\r\nContent-Length: 40\r\n",
+    b"Expect: 100-continue\r\nContent-Length: 400\r\n",
     b"Authorization: Basic own\r\nContent-Length: 40\r\n",
 )
 WEBSOCKET = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -140,6 +141,12 @@ class ExchangeLives(RuleBasedStateMachine):
         (self.rig.unblock if self.rig.client.blocked else self.rig.block)()
 
     # The token source, the pool, the API: one of them owes the next step.
+
+    @precondition(lambda self: not self.rig.is_over)
+    @rule()
+    def budget_changes(self) -> None:
+        """The other requests use the budget up, or free it again."""
+        (self.rig.free_budget if self.rig.taken else self.rig.use_budget_up)()
 
     @precondition(lambda self: not self.rig.is_over)
     @rule(full=st.sampled_from([True, False, False, False]), connecting=st.booleans(), idle=st.booleans())

@@ -1,6 +1,6 @@
-"""The limit of connections holds, and places come back."""
+"""The limits hold, and places come back."""
 
-from bits_auth_proxy.forward.limits import ConnectionLimit
+from bits_auth_proxy.forward.limits import ClientShares, ConnectionLimit
 
 
 def test_places_are_taken_until_none_is_left_and_come_back() -> None:
@@ -29,3 +29,14 @@ def test_who_waits_is_woken_once_and_may_wait_again() -> None:
     assert woken == [True, False, True]
     limit.give()
     assert woken == [True, False, True]
+
+
+def test_each_client_address_has_a_share_of_its_own_and_those_without_requests_are_forgotten() -> None:
+    shares = ClientShares(2)
+    assert [shares.take("a") for _ in range(3)] == [True, True, False]
+    assert shares.take("b")
+    shares.give("a")
+    assert [shares.take("a") for _ in range(2)] == [True, False]
+    for address in ("a", "a", "b"):
+        shares.give(address)
+    assert shares.taken == {}
