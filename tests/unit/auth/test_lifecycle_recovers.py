@@ -139,9 +139,8 @@ def test_operations_that_the_api_accepts_are_always_served(
     world = World(seed)
     world.refused_operations = {"z"}
     play(world, events)
-    outcomes = outcomes_within(world, 10)
-    assert outcomes.count(False) <= 2
-    assert all(outcomes[-4:])
+    # Only where tokens have died young again and again is there a pace, of 4 s at most.
+    assert all(outcomes_within(world, 10)[-4:])
 
 
 @given(seed=st.integers(0, 1000), events=st.lists(st.one_of(*EVENTS, LAGS), max_size=40))
