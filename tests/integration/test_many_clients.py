@@ -1,6 +1,7 @@
 """Many clients: what the idle ones cost, and that those who have gone leave nothing behind."""
 
 import asyncio
+import contextlib
 import gc
 import resource
 import socket
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bits_auth_proxy.forward.downstream import ClientConnection
 from bits_auth_proxy.forward.exchange import Exchange
@@ -18,12 +20,16 @@ from tests.support.bench import Bench, set_up
 from tests.support.commands import Command, command, proxy_env
 from tests.support.pki import Pki
 from tests.support.recorder import OK_ANSWER, recording
-from tests.support.waiting import HANGS, seen
+from tests.support.waiting import HANGS, at_rest, seen
 
 GET = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 IDLE_CLIENTS = 1000
+UPLOADING_CLIENTS = 999
+API_CONNECTIONS = 100
 CONNECTS = 10_000
+KIB = 2**10
 MIB = 2**20
+HELD_BODIES = 16 * MIB
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +90,53 @@ async def test_a_thousand_idle_clients_fit_into_32_mib_and_are_all_served(
     print(f"{IDLE_CLIENTS} idle clients, TLS {tls}: {growth / MIB:.1f} MiB")
     assert len(upstream.requests) == 2 * IDLE_CLIENTS
     assert growth < 32 * MIB
+
+
+def upload(port: int, count: int, context: ssl.SSLContext | None) -> list[socket.socket]:
+    """Connect `count` clients, each of which sends as much of a large body as is taken, up to 160 kB."""
+    clients = []
+    for _ in range(count):
+        sock: socket.socket = socket.create_connection(("127.0.0.1", port), timeout=HANGS)
+        if context is not None:
+            sock = context.wrap_socket(sock, server_hostname="localhost")
+        sock.sendall(b"POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
+        sock.setblocking(False)
+        clients.append(sock)
+    piece = bytes(16_000)
+    for _ in range(10):
+        for sock in clients:
+            with contextlib.suppress(BlockingIOError, ssl.SSLWantWriteError):
+                sock.send(piece)
+    return clients
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_uploads_of_all_clients_to_an_api_that_stalls_fit_into_the_charts_limit(
+    tmp_path: Path, *, tls: bool
+) -> None:
+    chart = yaml.safe_load(Path("helm/bits-auth-proxy/values.yaml").read_text("utf-8"))
+    limit = int(chart["resources"]["limits"]["memory"].removesuffix("Mi")) * MIB
+    pki = Pki(tmp_path) if tls else None
+    context = pki.client() if pki else None
+    async with recording() as upstream:
+        upstream.read_bodies = False
+        env = proxy_env(f"http://{upstream.authority}", **(pki.settings if pki else {}))
+        async with command("run", env=env) as running:
+            started = await running.event("started")
+            await running.event("token_refreshed")
+            port = int(started["listen"][0].rpartition(":")[2])
+            clients = await asyncio.to_thread(upload, port, UPLOADING_CLIENTS, context)
+            await at_rest(lambda: resident(running))
+            most = resident(running)
+        # Only now: otherwise, others would get the connections of those that leave.
+        for client in clients:
+            client.close()
+        assert len(upstream.requests) == API_CONNECTIONS
+    print(f"{UPLOADING_CLIENTS} uploads, TLS {tls}: {most / MIB:.1f} MiB")
+    # See docs/operations.md.
+    per_client = 96 * KIB if tls else 48 * KIB
+    bound = 60 * MIB + UPLOADING_CLIENTS * per_client + HELD_BODIES + API_CONNECTIONS * 96 * KIB
+    assert most < bound < limit
 
 
 def come_and_go(port: int, count: int) -> None:

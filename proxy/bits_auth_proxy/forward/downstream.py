@@ -42,7 +42,7 @@ from bits_auth_proxy.http1.messages import NO_BODY, MalformedMessage, RequestHea
 from bits_auth_proxy.http1.parsing import RequestParser
 
 READ_SIZE: Final = 16 * 1024
-_READ_AHEAD: Final = 64 * 1024
+_READ_AHEAD: Final = READ_SIZE
 _WRITE_HIGH_WATER: Final = 64 * 1024
 _LINGER_BYTES: Final = 256 * 1024
 _SHARE_USED_UP: Final = "this client address has BITS_LIMITS__PER_CLIENT requests in flight"
