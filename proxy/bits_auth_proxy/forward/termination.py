@@ -73,7 +73,7 @@ class TlsConnection(asyncio.BufferedProtocol, asyncio.Transport):
         channel = self._channel
         try:
             plaintext = channel.receive(received) if channel.established else self._handshake(received)
-            replies = channel.replies(blocked=self._blocked)
+            replies = channel.replies(blocked=self._blocked) if channel.outgoing.pending else b""
         except ssl.SSLError as error:
             if channel.established:
                 self.abort()

@@ -59,11 +59,12 @@ class TlsChannel:
         "_header",
         "_incoming",
         "_missing",
-        "_outgoing",
         "_session",
         "_unread_replies",
         "closed_cleanly",
         "established",
+        "has_partial_record",
+        "outgoing",
     )
 
     def __init__(self, context: ssl.SSLContext, server_hostname: str | None = None) -> None:
@@ -73,10 +74,11 @@ class TlsChannel:
         session is a server's.
         """
         self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
+        self.outgoing: Final = ssl.MemoryBIO()
+        """What is to be sent; `outgoing.pending` says how many bytes, at the cost of no call."""
         self._session = context.wrap_bio(
             self._incoming,
-            self._outgoing,
+            self.outgoing,
             server_side=server_hostname is None,
             server_hostname=server_hostname,
         )
@@ -84,6 +86,8 @@ class TlsChannel:
         self._missing = 0
         self._unread_replies = 0
         self.established = False
+        self.has_partial_record = False
+        """Whether the beginning of a record has been received, and not yet its end."""
         self.closed_cleanly = False
         """Whether the peer has sent close_notify; EOF without it is a truncation (RFC 8446 section 6.1)."""
 
@@ -101,11 +105,11 @@ class TlsChannel:
             pass
         else:
             self.established = True
-        return self._outgoing.read()
+        return self.outgoing.read()
 
     def pending_output(self) -> bytes:
         """Return bytes that the session itself has to send, such as an alert, usually none."""
-        return self._outgoing.read()
+        return self.outgoing.read()
 
     def replies(self, *, blocked: bool) -> bytes:
         """Return the replies to the peer's key updates (RFC 8446 section 4.6.3), usually none.
@@ -113,7 +117,7 @@ class TlsChannel:
         Call this after `receive`. `blocked` says that the peer does not read; raises ssl.SSLError if the
         replies become too many meanwhile.
         """
-        replies = self._outgoing.read()
+        replies = self.outgoing.read()
         if replies:
             self._unread_replies = self._unread_replies + len(replies) if blocked else 0
             if self._unread_replies > _MAX_UNREAD_REPLIES:
@@ -133,8 +137,8 @@ class TlsChannel:
                 # A read takes a whole record. One more read, which finds nothing, would be a third of a
                 # small message's cost.
                 if not incoming.pending:
-                    if self._missing or self._header:
-                        self._missing, self._header = 0, b""
+                    if self.has_partial_record:
+                        self.has_partial_record, self._missing, self._header = False, 0, b""
                     return b"".join((*pieces, piece)) if pieces else piece
                 pieces.append(piece)
             self.closed_cleanly = True
@@ -148,22 +152,17 @@ class TlsChannel:
     def send(self, data: bytes) -> bytes:
         """Return the ciphertext of `data`."""
         self._session.write(data)
-        return self._outgoing.read()
+        return self.outgoing.read()
 
     def close(self) -> bytes:
         """Return the close_notify to send before the connection is closed."""
         with contextlib.suppress(ssl.SSLError):  # We don't wait for the peer's own.
             self._session.unwrap()
-        return self._outgoing.read()
+        return self.outgoing.read()
 
     def peer_certificate(self) -> dict[str, Any]:
         """Return the peer's verified certificate (see `SSLObject.getpeercert`), empty if there is none."""
         return self._session.getpeercert() or {}
-
-    @property
-    def has_partial_record(self) -> bool:
-        """Whether the beginning of a record has been received, and not yet its end."""
-        return self._missing > 0 or bool(self._header)
 
     @property
     def version(self) -> str | None:
@@ -181,3 +180,4 @@ class TlsChannel:
         if position < size:
             self._header = bytes(data[position:])
         self._missing = max(0, position - size)
+        self.has_partial_record = position != size

@@ -150,11 +150,15 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         yet (RFC 9112 section 6.3). TLS's own records, such as session tickets, do not count.
         """
         poll, tls = self._poll, self._tls
-        if poll is not None and poll.poll(0) and (tls is None or self._read_unread() <= 0 or poll.poll(0)):
-            self.close()
+        if poll is not None and poll.poll(0):
+            if tls is None or self._read_unread() <= 0 or poll.poll(0):
+                self.close()
+            if not self.is_open:
+                return False
         if tls is not None and tls.has_partial_record:
             self.close()
-        return self.is_open
+            return False
+        return True
 
     # The exchange's side.
 
@@ -267,7 +271,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             return
         try:
             data = tls.receive(received) if tls.established else self._continue_handshake(tls, received)
-            replies = tls.replies(blocked=self.blocked)
+            replies = tls.replies(blocked=self.blocked) if tls.outgoing.pending else b""
         except ssl.SSLError as error:
             if self._transport is not None:
                 # Send the alert, so that the peer can log why.
