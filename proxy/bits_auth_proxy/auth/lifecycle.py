@@ -21,10 +21,10 @@ Its rules:
 7. Requests that wait without a token pull the next flight forward: to 1 s after the last one began, but
    not before Retry-After is over.
 8. A 401 to a proven token makes it SUSPECT and forces a flight if the API has accepted tokens for the same
-   operation: the token has died. Only if it is younger than 30 s and there is a previous one, it becomes
-   unproven again instead, because some of the API's servers may not know it yet. Tokens that die young,
-   again and again, are replaced at intervals that double up to 4 s. New tokens that are refused too are
-   replaced at intervals from 30 s that double up to 1 h; any acceptance ends that.
+   operation: the token has died. Only if it is younger than 30 s and there is a proven one before it, it
+   becomes unproven again instead, because some of the API's servers may not know it yet. Tokens that die
+   young, again and again, are replaced at intervals that double up to 4 s. New tokens that are refused too
+   are replaced at intervals from 30 s that double up to 1 h; any acceptance ends that.
 9. A 401 is the operation's own if no token has been accepted for it while the token serves others, or if
    the same request was refused with another token too. The operation then forces flights at intervals of
    its own (30 s, doubling up to 1 h; all such operations together every 5 s at most). Within them, its 401s
