@@ -85,6 +85,7 @@ class Refresher:
         "_conceal",
         "_credentials",
         "_customers",
+        "_doubted",
         "_endpoint",
         "_flight",
         "_last_error",
@@ -150,6 +151,8 @@ class Refresher:
         self._unauthorized_waiters: dict[TokenWaiter, None] = {}
         self._again: dict[TokenWaiter, None] = {}
         """Those whose token the API may not know yet."""
+        self._doubted: tuple[str, AccessToken] | None = None
+        """The operation whose 401 forced the last flight, and the token, which the 401 may not concern."""
         self._flight: _Flight | None = None
         self._overdue: set[_Flight] = set()
         self._looked_at = float("-inf")
@@ -229,6 +232,10 @@ class Refresher:
     def accept(self, token: AccessToken, operation: str) -> None:
         """Take note that the API accepted `token`; those whose request it refused before try again."""
         self._life.accepted(token, operation)
+        if self._doubted is not None and self._doubted[0] == operation and self._doubted[1] is not token:
+            # Another token is accepted for the same operation, so the 401 did concern the token.
+            self._observer.token_unauthorized(self._doubted[1])
+            self._doubted = None
         if self._again:
             current = self.current(self._clock.now())
             for waiter in _emptied(self._again):
@@ -244,6 +251,8 @@ class Refresher:
         if trusted and life.state(now, wall) is TokenState.SUSPECT:
             self._observer.token_unauthorized(token)
             self._look_soon(now)
+        elif replacement is Replacement.COMING and trusted and token is life.token:
+            self._doubted = operation, token
         if EARLY_DEATHS <= life.early_deaths > deaths:
             self._observer.tokens_die_early(life.early_deaths)
         alternative = life.alternative(token, now)

@@ -810,6 +810,23 @@ async def test_tokens_that_die_early_again_and_again_are_reported_from_the_third
     assert stage.log.early_deaths == [3, 4]
 
 
+async def test_a_death_that_an_unknown_operation_met_is_reported_when_the_next_token_is_accepted_for_it(
+    stage: RefresherStage,
+) -> None:
+    token = await stage.begin()
+    for operation, accepted in (("always refused", False), ("never called before", True)):
+        await stage.timers.advance(60)
+        waiter = stage.unauthorized(token, operation)
+        await settle()
+        stage.endpoint.grant()
+        await settle()
+        assert waiter.token is not None
+        assert stage.log.unauthorized == 0
+        token = waiter.token
+        stage.it.accept(token, operation if accepted else "x")
+        assert stage.log.unauthorized == int(accepted)
+
+
 async def test_a_request_refused_by_a_dead_token_waits_for_a_second_attempt(stage: RefresherStage) -> None:
     token = await stage.begin()
     await stage.timers.advance(60)
