@@ -96,7 +96,7 @@ class Pool:
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if connection.is_open and now < connection.idle_until and connection.can_serve():
+            if now < connection.idle_until and connection.can_serve():
                 connection.used_at = now
                 return connection
             connection.close()

@@ -79,14 +79,15 @@ class ResponseRelay:
         unmeasured = length < NO_BODY
         chunked = self._chunked = unmeasured and modern
         keep_alive = self.keep_alive = reusable and (modern or not unmeasured)
-        own_policy = b"access-control-allow-origin" in head.by_name
+        # Few requests come from a page, and most responses should not pay for these.
+        readable = b"origin" in self._request.by_name and b"access-control-allow-origin" not in head.by_name
         self._out += self._rules.rewrite(
             head,
             chunked=chunked,
             connection=b"close" if not keep_alive else b"" if modern else b"keep-alive",
             request_id=self._request_id,
             date_line=date_line,
-            cross_origin=b"" if own_policy else cross_origin_fields(self._request),
+            cross_origin=cross_origin_fields(self._request) if readable else b"",
         )
         for content in held:
             self.add(content)

@@ -149,7 +149,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         It can't if the API has ended it or has sent anything, even if the event loop has not reported that
         yet (RFC 9112 section 6.3). TLS's own records, such as session tickets, do not count.
         """
-        poll, tls = self._poll, self._tls
+        transport, poll, tls = self._transport, self._poll, self._tls
+        if transport is None or transport.is_closing():
+            return False
         if poll is not None and poll.poll(0):
             if tls is None or self._read_unread() <= 0 or poll.poll(0):
                 self.close()
