@@ -3,6 +3,9 @@
 It holds the waiting requests and runs the flight. A flight that takes too long counts as failed and is left
 to itself: another may begin, and a token that it brings late is still welcome. It looks at the clock at least
 once a second, because the event loop's timers stand still while the machine sleeps.
+
+The module is longer than others because the flight, the requests that wait for it and the clock change the
+same state.
 """
 
 import asyncio

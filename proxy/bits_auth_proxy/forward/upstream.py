@@ -10,6 +10,9 @@ connection and are dropped.
 The event loop reports what has arrived on two sockets in either order, and reports nothing more of a socket
 once a write to it has failed. So the connection looks into its socket itself, before it serves again and
 after a write error.
+
+The module is longer than others because all that can end a connection, and what becomes of its request then,
+belongs in one place.
 """
 
 import asyncio
